@@ -1,0 +1,1 @@
+"""Offline data generation: raw text to the shards that pre-training reads."""

@@ -1,0 +1,116 @@
+"""One file a task, one idea a file: `generate(source, rng, *, packer, language, **generator_args) -> Iterator[Example]`.
+
+`source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
+`data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. A generator is a pure function
+of these. In place of an Example it may yield a `packing.Rejected`, which is counted by its reason.
+
+A generator module may also offer
+    num_classes(**generator_args) -> int                         checked against num_classes in the YAML
+    describe_label(label, *, language, **generator_args) -> str  what `data_gen.show` and `data_gen.audit` print
+Of `language` and the generator_args each of the two takes those it names. Nothing else in the repository needs to know a
+generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ernie2.strict import ConfigError, nearest
+from ernie2.tasks import Task
+
+GIVEN = ("source", "rng", "packer", "language")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A task's generator with its arguments bound.
+
+    Attributes:
+        module: The module the YAML names.
+        args: generator_args of the YAML.
+        language: data.language.
+    """
+
+    module: ModuleType
+    args: dict[str, Any]
+    language: str
+
+    def generate(self, source: list, rng: Any, packer: Any) -> Any:
+        """Iterator of Example and Rejected for one block."""
+        return self.module.generate(source, rng, packer=packer, language=self.language, **self.args)
+
+    def describe(self, label: int) -> str:
+        """A label in words, or its number where the generator has no words for it."""
+        function = getattr(self.module, "describe_label", None)
+        return str(label) if function is None else str(function(label, **self._taken_by(function)))
+
+    def num_classes(self) -> int | None:
+        """Classes the generator makes, or None where it does not say."""
+        function = getattr(self.module, "num_classes", None)
+        return None if function is None else int(function(**self._taken_by(function)))
+
+    def _taken_by(self, function: Callable) -> dict[str, Any]:
+        names = inspect.signature(function).parameters
+        return {name: value for name, value in {"language": self.language, **self.args}.items() if name in names}
+
+
+def load_generator(task: Task, language: str) -> Generator:
+    """Imports the generator a task names and holds its arguments and classes against the YAML.
+
+    Raises:
+        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or another number of
+            classes than the YAML declares; names the YAML, the key and what is known.
+    """
+    generator = Generator(_import(task), dict(task.generator_args), language)
+    _check_args(task, generator.module.generate)
+    declared = task.sentence_classes or task.token_classes
+    try:
+        made = generator.num_classes()
+    except ConfigError as error:
+        raise ConfigError(f"{task.path}: {error}") from None
+    if made is not None and declared is not None and made != declared:
+        raise ConfigError(f"{task.path}: losses: num_classes is {declared}, but generator {task.generator} with "
+                          f"generator_args {task.generator_args} makes {made} classes; write num_classes: {made}")
+    if task.balance is not None and task.sentence_classes is None:
+        raise ConfigError(f"{task.path}: balance: evens out the classes of a sentence head, and losses has none; remove it")
+    return generator
+
+
+def _import(task: Task) -> ModuleType:
+    try:
+        module = importlib.import_module(task.generator)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (task.generator + ".").startswith(error.name + "."):
+            raise ConfigError(f"{task.path}: generator: {task.generator} imports '{error.name}', which is not installed") from None
+        ours = [f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__)]
+        raise ConfigError(f"{task.path}: generator: there is no module '{task.generator}' (file "
+                          f"{task.generator.replace('.', '/')}.py){nearest(task.generator, ours)}") from None
+    if not callable(getattr(module, "generate", None)):
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        raise ConfigError(f"{task.path}: generator: module '{task.generator}' has no function generate(source, rng, *, "
+                          f"packer, language, ...){nearest('generate', functions) if functions else ''}")
+    return module
+
+
+def _check_args(task: Task, function: Callable) -> None:
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    own = {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
+    for name in GIVEN:
+        if name not in parameters:
+            raise ConfigError(f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called as "
+                              f"generate(source, rng, *, packer, language, **generator_args)")
+    for name in task.generator_args:
+        if name not in own:
+            hint = nearest(name, own) if own else "; it takes none"
+            raise ConfigError(f"{task.path}: generator_args.{name}: {task.generator} has no such argument{hint}")
+    for name, parameter in own.items():
+        if parameter.default is parameter.empty and name not in task.generator_args:
+            raise ConfigError(f"{task.path}: generator_args.{name}: missing, {task.generator} needs it")

@@ -1,0 +1,48 @@
+"""Capitalization prediction (paper section 3.2.1): is the word written with a capital?
+
+Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters that does not;
+every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers) and special tokens: -100.
+The labels come from the annotation, which looks before anything is lower-cased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from data_gen.annotate import Document
+from data_gen.packing import Packer, Rejected, fill
+from ernie2.shards import IGNORED, Example
+
+LABELS = ("lower case", "capital")
+
+
+def num_classes() -> int:
+    """Classes of the token head."""
+    return len(LABELS)
+
+
+def describe_label(label: int) -> str:
+    """A label in words."""
+    return LABELS[label]
+
+
+def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             short_seq_prob: float = 0.1) -> Iterator[Example | Rejected]:
+    """Packs running text as knowledge masking does; text without a cased letter is rejected.
+
+    Args:
+        source: Documents of a block.
+        rng: Draws the lengths.
+        packer: Makes the examples.
+        language: Not used: what has case is seen in the text.
+        short_seq_prob: Share of examples that aim at a random shorter length.
+    """
+    for document in source:
+        capital = np.concatenate([sentence.capital for sentence in document.sentences])
+        for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob, token_labels=capital):
+            if (run.token_labels == IGNORED).all():
+                yield Rejected(document.source, "text without cased letters")
+            else:
+                yield packer.pack([run])

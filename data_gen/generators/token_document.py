@@ -1,0 +1,109 @@
+"""Token-document relation (paper section 3.2.1): does this token occur in other segments of the same document?
+
+Label of a token: 1 = its word stands in at least one other segment of the document, 0 = only in this one. Words are compared
+by their text without regard to case (two words unknown to the vocabulary stay two words). Punctuation, stop words and
+special tokens: -100, since nearly all of them occur everywhere and would drown the topic words the paper is after.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from data_gen.annotate import Document, Sentence
+from data_gen.packing import Packer, Rejected, Run, fill
+from ernie2.shards import IGNORED, Example
+
+LABELS = ("only here", "in other segments too")
+
+STOP_WORDS = {
+    "zh": frozenset("的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为 为了 被 把 "
+                    "将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们 他们 她们 它们 "
+                    "自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种 一些 个 种 些 们 等 吗 呢 吧 "
+                    "啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做".split()),
+    "en": frozenset("a an the and or but nor so if then than as at by for from in into of off on onto out over to up with "
+                    "without about after before between through during under again is am are was were be been being do does "
+                    "did have has had having will would shall should can could may might must not no i me my mine we us our "
+                    "you your he him his she her it its they them their this that these those there here who whom whose "
+                    "which what when where why how all any both each few more most other some such only own same too very "
+                    "just also s t d ll m re ve".split()),
+}
+
+
+def num_classes() -> int:
+    """Classes of the token head."""
+    return len(LABELS)
+
+
+def describe_label(label: int) -> str:
+    """A label in words."""
+    return LABELS[label]
+
+
+def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             ignore_stop_words: bool = True, max_segments: int = 8, short_seq_prob: float = 0.1,
+             ) -> Iterator[Example | Rejected]:
+    """Splits each document into at least two segments, one example each.
+
+    Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved. In a
+    very long document (a book) nearly every word recurs somewhere, so "document" means stretches of `max_segments` segments.
+
+    Args:
+        source: Documents of a block.
+        rng: Draws the lengths.
+        packer: Makes the examples.
+        language: Chooses the stop words.
+        ignore_stop_words: Give stop words -100 as punctuation has.
+        max_segments: Segments of max_seq_len beyond which a document counts as several.
+        short_seq_prob: Share of segments that aim at a random shorter length.
+    """
+    stop_words = STOP_WORDS.get(language, frozenset()) if ignore_stop_words else frozenset()
+    for document in source:
+        if len(document.sentences) < 2:
+            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            continue
+        for sentences in _windows(document.sentences, max_segments * packer.capacity()):
+            lengths = [len(sentence) for sentence in sentences]
+            capacity = min(packer.capacity(), max(max(lengths), -(-sum(lengths) // 2)))
+            runs = list(fill(sentences, capacity, rng, short_seq_prob))
+            if len(runs) < 2:
+                yield Rejected(document.source, "document of one segment", document.sentences[0].text)
+                continue
+            for run, labels in zip(runs, _labels(runs, _word_texts(sentences), stop_words), strict=True):
+                yield packer.pack([Run(run.token_ids, run.span_ids, labels)])
+
+
+def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sentence]]:
+    """The document in equal stretches of whole sentences, each of about `limit` tokens at most."""
+    ends = np.cumsum([len(sentence) for sentence in sentences])
+    count = -(-int(ends[-1]) // limit)
+    edges = [0] + [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)] + [len(sentences)]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        if start < stop:
+            yield sentences[start:stop]
+
+
+def _word_texts(sentences: Sequence[Sentence]) -> list[str]:
+    """Lower-cased text of every word of all sentences in a row."""
+    texts = []
+    for sentence in sentences:
+        edges = np.flatnonzero(np.diff(sentence.word_ids, prepend=-1))
+        places = sentence.starts[edges].tolist() + [len(sentence.text)]
+        text = sentence.text.lower() if len(sentence.text.lower()) == len(sentence.text) else sentence.text
+        texts += [text[a:b].strip() for a, b in zip(places[:-1], places[1:], strict=True)]
+    return texts
+
+
+def _labels(runs: list[Run], texts: list[str], stop_words: frozenset[str]) -> Iterator[np.ndarray]:
+    """int8 labels for the tokens of each run; `texts` is indexed by the runs' word ids."""
+    words = [np.unique(run.span_ids["word"]) for run in runs]
+    segments_of = Counter(text for ids in words for text in {texts[i] for i in ids})
+    for run, ids in zip(runs, words, strict=True):
+        by_word = np.array([IGNORED if _ignored(texts[i], stop_words) else int(segments_of[texts[i]] > 1) for i in ids])
+        yield by_word[np.searchsorted(ids, run.span_ids["word"])].astype(np.int8)
+
+
+def _ignored(text: str, stop_words: frozenset[str]) -> bool:
+    return text in stop_words or not any(character.isalnum() for character in text)

@@ -1,0 +1,120 @@
+"""Which files shards are made of, and whether shards on disk are still what the recipe would make."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_gen.generators import load_generator
+from ernie2.config import ConfigError, Recipe
+from ernie2.shards import SPLITS, ShardReader, file_digest, read_index
+from ernie2.tasks import Task
+
+KEYS = {"documents": "data.corpus", "pairs": "data.query_log"}
+CODE = ("documents.py", "sentences.py", "annotate.py", "packing.py", "connectives.py", "pipeline.py")
+"""Files of this package whose change changes shards, beside the generators."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Input files of a recipe, globs resolved, each list in the order given and sorted within a glob."""
+
+    corpus: tuple[str, ...]
+    query_log: tuple[str, ...]
+    dictionaries: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, tasks: Sequence[Task]) -> Inputs:
+        """Resolves the paths of a recipe. Raises ConfigError for a file that is missing or that a task needs and has not."""
+        given = {"documents": recipe.data.corpus, "pairs": recipe.data.query_log}
+        for task in tasks:
+            if not given[task.source]:
+                key = KEYS[task.source]
+                raise ConfigError(f"{key}: empty, but task '{task.name}' reads {task.source}; give files, for example "
+                                  f"{key}='[FILE, ...]', or leave the task out of curriculum.stages")
+        return cls(resolve(recipe.data.corpus, "data.corpus"), resolve(recipe.data.query_log, "data.query_log"),
+                   resolve(recipe.data.entity_dicts, "data.entity_dicts"))
+
+    def paths(self, source: str) -> tuple[str, ...]:
+        """Input files of a source."""
+        return {"documents": self.corpus, "pairs": self.query_log}[source]
+
+    def total_bytes(self, sources: Sequence[str]) -> int:
+        """Bytes of text of these sources, unpacked."""
+        return sum(unpacked_bytes(path) for source in dict.fromkeys(sources) for path in self.paths(source))
+
+
+def resolve(patterns: Sequence[str], key: str) -> tuple[str, ...]:
+    """Paths that patterns stand for. Raises ConfigError naming the key for one that matches nothing."""
+    found: list[str] = []
+    for pattern in patterns:
+        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        paths = [path for path in paths if not Path(path).is_dir()]
+        if not paths:
+            raise ConfigError(f"{key}: '{pattern}': no such file (relative paths count from {Path.cwd()})")
+        found += [path for path in paths if path not in found]
+    return tuple(found)
+
+
+def unpacked_bytes(path: str) -> int:
+    """Bytes of a file; of a .gz, what it unpacks to (by its trailer: right below 4 GB)."""
+    if not path.endswith(".gz"):
+        return Path(path).stat().st_size
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 4, 0))
+        return int.from_bytes(file.read(4), "little")
+
+
+def origin(recipe: Recipe, task: Task, inputs: Inputs, vocab_digest: str) -> dict[str, Any]:
+    """Everything a task's shards depend on: what index.json keeps and a later run compares."""
+    module = load_generator(task, recipe.data.language).module
+    package = Path(__file__).parent
+    return {
+        "vocab_digest": vocab_digest,
+        "task_digest": task.digest(),
+        "input_digests": [file_digest(path) for path in inputs.paths(task.source)],
+        "dictionary_digests": [file_digest(path) for path in inputs.dictionaries],
+        "code_digest": _joint_digest([Path(module.__file__), *(package / name for name in CODE)]),
+        "seed": recipe.seed,
+        "max_seq_len": recipe.data.max_seq_len,
+        "language": recipe.data.language,
+        "lower_case": recipe.data.lower_case,
+        "segmenter": f"{recipe.data.segmenter} {importlib.metadata.version(recipe.data.segmenter)}",
+        "dev_share": recipe.data.dev_share,
+        "encoding": recipe.data.encoding,
+    }
+
+
+def _joint_digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_WORDS = {"vocab_digest": "the vocabulary", "task_digest": "the task's YAML", "input_digests": "the input files",
+          "dictionary_digests": "the dictionaries", "code_digest": "the code that makes the shards"}
+
+
+def stale(folder: Path, task: Task, wanted: dict[str, Any]) -> str | None:
+    """Why the shards in `folder` have to be made (again); None where they are what the recipe would make."""
+    if not folder.exists():
+        return "not made yet"
+    try:
+        index = read_index(folder)
+        for split in SPLITS:
+            ShardReader(folder, split, task)
+    except ConfigError as error:
+        return str(error)
+    for key, value in wanted.items():
+        if index.get(key) != value:
+            what = _WORDS.get(key)
+            return f"{what} changed" if what else f"{key} changed from {index.get(key)} to {value}"
+    return None

@@ -1,0 +1,202 @@
+"""Token-budget batches: which samples travel together, and how they become arrays. No tensors here.
+
+Letters: B samples of a micro-batch, T tokens of its longest sample, M predicted positions, A labelled tokens.
+
+A task's training samples form one endless stream: epoch after epoch of its shards, each epoch with the shards in another
+order. The stream is cut into pools of `pool_batches * tokens` tokens; a pool's samples are sorted by length, cut into
+micro-batches of equal token counts and dealt out at random, so that padding is small and ranks do not wait. Global batch
+n of a task is therefore a pure function of (recipe, shards, n), whatever the number of ranks or the accumulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from queue import Queue
+from threading import Thread
+from typing import TypeVar
+
+import numpy as np
+
+from ernie2.config import Recipe
+from ernie2.masking import draw_masks
+from ernie2.shards import IGNORED, Example, ShardReader
+from ernie2.strict import ConfigError
+from ernie2.tasks import Task
+from ernie2.tokenizer import Vocab
+
+T = TypeVar("T")
+
+ORDER_STREAM, POOL_STREAM, MASK_STREAM, DEV_STREAM = range(4)  # keep the random streams of a seed apart
+
+
+@dataclass
+class Batch:
+    """One micro-batch as arrays."""
+
+    task: Task
+    token_ids: np.ndarray
+    """int64 (B, T), masked, padded with [PAD]."""
+    sentence_ids: np.ndarray
+    """int64 (B, T)."""
+    lengths: np.ndarray
+    """int64 (B): real tokens of each sample."""
+    mlm_positions: np.ndarray
+    """int64 (M): predicted positions in the flattened (B * T) tokens."""
+    mlm_labels: np.ndarray
+    """int64 (M): original token ids there."""
+    token_positions: np.ndarray
+    """int64 (A): labelled positions in the flattened tokens, for the token head."""
+    token_labels: np.ndarray
+    """int64 (A)."""
+    sentence_labels: np.ndarray
+    """int64 (B), or (0) without a sentence head."""
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens."""
+        return int(self.lengths.sum())
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens the encoder computes, padding included."""
+        return self.token_ids.size
+
+    def counts(self) -> dict[str, int]:
+        """Head -> number of predictions: the denominator of its mean loss."""
+        sizes = {"masked_lm": self.mlm_labels, "token": self.token_labels, "sentence": self.sentence_labels}
+        return {loss.head: len(sizes[loss.head]) for loss in self.task.losses}
+
+
+class Collator:
+    """Draws masks and pads. One for a run."""
+
+    def __init__(self, vocab: Vocab, mask_prob: float) -> None:
+        self.vocab, self.mask_prob = vocab, mask_prob
+        self._ordinary_ids = np.flatnonzero(~vocab.special)
+
+    def __call__(self, task: Task, examples: list[Example], levels: list[str], rng: np.random.Generator) -> Batch:
+        """Masks and pads samples. `levels`: masking levels to draw from, one for each sample."""
+        lengths = np.array([len(example.token_ids) for example in examples])
+        width = int(lengths.max())
+        token_ids = np.full((len(examples), width), self.vocab.pad_id, np.int64)
+        sentence_ids = np.zeros((len(examples), width), np.int64)
+        positions, labels, token_positions, token_labels = [], [], [], []
+        for row, example in enumerate(examples):
+            length, original = lengths[row], example.token_ids
+            if task.has_masked_lm:
+                level = levels[int(rng.integers(len(levels)))]
+                ids, chosen = draw_masks(example, level, self.vocab.continuation, self.vocab.mask_id, self._ordinary_ids,
+                                         self.mask_prob, rng)
+                token_ids[row, :length] = ids
+                positions.append(chosen + row * width)
+                labels.append(original[chosen])
+            else:
+                token_ids[row, :length] = original
+            sentence_ids[row, :length] = example.sentence_ids
+            if task.token_classes:
+                labelled = np.flatnonzero(example.token_labels != IGNORED)
+                token_positions.append(labelled + row * width)
+                token_labels.append(example.token_labels[labelled])
+        sentence_labels = [example.sentence_label for example in examples] if task.sentence_classes else []
+        return Batch(task, token_ids, sentence_ids, lengths, _join(positions), _join(labels), _join(token_positions),
+                     _join(token_labels), np.array(sentence_labels, np.int64))
+
+
+class TaskStream:
+    """Global batches of one task: `batch(n)` -> its micro-batches, each a list of sample numbers."""
+
+    def __init__(self, reader: ShardReader, task: Task, recipe: Recipe) -> None:
+        if not len(reader):
+            raise ConfigError(f"{reader.folder}: no training samples for task {task.name}; give data_gen more text")
+        self.reader, self.task = reader, task
+        self.seed, self.config = recipe.seed, recipe.batch
+        self._pool = lru_cache(maxsize=2)(self._make_pool)
+
+    def batch(self, number: int) -> list[np.ndarray]:
+        """The micro-batches of global batch `number`: arrays of sample numbers."""
+        pool, slot = divmod(number, self.config.pool_batches)
+        count = self.config.micro_batches
+        return self._pool(pool)[slot * count: (slot + 1) * count]
+
+    def micro_batch(self, number: int, micro: int, samples: np.ndarray, levels: list[str], collate: Collator) -> Batch:
+        """Micro-batch `micro` of global batch `number`, masked anew each time its samples come round."""
+        rng = np.random.default_rng([self.seed, MASK_STREAM, self.task.task_id, number, micro])
+        return collate(self.task, [self.reader[int(i)] for i in samples], levels, rng)
+
+    def _make_pool(self, number: int) -> list[np.ndarray]:
+        """All micro-batches of a pool, dealt out at random."""
+        size = self.config.pool_batches * self.config.tokens
+        samples, lengths = self._stream(number * size, size)
+        rng = np.random.default_rng([self.seed, POOL_STREAM, self.task.task_id, number])
+        # Random order among equals, so that a pool that spans several epochs does not pair a sample with itself.
+        shuffled = rng.permutation(len(samples))
+        order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+        groups = self.config.pool_batches * self.config.micro_batches
+        middle = np.cumsum(lengths[order]) - lengths[order] / 2
+        edges = np.searchsorted(middle, np.arange(1, groups) * (lengths.sum() / groups))
+        parts = np.split(order, edges)
+        # A group can be empty only where one sample is longer than a group; it then takes its neighbour's last sample.
+        parts = [part if len(part) else order[min(edge, len(order) - 1):][:1]
+                 for part, edge in zip(parts, [0, *edges], strict=True)]
+        return [samples[parts[i]] for i in rng.permutation(groups)]
+
+    def _stream(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples whose first token lies in [start, start + size) of the endless stream; (numbers, lengths)."""
+        per_epoch, reader = self.reader.tokens, self.reader
+        numbers, lengths = [], []
+        for epoch in range(start // per_epoch, (start + size - 1) // per_epoch + 1):
+            rng = np.random.default_rng([self.seed, ORDER_STREAM, self.task.task_id, epoch])
+            order = rng.permutation(len(reader.shard_tokens))
+            first = epoch * per_epoch + np.concatenate([[0], np.cumsum(reader.shard_tokens[order])])
+            for shard, at in zip(order, first[:-1], strict=True):
+                offsets = reader.array(shard, "offsets")
+                low, high = np.searchsorted(offsets[:-1], [start - at, start + size - at])
+                numbers.append(np.arange(low, high) + reader.first_sample[shard])
+                lengths.append(np.diff(offsets[low: high + 1]) if high > low else np.zeros(0, np.int64))
+        return np.concatenate(numbers), np.concatenate(lengths)
+
+
+def dev_batches(reader: ShardReader, task: Task, collate: Collator, levels: list[str], seed: int, max_tokens: int,
+                micro_tokens: int) -> list[Batch]:
+    """Fixed batches of a task's dev split, the same at every evaluation: first samples up to max_tokens, sorted by length."""
+    lengths = reader.lengths()
+    kept = int(np.searchsorted(np.cumsum(lengths), max_tokens, side="right")) or min(1, len(lengths))
+    order = np.argsort(lengths[:kept], kind="stable")
+    batches, group = [], []
+    for i in order:
+        if group and (len(group) + 1) * lengths[i] > micro_tokens:
+            batches.append(group)
+            group = []
+        group.append(int(i))
+    batches += [group] if group else []
+    return [collate(task, [reader[i] for i in group], levels, np.random.default_rng([seed, DEV_STREAM, task.task_id, n]))
+            for n, group in enumerate(batches)]
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+
+def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """Runs an iterator in a thread, up to `depth` items ahead. Its exception is raised where the item was due."""
+    queue: Queue = Queue(depth)
+    end = object()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put((item, None))
+            queue.put((end, None))
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, which raises it
+            queue.put((end, error))
+
+    Thread(target=work, daemon=True).start()
+    while True:
+        item, error = queue.get()
+        if error is not None:
+            raise error
+        if item is end:
+            return
+        yield item

@@ -1,0 +1,333 @@
+"""Line charts as SVG text: the small part of a plotting library that a report needs, without a dependency.
+
+A chart is a `<svg>` string, valid inside HTML and as XML, coloured by the CSS variables of `CHART_CSS` (light, dark,
+print). No scripts: hovering reads values from `<title>` elements. All text that reaches a chart is escaped here.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Point = tuple[float, float | None]
+"""(x, y); y None = a gap in the line."""
+
+MAX_POINTS = 800
+COLORS = 8
+
+CHART_CSS = """
+:root{color-scheme:light dark;--page:#fff;--ink:#1d2226;--soft:#5f676e;--hair:#e3e6e8;--band:#f5f6f7;--good:#00694a;
+--bad:#a63c00;--t0:#0072b2;--t1:#d55e00;--t2:#00875f;--t3:#a6488a;--t4:#a87400;--t5:#2f9bd6;--t6:#6b4fbb;--t7:#6b6b6b}
+@media screen and (prefers-color-scheme:dark){:root{--page:#15181b;--ink:#e4e7e9;--soft:#98a1a8;--hair:#2c3136;
+--band:#1c2024;--good:#4cc9a0;--bad:#ff9a5c;--t0:#58b0ea;--t1:#ff8a45;--t2:#3cc79b;--t3:#df8fc6;--t4:#e6b13c;
+--t5:#8fd0f5;--t6:#a995f0;--t7:#b0b0b0}}
+.chart{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans","Noto Sans CJK SC",sans-serif;
+font-variant-numeric:tabular-nums;fill:var(--soft)}
+.chart .name{font-size:13px;font-weight:600;fill:var(--ink)}.chart .stage{font-size:10px}
+.chart .end{font-weight:500}.chart .band{fill:var(--band)}.chart .grid{stroke:var(--hair);fill:none}
+.chart .axis{stroke:var(--soft);stroke-opacity:.6;fill:none}
+.chart .curve{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
+.chart .raw{fill:none;stroke-width:2.6;stroke-linecap:round;stroke-opacity:.2}
+.chart .level{fill:none;stroke-width:1.3;stroke-dasharray:5 4}.chart .spot{fill:var(--page);stroke-width:1.5}
+.chart .hover{fill:var(--ink);fill-opacity:0}.chart .hover:hover{fill-opacity:.07}
+""" + "".join(f".s-{name}{{stroke:var(--{name})}}.f-{name}{{fill:var(--{name})}}\n"
+              for name in ["ink", "soft", *(f"t{i}" for i in range(COLORS))])
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: its direct label, its points in order of x, its colour and how it is drawn."""
+
+    label: str
+    points: Sequence[Point]
+    color: str = "ink"
+    """"ink", "soft", or "t0" to "t7"."""
+    kind: str = "line"
+    """line | smooth (faint raw points under their moving average) | marked (a spot at each point) | level (dashed)."""
+    note: str = ""
+    """Added to the label at the curve's end in place of the last value."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stretch of the x axis (a stage) that is shaded in turn with its neighbours and named at the top."""
+
+    label: str
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The plot area in pixels and the data ranges it shows."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+
+    def x(self, value: float) -> float:
+        """Data x -> pixel."""
+        low, high = self.x_range
+        return self.left + (value - low) / (high - low) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        """Data y -> pixel, kept within a little more than the plot area."""
+        low, high = self.y_range
+        pixel = self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
+        return min(max(pixel, self.top - 40), self.bottom + 40)
+
+    def shows(self, value: float) -> bool:
+        """Whether data y lies on the scale."""
+        return self.y_range[0] <= value <= self.y_range[1]
+
+
+def escape(value: object) -> str:
+    """Text for HTML and XML: markup escaped; what XML forbids (control characters, lone surrogates) becomes U+FFFD."""
+    forbidden = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
+    return html.escape(re.sub(forbidden, "\ufffd", str(value)))
+
+
+def compact(value: float, share: bool = False) -> str:
+    """A number for people: 1234567 -> 1.23M, 43210 -> 43.2k, 0.00005 -> 5e-5; with `share`, 0.625 -> 62.5%."""
+    if share:
+        return f"{100 * value:.1f}%"
+    size = abs(value)
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if size >= 0.9995 * unit:
+            return f"{value / unit:.3g}{letter}" if size < 999.5 * unit else f"{value / unit:.0f}{letter}"
+    if size == 0:
+        return "0"
+    if size < 0.001:
+        return _exponent(value)
+    return f"{value:.3g}" if size < 99.95 else f"{value:.0f}"
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers (1, 2, 5 times a power of ten) from `low` to `high`, about `count` of them."""
+    rough = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
+
+
+def tick_labels(ticks: Sequence[float], share: bool = False) -> list[str]:
+    """Labels of one axis, all with the same unit and the same number of decimals."""
+    top = max((abs(tick) for tick in ticks), default=0.0)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else top or 1.0
+    if share:
+        unit, suffix = 0.01, "%"
+    elif 0 < top < 0.001:
+        return [_exponent(tick) if tick else "0" for tick in ticks]
+    else:
+        unit, suffix = next(((u, s) for u, s in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if top >= u), (1.0, ""))
+    decimals = max(0, -math.floor(math.log10(step / unit) + 1e-9))
+    return [f"{tick / unit:.{decimals}f}{suffix}" if tick else "0" + suffix.strip("BMk") for tick in ticks]
+
+
+def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+    """At most `limit` points: lowest and highest of each equal run of points, so that spikes survive; ends are kept."""
+    if len(points) <= limit:
+        return list(points)
+    inner, runs = points[1:-1], max((limit - 2) // 2, 1)
+    kept = [points[0]]
+    for run in range(runs):
+        part = range(run * len(inner) // runs, (run + 1) * len(inner) // runs)
+        known = [i for i in part if inner[i][1] is not None]
+        if not known:
+            kept.append(inner[part[0]])
+            continue
+        ends = {min(known, key=lambda i: inner[i][1]), max(known, key=lambda i: inner[i][1])}
+        kept.extend(inner[i] for i in sorted(ends))
+    return [*kept, points[-1]]
+
+
+def smooth(points: Sequence[Point]) -> list[Point]:
+    """Centred moving average over about a 20th of the points (never across a gap); the window shrinks at the ends."""
+    half = len(points) // 40
+    if half == 0:
+        return list(points)
+    result: list[Point] = []
+    for piece in _pieces(points):
+        sums = [0.0]
+        for _, y in piece:
+            sums.append(sums[-1] + y)
+        for i, (x, _) in enumerate(piece):
+            reach = min(half, i, len(piece) - 1 - i) if len(piece) > 2 * half else min(i, len(piece) - 1 - i)
+            result.append((x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)))
+        result.append((piece[-1][0], None))
+    return result[:-1]
+
+
+def line_chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), *,
+               x_range: tuple[float, float] | None = None, share: bool = False, zero: bool = False,
+               size: tuple[int, int] = (540, 216), label_space: int = 96) -> str:
+    """Draws curves over steps as one `<svg>`.
+
+    Args:
+        title: name of the chart, top left.
+        series: curves; those without a point are left out.
+        bands: stages, drawn behind.
+        x_range: steps shown; default: what the curves cover.
+        share: values are shares of one, shown in percent.
+        zero: the y axis begins at 0.
+        size: width and height in pixels (the page may scale the picture).
+        label_space: pixels kept at the right for the labels at the ends of the curves.
+    """
+    series = [one for one in series if any(y is not None for _, y in one.points)]
+    width, height = size
+    head = _root(title, width, height) + f'<text class="name" x="0" y="13">{escape(title)}</text>'
+    if not series:
+        return head + f'<text x="{width // 2}" y="{height // 2}" text-anchor="middle">nothing logged yet</text></svg>'
+    lines = [(one, downsample(smooth(one.points) if one.kind == "smooth" else one.points)) for one in series]
+    xs = [x for one in series for x, _ in one.points]
+    low, high = x_range or (min(xs), max(xs))
+    frame = Frame(46, 34, width - label_space, height - 22, (low, high if high > low else low + 1),
+                  _y_range(lines, share, zero))
+    inside = "".join(_curve(one, points, frame) for one, points in lines)
+    hidden = sum(1 for one in series for _, y in one.points if y is not None and not frame.shows(y))
+    hidden_note = f"{hidden} off the scale" if hidden else ""
+    plot = (f'<svg x="0" y="{frame.top - 2}" width="{frame.right + 4}" height="{frame.bottom - frame.top + 4}" '
+            f'viewBox="0 {frame.top - 2} {frame.right + 4} {frame.bottom - frame.top + 4}">{inside}</svg>')
+    return "".join([head, _bands(bands, frame), _axes(frame, share), plot, _end_labels(lines, frame, share),
+                    f'<text class="stage" x="{frame.right}" y="13" text-anchor="end">{hidden_note}</text>',
+                    _hover(lines, bands, frame, share), "</svg>"])
+
+
+def stack(rows: Sequence[Sequence[str]], cell: tuple[int, int], title: str, gap: int = 18) -> str:
+    """Sets charts of `cell` pixels in rows as one standalone SVG document, styles and background included."""
+    across, down = cell[0] + gap, cell[1] + gap
+    width, height = max(len(row) for row in rows) * across + gap, len(rows) * down + gap + 24
+    cells = "".join(f'<g transform="translate({gap + j * across} {24 + gap + i * down})">{chart}</g>'
+                    for i, row in enumerate(rows) for j, chart in enumerate(row))
+    return (f'{_root(title, width, height)}<style>{escape(CHART_CSS)}</style>'
+            f'<rect width="{width}" height="{height}" style="fill:var(--page)"/>'
+            f'<text class="name" x="{gap}" y="26" style="font-size:15px">{escape(title)}</text>{cells}</svg>\n')
+
+
+def _root(title: str, width: int, height: int) -> str:
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" aria-label="{escape(title)}" '
+            f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">')
+
+
+def _exponent(value: float) -> str:
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(power)}"
+
+
+def _pieces(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, y in points:
+        if y is None:
+            pieces.append([])
+        else:
+            pieces[-1].append((x, y))
+    return [piece for piece in pieces if piece]
+
+
+def _y_range(lines: Sequence[tuple[Series, list[Point]]], share: bool, zero: bool) -> tuple[float, float]:
+    values = [y for _, points in lines for _, y in points if y is not None]
+    for one, _ in lines:
+        if one.kind == "smooth":  # a rare spike must not flatten the rest of the curve
+            raw = sorted(y for _, y in one.points if y is not None)
+            values += [raw[len(raw) // 50], raw[-1 - len(raw) // 50]]
+    low, high = min(values), max(values)
+    room = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
+    bottom = 0.0 if zero and low >= 0 else low - room
+    if low >= 0:
+        bottom = max(bottom, 0.0)
+    return bottom, min(high + room, 1.0) if share and high <= 0.999 else high + room
+
+
+def _path(points: Sequence[Point], frame: Frame) -> str:
+    lines = ["L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in piece) for piece in _pieces(points)]
+    return "".join(f"M{line}" if "L" in line else f"M{line}h0" for line in lines)
+
+
+def _curve(one: Series, points: list[Point], frame: Frame) -> str:
+    parts = []
+    if one.kind == "smooth":
+        dots = "".join(f"M{frame.x(x):.1f} {frame.y(y):.1f}h0" for x, y in downsample(one.points) if y is not None)
+        parts.append(f'<path class="raw s-{one.color}" d="{dots}"/>')
+    style = "level" if one.kind == "level" else "curve"
+    parts.append(f'<path class="{style} s-{one.color}" d="{_path(points, frame)}"/>')
+    known = [point for point in points if point[1] is not None]
+    if one.kind == "marked" and len(known) <= 40:
+        parts += [f'<circle class="spot s-{one.color}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.1"/>'
+                  for x, y in known]
+    return "".join(parts)
+
+
+def _bands(bands: Sequence[Band], frame: Frame) -> str:
+    parts = []
+    for number, band in enumerate(bands):
+        start, stop = (min(max(frame.x(x), frame.left), frame.right) for x in (band.start, band.stop))
+        if number % 2 == 0:
+            parts.append(f'<rect class="band" x="{start:.1f}" y="{frame.top}" width="{max(stop - start, 0):.1f}" '
+                         f'height="{frame.bottom - frame.top}"/>')
+        label = band.label if stop - start > 6.2 * len(band.label) else band.label.split()[-1]
+        if stop - start > 6.2 * len(label):
+            parts.append(f'<text class="stage" x="{(start + stop) / 2:.1f}" y="{frame.top - 4}" '
+                         f'text-anchor="middle">{escape(label)}</text>')
+    return "".join(parts)
+
+
+def _axes(frame: Frame, share: bool) -> str:
+    parts = []
+    ticks = nice_ticks(*frame.y_range, count=4)
+    for tick, label in zip(ticks, tick_labels(ticks, share), strict=True):
+        y = frame.y(tick)
+        parts.append(f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>'
+                     f'<text x="{frame.left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
+    wanted = max(2, int((frame.right - frame.left) / 75))
+    ticks = [tick for tick in nice_ticks(*frame.x_range, count=wanted) if tick == int(tick)]
+    for tick, label in zip(ticks, tick_labels(ticks), strict=True):
+        parts.append(f'<path class="axis" d="M{frame.x(tick):.1f} {frame.bottom}v3"/>'
+                     f'<text x="{frame.x(tick):.1f}" y="{frame.bottom + 15}" text-anchor="middle">{label}</text>')
+    parts.append(f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>'
+                 f'<text x="{frame.right + 18}" y="{frame.bottom + 15}">step</text>')
+    return "".join(parts)
+
+
+def _end_labels(lines: Sequence[tuple[Series, list[Point]]], frame: Frame, share: bool) -> str:
+    labels = []
+    for one, points in lines:
+        last = next(y for _, y in reversed(points) if y is not None)
+        labels.append([frame.y(last) + 3.5, one, one.note or compact(last, share)])
+    labels.sort(key=lambda label: label[0])
+    lowest = frame.bottom
+    for i in range(1, len(labels)):
+        labels[i][0] = max(labels[i][0], labels[i - 1][0] + 12.5)
+    for label in reversed(labels):  # pushed past the bottom: push back up
+        label[0] = min(label[0], lowest)
+        lowest = label[0] - 12.5
+    return "".join(f'<text class="end f-{one.color}" x="{frame.right + 8}" y="{y:.1f}">'
+                   f'{escape(f"{one.label} {note}")}</text>' for y, one, note in labels)
+
+
+def _hover(lines: Sequence[tuple[Series, list[Point]]], bands: Sequence[Band], frame: Frame, share: bool) -> str:
+    """Invisible strips over the plot, each with the values nearest to its middle as its tooltip."""
+    known = [(one, [p for p in points if p[1] is not None]) for one, points in lines]
+    count = min(48, max(len(points) for _, points in known))
+    (low, high), wide, parts = frame.x_range, (frame.right - frame.left) / count, []
+    for i in range(count):
+        middle = low + (i + 0.5) * (high - low) / count
+        values = [next((f"{band.label}, " for band in bands if band.start <= middle <= band.stop), "")
+                  + f"step {middle:,.0f}"]
+        for one, points in known:
+            at = bisect_left(points, (middle,))
+            x, y = min(points[max(at - 1, 0):at + 1], key=lambda point: abs(point[0] - middle))
+            near = max((high - low) / count, (points[-1][0] - points[0][0]) / len(points))
+            if one.kind == "level" or abs(x - middle) <= near:
+                values.append(f"{one.label} {compact(y, share)}")
+        if len(values) > 1:
+            parts.append(f'<rect class="hover" x="{frame.left + i * wide:.1f}" y="{frame.top}" width="{wide:.1f}" '
+                         f'height="{frame.bottom - frame.top}"><title>{escape(chr(10).join(values))}</title></rect>')
+    return "".join(parts)

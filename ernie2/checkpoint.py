@@ -1,0 +1,191 @@
+"""Checkpoints: atomic save, resume, and warm start with a match report. Nothing is ever unpickled.
+
+    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it
+                           optimizer.safetensors   <parameter>|<accumulator>
+                           config.json vocab.txt recipe.yaml trainer_state.json
+
+Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ernie2.encoder import EncoderConfig
+from ernie2.shards import write_json
+from ernie2.strict import ConfigError
+
+STEP_FOLDER = re.compile(r"step_(\d{7,})")
+
+
+@dataclass
+class MatchReport:
+    """What a weights file gave to a model."""
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+
+    def share(self, prefix: str = "ernie.") -> float:
+        """Share of the model's tensors under `prefix` that were loaded."""
+        loaded = sum(name.startswith(prefix) for name in self.loaded)
+        wanted = loaded + sum(name.startswith(prefix) for name in self.missing + self.mismatched)
+        return loaded / wanted if wanted else 0.0
+
+    def __str__(self) -> str:
+        words = [f"{len(self.loaded)} tensors loaded"]
+        for title, names in (("newly initialised", self.missing), ("of another shape", self.mismatched),
+                             ("not used", self.unexpected)):
+            if names:
+                words.append(f"{len(names)} {title} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
+        return "; ".join(words)
+
+
+def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Calls write(tmp) and gives the result the name `folder`, replacing an older one."""
+    tmp = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
+    try:
+        write(tmp)
+        for path in [*tmp.rglob("*"), tmp]:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        if folder.exists():
+            old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
+            folder.rename(old)
+            tmp.rename(folder)
+            shutil.rmtree(old)
+        else:
+            tmp.rename(folder)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+    """Name -> float array of every parameter, half precision as float32."""
+    return {name: parameter.astype("float32").numpy() for name, parameter in model.named_parameters()}
+
+
+def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]) -> None:
+    """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
+    save_file(model_arrays(model), str(folder / "model.safetensors"))
+    write_json(folder / "config.json", {**config.to_json(), **extra})
+    shutil.copyfile(vocab_file, folder / "vocab.txt")
+
+
+def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path,
+               extra: dict[str, Any] | None = None) -> None:
+    """Saves a model alone (no optimizer), atomically."""
+    atomic_folder(Path(folder), lambda tmp: write_model(tmp, model, config, vocab_file, extra or {}))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads a safetensors file. Raises ConfigError when missing or damaged."""
+    try:
+        return load_file(str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a checkpoint folder holds model.safetensors") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
+    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match.
+
+    An encoder saved alone (names without `ernie.`) is recognised.
+    """
+    arrays = read_arrays(Path(folder) / "model.safetensors")
+    if not any(name.startswith("ernie.") for name in arrays):
+        arrays = {f"ernie.{name}": array for name, array in arrays.items()}
+    report = MatchReport(unexpected=[])
+    for name, parameter in model.named_parameters():
+        array = arrays.pop(name, None)
+        if array is None:
+            report.missing.append(name)
+        elif list(array.shape) != list(parameter.shape):
+            report.mismatched.append(f"{name}: {list(array.shape)} there, {list(parameter.shape)} here")
+        else:
+            parameter.set_value(array.astype("float32"))
+            report.loaded.append(name)
+    report.unexpected = sorted(arrays)
+    return report
+
+
+def save_training(out_dir: Path, step: int, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, config: EncoderConfig,
+                  vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
+    """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`."""
+
+    def write(tmp: Path) -> None:
+        write_model(tmp, model, config, vocab_file, {"task_ids": state["task_ids"]})
+        save_file(_optimizer_arrays(model, optimizer), str(tmp / "optimizer.safetensors"))
+        (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+        write_json(tmp / "trainer_state.json", {"step": step, **state})
+
+    folder = out_dir / f"step_{step:07d}"
+    atomic_folder(folder, write)
+    for _, old in checkpoints(out_dir)[:-keep_last]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of every finished checkpoint, oldest first. Leftovers of a crash are not listed."""
+    if not out_dir.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in out_dir.iterdir()
+             if (match := STEP_FOLDER.fullmatch(path.name)) and (path / "trainer_state.json").is_file()]
+    return sorted(found)
+
+
+def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
+    """Restores model and optimizer exactly. Returns trainer_state.json.
+
+    Raises:
+        ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
+    """
+    report = load_model_weights(model, folder)
+    if report.missing or report.mismatched or report.unexpected:
+        raise ConfigError(f"{folder}: is a checkpoint of another model than the recipe's: {report}; "
+                          f"resume with the recipe it was made with, or choose another out_dir")
+    arrays = read_arrays(folder / "optimizer.safetensors")
+    names = {name: parameter.name for name, parameter in model.named_parameters()}
+    state: dict[str, Any] = {"master_weights": {}}
+    for key, array in arrays.items():
+        name, _, accumulator = key.partition("|")
+        if accumulator == "master_weight":
+            state["master_weights"][names[name]] = paddle.to_tensor(array)
+        else:
+            state[f"{names[name]}_{accumulator}"] = paddle.to_tensor(array)
+    optimizer.set_state_dict(state if state["master_weights"] else {k: v for k, v in state.items() if k != "master_weights"})
+    return json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+def _optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
+    """`<parameter>|<accumulator>` -> array: names of ours, because paddle's depend on the order of creation."""
+    names = sorted(((parameter.name, name) for name, parameter in model.named_parameters()), key=lambda pair: -len(pair[0]))
+    arrays = {}
+    state = optimizer.state_dict()
+    for key, value in state.items():
+        if isinstance(value, paddle.Tensor):
+            paddle_name, name = next(pair for pair in names if key.startswith(pair[0] + "_"))
+            arrays[f"{name}|{key[len(paddle_name) + 1:]}"] = value.numpy()
+    by_paddle_name = dict(names)
+    for key, value in state.get("master_weights", {}).items():
+        arrays[f"{by_paddle_name[key]}|master_weight"] = value.numpy()
+    return arrays

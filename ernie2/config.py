@@ -1,0 +1,296 @@
+"""What a recipe may say. Every key is a field here; the text under it gives meaning, unit, default and source.
+
+No tensors here. The paper is arXiv 1907.12412; "released code" is PaddlePaddle/ERNIE, branch `repro`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ernie2.strict import ConfigError, apply_overrides, build, cli, load_yaml, nearest, to_mapping
+
+__all__ = ["BatchConfig", "ConfigError", "CurriculumConfig", "DataConfig", "LrConfig", "MaskingConfig", "ModelConfig",
+           "OptimizerConfig", "Recipe", "RuntimeConfig", "apply_overrides", "build", "cli", "load_recipe", "load_yaml",
+           "nearest", "to_mapping"]
+
+SIZES = {
+    # layers, width, heads, feed-forward width. tiny, mini and small are ours; base and large are the paper's (section 4.1).
+    "tiny": (2, 128, 2, 512),
+    "mini": (4, 256, 4, 1024),
+    "small": (6, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
+LEVELS = ("basic", "word", "phrase", "entity")
+
+
+@dataclass
+class ModelConfig:
+    """The encoder. Sizes and activation follow the released configurations."""
+
+    vocab_file: str
+    """Vocabulary, one token a line (or `token<TAB>id`). Built from the corpus when it is missing and data.vocab_size is set."""
+    size: Literal["tiny", "mini", "small", "base", "large"] = "base"
+    """Layers x width: tiny 2x128, mini 4x256, small 6x512, base 12x768, large 24x1024."""
+    hidden_act: Literal["relu", "gelu"] = "relu"
+    """Activation of the feed-forward layers. Released: relu (Chinese), gelu (English)."""
+    init_from: str | None = None
+    """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random weights."""
+    init_min_match: float = 0.9
+    """Share of the encoder's tensors that must be found in init_from; below it the run refuses to start."""
+    dropout: float = 0.1
+    """Dropout on hidden states and on attention probabilities. Released: 0.1."""
+    layer_norm_eps: float = 1e-5
+    """Epsilon of every LayerNorm. Baidu's code uses 1e-5 (ERNIE issue 75)."""
+    initializer_range: float = 0.02
+    """Standard deviation of the normal initial weights. Released: 0.02."""
+    max_position_embeddings: int = 513
+    """Rows of the position embedding. Released: 513 (Chinese), 512 (English)."""
+    sentence_type_vocab_size: int = 4
+    """Rows of the sentence embedding: segments A, B, C, D. Released (English 2.0): 4."""
+    task_type_vocab_size: int = 16
+    """Rows of the task embedding. Released: 16."""
+    vocab_rows: int | None = None
+    """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens)."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
+        _require(0 <= self.init_min_match <= 1, "init_min_match", self.init_min_match, "a share between 0 and 1")
+
+
+@dataclass
+class DataConfig:
+    """Raw text and the shards made of it."""
+
+    shards_dir: str
+    """Folder of the shards, one sub-folder a task."""
+    corpus: list[str] = field(default_factory=list)
+    """Documents: .txt or .jsonl, each also .gz; globs allowed. Required by tasks whose source is `documents`."""
+    query_log: list[str] = field(default_factory=list)
+    """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is `pairs`."""
+    entity_dicts: list[str] = field(default_factory=list)
+    """User dictionaries, one `word [tag]` a line; globs allowed."""
+    encoding: str = "utf-8"
+    """Encoding of corpus, query log and dictionaries."""
+    language: Literal["zh", "en"] = "zh"
+    """Decides sentence splitting, words and the list of discourse connectives."""
+    lower_case: bool = True
+    """Lower-case text before tokenisation (the released vocabularies are lower-cased)."""
+    segmenter: Literal["jieba"] = "jieba"
+    """Chinese word segmentation."""
+    vocab_size: int | None = None
+    """Build the vocabulary from the corpus with this many entries when model.vocab_file does not exist."""
+    max_seq_len: int = 512
+    """Tokens in an example, [CLS] and [SEP] included."""
+    mask_prob: float = 0.15
+    """Share of units chosen for masked-LM prediction (paper section 3.2.1, ERNIE 1.0)."""
+    dev_share: float = 0.005
+    """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task."""
+    max_reject_share: float = 0.5
+    """The generation stops when more than this share of documents or rows is rejected."""
+
+    def __post_init__(self) -> None:
+        _require(16 <= self.max_seq_len <= 4096, "max_seq_len", self.max_seq_len, "16 to 4096 tokens")
+        _require(0 < self.mask_prob < 1, "mask_prob", self.mask_prob, "0 < mask_prob < 1")
+        _require(0 < self.dev_share < 1, "dev_share", self.dev_share, "0 < dev_share < 1")
+        _require(0 < self.max_reject_share <= 1, "max_reject_share", self.max_reject_share, "a share between 0 and 1")
+
+
+@dataclass
+class BatchConfig:
+    """Batches hold tokens, not samples (paper section 4.1: 393,216 tokens)."""
+
+    tokens: int = 393_216
+    """Real tokens per optimizer step over all ranks."""
+    micro_tokens: int = 8_192
+    """Real tokens per forward on one device. tokens / micro_tokens micro-batches make a step."""
+    pool_batches: int = 32
+    """Batches whose samples are sorted by length together, so that padding is small; more = less padding."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "micro_tokens", "pool_batches"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        _require(self.tokens % self.micro_tokens == 0, "tokens", self.tokens, f"a multiple of micro_tokens ({self.micro_tokens})")
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches in one optimizer step, over all ranks."""
+        return self.tokens // self.micro_tokens
+
+
+@dataclass
+class CurriculumConfig:
+    """Which task gets which optimizer step (paper section 3.1 and Table 7)."""
+
+    stages: list[list[str]]
+    """Tasks that start in each stage, by name."""
+    steps_per_task: int
+    """N: optimizer steps that every task gets in the whole run."""
+    mode: Literal["continual_multitask", "multitask", "continual"] = "continual_multitask"
+    """continual_multitask: earlier tasks keep getting revisit_steps in every later stage; multitask: all tasks in one stage;
+    continual: each stage trains its new tasks alone."""
+    revisit_steps: int | Literal["auto"] = "auto"
+    """r: steps an earlier task gets in each later stage. auto = N // (stages + 1), which reproduces Table 7."""
+    step: Literal["one_task", "all_tasks"] = "one_task"
+    """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active task."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps_per_task > 0, "steps_per_task", self.steps_per_task, "a positive number")
+        _require(bool(self.stages) and all(self.stages), "stages", self.stages, "at least one stage, none of them empty")
+        names = [name for stage in self.stages for name in stage]
+        for name in names:
+            _require(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "stages", name, "task names of a-z, 0-9 and _")
+            _require(names.count(name) == 1, "stages", name, "each task in one stage only; it is revisited by itself")
+
+
+@dataclass
+class MaskingConfig:
+    """Which units the masked LM predicts (ERNIE 1.0; USERS question 6)."""
+
+    level: str | list[str | list[str]] = field(default_factory=lambda: [["basic", "phrase", "entity"]])
+    """basic, word, phrase or entity: fixed for the run; a list: one entry a stage, the last one holding for later stages;
+    an inner list: one of its levels is drawn for each sample."""
+
+    def __post_init__(self) -> None:
+        for stage in self.by_stage():
+            for level in stage:
+                _require(level in LEVELS, "level", level, f"one of {', '.join(LEVELS)}{nearest(level, LEVELS)}")
+
+    def by_stage(self) -> list[list[str]]:
+        """Levels to draw from, one list a stage; the last holds for later stages."""
+        entries = [self.level] if isinstance(self.level, str) else self.level
+        _require(bool(entries) and all(entries), "level", self.level, "at least one level")
+        return [[entry] if isinstance(entry, str) else entry for entry in entries]
+
+    def levels(self, stage: int) -> list[str]:
+        """Levels to draw from in stage `stage` (from 0)."""
+        stages = self.by_stage()
+        return stages[min(stage, len(stages) - 1)]
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with decoupled weight decay on matrices and embeddings only."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    """Adam's betas (paper section 4.1)."""
+    eps: float = 1e-8
+    """Adam's epsilon."""
+    weight_decay: float = 0.01
+    """Decoupled decay, times the learning rate; LayerNorm and biases have none (released ERNIE 1.0 code)."""
+    clip_norm: float = 1.0
+    """Global norm that gradients are clipped to; 0 = no clipping (released ERNIE 1.0 code)."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
+
+
+@dataclass
+class LrConfig:
+    """Learning rate as a pure function of the step."""
+
+    peak: float
+    """Highest learning rate. Paper: 5e-5 (English), 1.28e-4 (Chinese)."""
+    schedule: Literal["noam", "linear", "constant"] = "noam"
+    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then down to 0; constant after warm-up."""
+    warmup_steps: int = 4000
+    """Steps of warm-up (paper section 4.1: 4,000 for every task)."""
+    restart: Literal["stage", "never", "task"] = "stage"
+    """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open point 8)."""
+
+    def __post_init__(self) -> None:
+        _require(self.peak > 0, "peak", self.peak, "a positive number")
+        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+
+
+@dataclass
+class RuntimeConfig:
+    """How the run is carried out; none of this changes what is learned, rounding aside."""
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100); fp32 on CPU."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    sharding_stage: Literal[0, 1, 2] = 0
+    """Fleet sharding of optimizer state (1) and gradients (2) over ranks."""
+    init_loss_scale: float = 102_400.0
+    """First loss scale of fp16 (released code)."""
+    log_every: int = 10
+    """Steps between lines of train.jsonl."""
+    eval_every: int = 1000
+    """Steps between evaluations of every task seen so far; each stage's end is evaluated too."""
+    eval_tokens: int = 131_072
+    """Dev tokens used per task and evaluation."""
+    save_every: int = 10_000
+    """Steps between checkpoints; the end of each stage is saved too."""
+    keep_last: int = 3
+    """Newest checkpoints kept."""
+    max_steps: int | None = None
+    """Stop after this many steps in all (for trials); the schedule is that of the full run."""
+    visualdl: bool = False
+    """Write VisualDL curves to out_dir/visualdl."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "eval_every", "eval_tokens", "save_every", "keep_last"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+
+
+@dataclass
+class Recipe:
+    """One pre-training run, whole. `key=value` on the command line overrides any of it."""
+
+    name: str
+    """Name of the run."""
+    out_dir: str
+    """Folder of checkpoints and logs."""
+    model: ModelConfig
+    """The encoder."""
+    data: DataConfig
+    """Raw text and shards."""
+    curriculum: CurriculumConfig
+    """Stages and steps."""
+    lr: LrConfig
+    """Learning rate."""
+    seed: int = 1
+    """Seed of everything: shards, weights, masks, dropout, order."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """Batch sizes in tokens."""
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    """Masking levels."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    """Precision, logging, checkpoints."""
+
+    def __post_init__(self) -> None:
+        _require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name) is not None, "name", self.name,
+                 "letters, digits, '_', '-' and '.'")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(self.data.max_seq_len <= self.model.max_position_embeddings, "data.max_seq_len", self.data.max_seq_len,
+                 f"at most model.max_position_embeddings ({self.model.max_position_embeddings})")
+        _require(self.batch.micro_tokens >= self.data.max_seq_len, "batch.micro_tokens", self.batch.micro_tokens,
+                 f"at least data.max_seq_len ({self.data.max_seq_len})")
+        stages = 1 if self.curriculum.mode == "multitask" else len(self.curriculum.stages)
+        _require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level,
+                 f"at most one entry for each of the {stages} stages (to draw a level per sample, use an inner list)")
+
+    def task_names(self) -> list[str]:
+        """Names of the tasks in the order of the stages."""
+        return [name for stage in self.curriculum.stages for name in stage]
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Loads a recipe and applies `key=value` overrides. Raises ConfigError (file, dotted key, remedy)."""
+    mapping = apply_overrides(load_yaml(path), overrides)
+    return build(Recipe, mapping, str(path))
+
+
+def _require(condition: bool, key: str, found: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{key}: found {found!r}, expected {wanted}")

@@ -1,0 +1,198 @@
+"""The shared encoder: token + position + sentence + task embeddings and a post-norm Transformer (paper section 3.2, 4.1).
+
+Shape letters: B samples, T tokens of the longest one, H width, A heads, D = H / A, V vocabulary rows.
+Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkpoint loads there as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ernie2 import cpu  # noqa: I001 - before paddle: it sets flags that paddle reads at import
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie2.config import SIZES, ModelConfig
+from ernie2.strict import ConfigError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What config.json of a checkpoint says, under PaddleNLP's ErnieConfig names."""
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "relu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 513
+    type_vocab_size: int = 4
+    task_type_vocab_size: int = 16
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 0
+
+    @classmethod
+    def from_recipe(cls, model: ModelConfig, vocab_size: int, pad_id: int) -> EncoderConfig:
+        """The encoder that a recipe's model section describes."""
+        layers, width, heads, inner = SIZES[model.size]
+        rows = model.vocab_rows or vocab_size
+        if rows < vocab_size:
+            raise ConfigError(f"model.vocab_rows: {rows} rows cannot hold the vocabulary's {vocab_size} tokens")
+        return cls(rows, width, layers, heads, inner, model.hidden_act, model.dropout, model.dropout,
+                   model.max_position_embeddings, model.sentence_type_vocab_size, model.task_type_vocab_size,
+                   model.initializer_range, model.layer_norm_eps, pad_id)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> EncoderConfig:
+        """Reads config.json of a checkpoint. Raises ConfigError when missing or not of this kind."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file; a checkpoint folder holds config.json") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{path}: not an encoder configuration: {error}") from None
+
+    def to_json(self) -> dict:
+        """Keys for config.json, readable by PaddleNLP's ErnieConfig."""
+        return {"model_type": "ernie", "architectures": ["ErnieModel"], "use_task_id": True, "pool_act": "tanh",
+                **asdict(self)}
+
+
+class Linear(nn.Linear):
+    """nn.Linear over the last axis, by the way that is fast on this device."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(..., I) -> (..., O)."""
+        flat = x.reshape([-1, x.shape[-1]])
+        return cpu.linear(flat, self.weight, self.bias).reshape([*x.shape[:-1], self.weight.shape[1]])
+
+
+class Embeddings(nn.Layer):
+    """Token + position + sentence + task embedding, LayerNorm, dropout."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.task_type_embeddings = nn.Embedding(config.task_type_vocab_size, width)
+        self.layer_norm = nn.LayerNorm(width, epsilon=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int) -> paddle.Tensor:
+        """int64 (B, T) twice -> (B, T, H). One task id over all positions (paper figure 3)."""
+        positions = paddle.arange(token_ids.shape[1], dtype="int64")
+        task = self.task_type_embeddings(paddle.full([1, 1], task_id, "int64"))
+        x = self.word_embeddings(token_ids) + self.token_type_embeddings(sentence_ids)
+        x = x + (self.position_embeddings(positions).unsqueeze(0) + task)
+        return cpu.dropout(self.layer_norm(x), self.dropout, self.training)
+
+
+class SelfAttention(nn.Layer):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+        self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
+        self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """(B, T, H), additive mask (B, 1, 1, T) or None -> (B, T, H)."""
+        batch, length, width = x.shape
+        split = [batch, length, self.heads, width // self.heads]
+        q, k, v = (proj(x).reshape(split).transpose([0, 2, 1, 3]) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        scores = paddle.matmul(q * (1 / math.sqrt(split[-1])), k, transpose_y=True)  # (B, A, T, T)
+        if mask is not None:
+            scores = scores + mask.astype(scores.dtype)
+        probabilities = cpu.dropout(F.softmax(scores), self.dropout, self.training)
+        mixed = paddle.matmul(probabilities, v).transpose([0, 2, 1, 3]).reshape([batch, length, width])
+        return self.out_proj(mixed)
+
+
+class Layer(nn.Layer):
+    """Attention and feed-forward, each with residual, dropout and LayerNorm after it."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.linear1 = Linear(config.hidden_size, config.intermediate_size)
+        self.linear2 = Linear(config.intermediate_size, config.hidden_size)
+        self.norm1 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.activation = getattr(F, config.hidden_act)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """(B, T, H) -> (B, T, H)."""
+        x = self.norm1(x + cpu.dropout(self.self_attn(x, mask), self.dropout, self.training))
+        inner = self.linear2(self.activation(self.linear1(x)))
+        return self.norm2(x + cpu.dropout(inner, self.dropout, self.training))
+
+
+class Transformer(nn.Layer):
+    """The stack of layers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.layers = nn.LayerList([Layer(config) for _ in range(config.num_hidden_layers)])
+
+
+class Pooler(nn.Layer):
+    """tanh of a linear map of [CLS]; shared by every sentence head."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, sequence: paddle.Tensor) -> paddle.Tensor:
+        """(B, T, H) -> (B, H)."""
+        return paddle.tanh(self.dense(sequence[:, 0]))
+
+
+class ErnieEncoder(nn.Layer):
+    """Embeddings, Transformer and pooler."""
+
+    def __init__(self, config: EncoderConfig, recompute: bool = False) -> None:
+        super().__init__()
+        self.config, self.recompute = config, recompute
+        self.embeddings = Embeddings(config)
+        self.encoder = Transformer(config)
+        self.pooler = Pooler(config)
+
+    def forward(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int = 0,
+                lengths: paddle.Tensor | None = None) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Encodes a padded batch.
+
+        Args:
+            token_ids: int64 (B, T), T at most max_position_embeddings.
+            sentence_ids: int64 (B, T).
+            task_id: row of the task embedding, one for the batch.
+            lengths: int64 (B), real tokens of each sample; None = nothing is padded.
+
+        Returns:
+            Sequence output (B, T, H) and pooled output (B, H).
+        """
+        mask = None
+        if lengths is not None:
+            keys = paddle.arange(token_ids.shape[1], dtype="int64").unsqueeze(0)
+            # -1e4 rather than minus infinity: representable in fp16, and what PaddleNLP's ErnieModel uses.
+            mask = ((keys >= lengths.unsqueeze(1)).astype("float32") * -1e4).unsqueeze([1, 2])
+        x = self.embeddings(token_ids, sentence_ids, task_id)
+        for layer in self.encoder.layers:
+            if self.recompute and self.training:
+                x = paddle.distributed.fleet.utils.recompute(layer, x, mask)
+            else:
+                x = layer(x, mask)
+        return x, self.pooler(x)

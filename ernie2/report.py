@@ -1,0 +1,499 @@
+"""`python -m ernie2.report OUT_DIR`: the logs of a pre-training run as one self-contained HTML page. No tensors here.
+
+Reads train.jsonl, eval.jsonl, result.json (written at the end) and recipe.yaml of the newest checkpoint. One of the two
+logs is enough; a line cut off by a crash is passed over and mentioned. The page loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ernie2.charts import CHART_CSS, COLORS, Band, Point, Series, compact, escape, line_chart, stack
+from ernie2.config import ConfigError, CurriculumConfig, build, cli, load_yaml
+from ernie2.curriculum import make_plan
+
+SILENT_SECONDS = 900
+"""A run without result.json whose logs are older than this is called stopped; evaluations and saves take less."""
+
+PAGE_CSS = """
+body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue","Noto Sans","Noto Sans CJK SC",sans-serif}main{max-width:1120px;margin:0 auto;padding:36px 24px 64px}
+h1{font-size:27px;line-height:1.2;margin:0;overflow-wrap:anywhere}h2{font-size:18px;margin:46px 0 4px}
+p,.state{font-size:14px;margin:4px 0 14px;max-width:88ch}p{color:var(--soft)}.state{font-weight:600;margin-bottom:22px}
+.good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}footer{margin-top:56px}
+.notes{border-left:3px solid var(--bad);padding:2px 0 2px 14px;margin:20px 0;font-size:14px;list-style:none}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:14px 24px;margin:0;padding:16px 0;
+border:solid var(--hair);border-width:1px 0}dt,th,footer{font-size:12px;color:var(--soft);font-weight:500}
+dd{margin:0;font-weight:600;overflow-wrap:anywhere}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
+table,dd{font-variant-numeric:tabular-nums;font-size:14px}
+th,td{padding:6px 0 6px 20px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}th{vertical-align:bottom}.w{text-align:left}th:first-child,td:first-child{padding-left:0}
+i{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:8px}.full{margin:12px 0}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:26px 32px;margin:12px 0}
+.chart{width:100%;height:auto;display:block}
+@media print{body{font-size:11pt}main{max-width:none;padding:0}.chart,tr,dl{break-inside:avoid}h2,p{break-after:avoid}
+.hover{display:none}.charts{grid-template-columns:1fr 1fr}.wide{overflow:visible}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+""" + "".join(f".b-t{i}{{background:var(--t{i})}}" for i in range(COLORS))
+
+SETTINGS = (("Model", "model", "size"), ("Schedule", "curriculum", "mode"), ("Peak learning rate", "lr", "peak"),
+            ("Tokens a step", "batch", "tokens"), ("Precision", "runtime", "precision"))
+"""Facts of the recipe shown in the header: label, section, key."""
+
+CAPTIONS = {
+    "Tasks against chance":
+        "The newest result on each dev split. Chance is the accuracy of the best guess from label frequencies alone; "
+        "ratio is accuracy over chance. Above chance: at least 1.2 times chance, or a tenth of the way from chance to "
+        "100%.",
+    "Stages": "",
+    "Each task through training":
+        "Shaded stretches are stages. Faint points: training as logged; coloured line: its moving average; "
+        "circled line: dev split; dashed: chance.",
+    "Forgetting":
+        "What becomes of a task once later stages train others: above zero, its dev loss has risen since the end of "
+        "its own stage. The picture shows each task's own head; kept means within 2%.",
+    "Optimisation and throughput": "Padded tokens count what the device computes, real tokens what it learns from.",
+}
+
+
+@dataclass
+class Stage:
+    """What the logs tell of one stage."""
+
+    number: int
+    """As logged."""
+    start: int
+    """Optimizer steps before it."""
+    stop: int
+    """Its last logged step."""
+    tasks: dict[str, float] = field(default_factory=dict)
+    """Task -> real tokens trained on."""
+    seconds: float = 0.0
+    """Tokens over tokens a second: training only, without evaluations and saves."""
+
+    @property
+    def tokens(self) -> float:
+        """Real tokens of all its tasks."""
+        return sum(self.tasks.values())
+
+
+@dataclass
+class Run:
+    """The logs of one out_dir, read and checked."""
+
+    folder: Path
+    train: list[dict]
+    evals: list[dict]
+    result: dict
+    recipe: dict
+    checkpoint: str | None
+    silent: float
+    """Seconds since the logs last grew."""
+    notices: list[str]
+    """What a reader of the page must know: lines passed over, losses that are not numbers."""
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Tasks in order of first appearance."""
+        return list(dict.fromkeys(r["task"] for r in sorted(self.train + self.evals, key=lambda r: r["step"])))
+
+    @cached_property
+    def last_step(self) -> int:
+        """The newest step of either log."""
+        return max(record["step"] for record in self.train + self.evals)
+
+    @cached_property
+    def planned(self) -> dict[int, int]:
+        """Stage number (from 0) -> planned optimizer steps, from the checkpoint's recipe; empty when there is none."""
+        try:
+            plan = make_plan(build(CurriculumConfig, self.recipe["curriculum"], "recipe.yaml"))
+        except (KeyError, ConfigError):
+            return {}
+        end = self.setting("runtime", "max_steps") or plan.steps
+        return {stage.number: min(stage.last_step, end) - min(stage.first_step, end) for stage in plan.stages}
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Stages seen so far. Each one's end is evaluated, so the newest step of either log is where it ends."""
+        found: dict[int, Stage] = {}
+        for record in sorted(self.train + self.evals, key=lambda r: r["step"]):
+            before = max((stage.stop for stage in found.values()), default=0)
+            stage = found.setdefault(record["stage"], Stage(record["stage"], before, before))
+            stage.stop = max(stage.stop, record["step"])
+        for record in self.train:  # one line a task and log step, with the task's tokens since the log step before
+            stage, tokens = found[record["stage"]], record.get("tokens", 0.0)
+            stage.tasks[record["task"]] = stage.tasks.get(record["task"], 0.0) + tokens
+            stage.seconds += tokens / record["tokens_per_s"] if record.get("tokens_per_s") else 0.0
+        return list(found.values())
+
+    @property
+    def name(self) -> str:
+        """As the recipe says, else as result.json says, else the folder's name."""
+        return str(self.recipe.get("name") or self.result.get("name") or self.folder.resolve().name)
+
+    def setting(self, section: str, key: str) -> object:
+        """A value of the checkpoint's recipe; None when there is none."""
+        part = self.recipe.get(section)
+        return part.get(key) if isinstance(part, dict) else None
+
+    @property
+    def state(self) -> str:
+        """finished | running | stopped."""
+        if self.result and self.result.get("steps", self.last_step) >= self.last_step:
+            return "finished"
+        return "running" if self.silent < SILENT_SECONDS else "stopped"
+
+    def heads(self, task: str) -> list[str]:
+        """Heads of a task: its own (sentence or token) before the shared masked_lm."""
+        records = [record for record in self.train + self.evals if record["task"] == task]
+        names = dict.fromkeys(head for record in records for head in record["losses"] | record["accuracy"])
+        return sorted(names, key=lambda name: name == "masked_lm")
+
+    def stage_name(self, number: int) -> str:
+        """Stages count from 1, as in the paper's Table 7, also when the logs count from 0."""
+        return f"Stage {number + (min(stage.number for stage in self.stages) == 0)}"
+
+    def dev(self, task: str) -> list[dict]:
+        """Evaluations of a task in order of step."""
+        return [record for record in self.evals if record["task"] == task]
+
+
+def load_run(out_dir: str | Path) -> Run:
+    """Reads the logs of a run, running, finished or crashed. Raises ConfigError: no such folder, or no log in it."""
+    folder = Path(out_dir)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give the out_dir of a pre-training run")
+    logs = [path for path in (folder / "train.jsonl", folder / "eval.jsonl") if path.is_file()]
+    if not logs:
+        near = sorted(path.parent for path in folder.glob("*/train.jsonl"))
+        raise ConfigError(f"{folder}: neither train.jsonl nor eval.jsonl in it; "
+                          + (f"did you mean {near[0]}?" if near else "give the out_dir of a pre-training run"))
+    notices: list[str] = []
+    train, evals = (_read_log(folder / name, notices) for name in ("train.jsonl", "eval.jsonl"))
+    if not train and not evals:
+        raise ConfigError(f"{folder}: its logs hold no readable line yet; wait for the first log step")
+    if not evals:
+        notices.append("eval.jsonl has nothing yet: dev results appear after the first evaluation.")
+    result, recipe = {}, {}
+    if (folder / "result.json").is_file():
+        try:
+            found = json.loads((folder / "result.json").read_text(encoding="utf-8", errors="replace"))
+            result = found if isinstance(found, dict) else {}
+        except (ValueError, RecursionError):
+            notices.append("result.json is not readable JSON and was left aside.")
+    saved = sorted(folder.glob("step_*/recipe.yaml"), key=lambda path: (len(path.parent.name), path.parent.name))
+    if saved:
+        try:
+            recipe = load_yaml(saved[-1])
+        except ConfigError as error:
+            notices.append(f"The checkpoint's recipe was left aside: {error}")
+    numbers = {key: value for key in ("steps", "tokens", "seconds") if (value := _number(result.get(key))) is not None}
+    return Run(folder, train, evals, result and result | numbers, recipe, saved[-1].parent.name if saved else None,
+               max(0.0, time.time() - max(path.stat().st_mtime for path in logs)), notices)
+
+
+def _read_log(path: Path, notices: list[str]) -> list[dict]:
+    """Lines of a JSONL log in order of step; of a step logged twice (after a resume) the later line counts."""
+    kept: dict[tuple[int, str], dict] = {}
+    bad, twice, number = [], 0, 0
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                record = _record(line) if line.strip() else {}
+                if record:
+                    twice += (record["step"], record["task"]) in kept
+                    kept[record["step"], record["task"]] = record
+                elif record is None:
+                    bad.append(number)
+    if bad and bad[-1] == number:
+        notices.append(f"The last line of {path.name} (line {bad.pop():,}) is cut off, as by a crash or a write under "
+                       "way; it was left out.")
+    if bad:
+        notices.append(f"{path.name}: {len(bad):,} unreadable lines were left out (the first is line {bad[0]:,}).")
+    if twice:
+        notices.append(f"{path.name}: {twice:,} steps are logged twice, as after a resume; the later lines count.")
+    records = sorted(kept.values(), key=lambda record: record["step"])
+    broken = [record["step"] for record in records if record["broken"]]
+    if broken:
+        notices.append(f"{path.name}: the loss is not a finite number in {len(broken):,} lines "
+                       f"(first at step {broken[0]:,}).")
+    return records
+
+
+def _record(line: str) -> dict | None:
+    """One log line with only what is well-formed in it; None when it is not a log line."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step, stage = (_number(data.get(key)) if isinstance(data, dict) else None for key in ("step", "stage"))
+    if step is None or stage is None or not isinstance(data.get("task"), str):
+        return None
+    record = {key: number for key, value in data.items() if (number := _number(value)) is not None}
+    record |= {"step": int(step), "stage": int(stage), "task": data["task"]}
+    for key in ("losses", "accuracy", "chance", "chance_loss"):
+        found = data.get(key) if isinstance(data.get(key), dict) else {}
+        record[key] = {head: number for head, value in found.items() if (number := _number(value)) is not None}
+    losses = data["losses"] if isinstance(data.get("losses"), dict) else {}
+    values = [data.get("loss"), *losses.values()]
+    record["broken"] = any(isinstance(value, float) and not math.isfinite(value) for value in values)
+    return record
+
+
+def _number(value: object) -> float | None:
+    """A finite number (not true, false or beyond 1e300) or None."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number and abs(value) <= 1e300 else None
+
+
+def verdict(accuracy: float, chance: float) -> tuple[str, str]:
+    """(words, CSS class) for a dev accuracy beside chance, the accuracy of the best constant guess.
+
+    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm (chance near 0)
+    and unbalanced classes (chance near 1). Barely above: 1.05 times or a fiftieth of the way.
+    """
+    gain = accuracy - chance
+    way = gain / (1 - chance) if chance < 1 else 0.0
+    if gain > 0 and (accuracy >= 1.2 * chance or way >= 0.1):
+        return "● above chance", "good"
+    if gain > 0 and (accuracy >= 1.05 * chance or way >= 0.02):
+        return "◐ barely above chance", ""
+    return ("○ at chance", "bad") if way > -0.02 else ("▼ below chance", "bad")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of ready-made cells; columns whose head begins with '<' hold words and align left."""
+    kinds = [' class="w"' if head.startswith("<") else "" for head in heads]
+    top = "".join(f'<th scope="col"{kind}>{escape(head.lstrip("<"))}</th>'
+                  for head, kind in zip(heads, kinds, strict=True))
+    body = "".join("<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+                   for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _color(run: Run, task: str) -> str:
+    return f"t{run.tasks.index(task) % COLORS}"
+
+
+def _swatch(run: Run, task: str) -> str:
+    return f'<i class="b-{_color(run, task)}"></i>{escape(task)}'
+
+
+def _bands(run: Run) -> list[Band]:
+    return [Band(run.stage_name(stage.number), stage.start, stage.stop) for stage in run.stages]
+
+
+def _points(records: Sequence[dict], key: str, head: str | None = None) -> list[Point]:
+    """(step, value) of the records that have one, with a gap where a whole stage lies between two of them."""
+    points: list[Point] = []
+    stage = None
+    for record in records:
+        value = record.get(key) if head is None else record[key].get(head)
+        if value is not None:
+            if stage is not None and record["stage"] > stage + 1:
+                points.append((record["step"], None))
+            points.append((record["step"], value))
+            stage = record["stage"]
+    return points
+
+
+def _curves(run: Run, task: str, head: str) -> list[str]:
+    """Two charts of a task's head: loss and accuracy, in training and on the dev split, with the chance level."""
+    train, dev, charts = [record for record in run.train if record["task"] == task], run.dev(task), []
+    for key, chance in (("losses", "chance_loss"), ("accuracy", "chance")):
+        series = [Series("chance", _points(dev, chance, head), "soft", "level"),
+                  Series("train", _points(train, key, head), _color(run, task), "smooth"),
+                  Series("dev", _points(dev, key, head), "ink", "marked")]
+        share = key == "accuracy"
+        charts.append(line_chart(f"{task} · {head} {'accuracy' if share else 'loss'}", series, _bands(run),
+                                 x_range=(0, run.last_step), share=share, zero=share))
+    return charts
+
+
+def _results(run: Run) -> str:
+    rows = []
+    for task in run.tasks:
+        last = run.dev(task)[-1] if run.dev(task) else None
+        for head in run.heads(task) if last else []:
+            accuracy, chance = last["accuracy"].get(head), last["chance"].get(head)
+            known = accuracy is not None and chance is not None
+            words, kind = verdict(accuracy, chance) if known else ("no chance level logged", "soft")
+            rows.append([_swatch(run, task), escape(head), _fixed(last["losses"].get(head)),
+                         _fixed(last["chance_loss"].get(head)), _percent(accuracy), _percent(chance),
+                         f"{accuracy / chance:.2f}" if known and chance else "–",
+                         f'<span class="{kind}">{words}</span>', f"{last['step']:,}"])
+    if not rows:
+        return "<p>No evaluation is logged yet.</p>"
+    return _table(["<Task", "<Head", "Dev loss", "Chance loss", "Dev accuracy", "Chance", "Ratio", "<Verdict", "At step"],
+                  rows)
+
+
+def _stage_table(run: Run) -> str:
+    rows, seen = [], set()
+    for stage in run.stages:
+        tasks = []
+        for task in sorted(stage.tasks, key=run.tasks.index):
+            name = _swatch(run, task) if task in seen else f"<b>{_swatch(run, task)}</b>"
+            tasks.append(f"{name} {100 * stage.tasks[task] / stage.tokens:.0f}%" if stage.tokens else name)
+        seen |= set(stage.tasks)
+        planned = run.planned.get(stage.number)
+        rows.append([run.stage_name(stage.number), "<br/>".join(tasks) or "–", f"{stage.start + 1:,} – {stage.stop:,}",
+                     f"{stage.stop - stage.start:,}" + (f" of {planned:,}" if planned else ""),
+                     compact(stage.tokens) if stage.tokens else "–", _duration(stage.seconds) if stage.seconds else "–",
+                     compact(stage.tokens / stage.seconds) if stage.seconds else "–"])
+    return _table(["<Stage", "<Tasks and their share of its tokens (new ones bold)", "Steps", "Count", "Tokens", "Time",
+                   "Tokens/s"], rows)
+
+
+def _forgetting(run: Run) -> str:
+    """Dev loss of every earlier task after its own stage: a picture of the change and a table of the figures."""
+    series, rows = [], []
+    order = [stage.number for stage in run.stages]
+    for task in run.tasks:
+        records = run.dev(task)
+        own = next((r["stage"] for r in run.train + records if r["task"] == task), None)
+        ended = [r for r in records if r["stage"] == own]
+        if not ended or own == order[-1]:
+            continue
+        for position, head in enumerate(run.heads(task)):
+            then, now = ended[-1]["losses"].get(head), records[-1]["losses"].get(head)
+            if then is None or now is None:
+                continue
+            later = [r for r in records if r["step"] >= ended[-1]["step"]]
+            if position == 0:
+                change = [(r["step"], r["losses"][head] - then) for r in later if head in r["losses"]]
+                series.append(Series(task, change, _color(run, task), "marked", note=f"{now - then:+.3f}"))
+            words, kind = (("▲ forgotten", "bad") if now > 1.02 * then else
+                           ("▼ improved", "good") if now < 0.98 * then else ("● kept", ""))
+            rows.append([_swatch(run, task), escape(head), run.stage_name(own), _fixed(then), _fixed(now),
+                         f"{now - then:+.3f}", _percent(ended[-1]["accuracy"].get(head)), _percent(records[-1]["accuracy"].get(head)),
+                         f'<span class="{kind}">{words}</span>'])
+    if not rows:
+        return "<p>Nothing to compare yet: no task has been evaluated after a stage that follows its own.</p>"
+    zero = Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" ")
+    chart = line_chart("Change of dev loss since the end of the task's own stage", [zero, *series], _bands(run),
+                       x_range=(0, run.last_step), size=(1072, 280), label_space=210)
+    end = "end of training" if run.state == "finished" else "newest evaluation"
+    return f'<div class="full">{chart}</div>' + _table(
+        ["<Task", "<Head", "<Own stage", "Loss, end of own stage", f"Loss, {end}", "Difference", "Accuracy then",
+         "Accuracy now", "<"], rows)
+
+
+def _machinery(run: Run) -> str:
+    """Learning rate, gradient norm, throughput, waiting for data and, where it moves, the loss scale."""
+    steps = list({record["step"]: record for record in run.train}.values())
+
+    real, padded = ({record["step"]: 0.0 for record in steps} for _ in range(2))
+    for record in run.train:
+        real[record["step"]] += record.get("tokens", 0.0)
+        padded[record["step"]] += record.get("padded_tokens", 0.0)
+    for record in steps:  # the rate is that of the step, all its tasks together
+        if real[record["step"]] and "tokens_per_s" in record:
+            record["padded_per_s"] = record["tokens_per_s"] * padded[record["step"]] / real[record["step"]]
+
+    def one(label: str, key: str, color: str, kind: str) -> Series:
+        return Series(label, _points(steps, key), color, kind)
+
+    charts = [("Learning rate", [one("", "lr", "t0", "line")], {}),
+              ("Gradient norm before clipping", [one("", "grad_norm", "t1", "smooth")], {"zero": True}),
+              ("Tokens a second", [one("real", "tokens_per_s", "t2", "smooth"),
+                                   one("padded", "padded_per_s", "t7", "smooth")], {"zero": True}),
+              ("Share of time waiting for data", [one("", "data_wait_share", "t3", "smooth")],
+               {"zero": True, "share": True})]
+    if len({record.get("loss_scale") for record in steps} - {None}) > 1:
+        charts.append(("Loss scale", [one("", "loss_scale", "t6", "line")], {"zero": True}))
+    return '<div class="charts">' + "".join(line_chart(title, series, _bands(run), x_range=(0, run.last_step), **options)
+                                            for title, series, options in charts) + "</div>"
+
+
+def _fixed(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _header(run: Run) -> str:
+    tokens = run.result.get("tokens") or sum(stage.tokens for stage in run.stages)
+    seconds = run.result.get("seconds") or sum(stage.seconds for stage in run.stages)
+    planned = sum(run.planned.values())
+    ago = _duration(run.silent)
+    state, kind = {"finished": ("● Finished", "good"), "running": (f"◐ Running, last log line {ago} ago", ""),
+                   "stopped": (f"▼ Stopped: no log line for {ago} and no result", "bad")}[run.state]
+    if run.state == "running" and planned > run.last_step and seconds:
+        state += f", about {_duration(seconds / run.last_step * (planned - run.last_step))} of training left"
+    facts = {"Steps": f"{run.last_step:,}" + (f" of {planned:,}" if planned else ""), "Stages": str(len(run.stages)),
+             "Tokens": compact(tokens) if tokens else "–", "Time": _duration(seconds) if seconds else "–",
+             "Newest checkpoint": run.checkpoint or "none yet"}
+    for label, section, key in SETTINGS:
+        value = run.setting(section, key)
+        if value is not None:
+            facts[label] = compact(value) if _number(value) is not None else str(value)
+    notes = "".join(f"<li>{escape(notice)}</li>" for notice in run.notices)
+    return (f'<h1>{escape(run.name)}</h1><div class="state {kind}">{escape(state)}</div><dl>'
+            + "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts.items())
+            + "</dl>" + (f'<ul class="notes">{notes}</ul>' if notes else ""))
+
+
+def page(out_dir: str | Path) -> str:
+    """The whole HTML page (well-formed XML as well). Raises ConfigError when there is no run in `out_dir`."""
+    run = load_run(out_dir)
+    curves = "".join(chart for task in run.tasks for head in run.heads(task) for chart in _curves(run, task, head))
+    contents = [_results(run), _stage_table(run), f'<div class="charts">{curves}</div>', _forgetting(run),
+                _machinery(run)]
+    body = "".join(f"<h2>{title}</h2>{f'<p>{caption}</p>' if caption else ''}{content}"
+                   for (title, caption), content in zip(CAPTIONS.items(), contents, strict=True))
+    return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(run.name)}: pre-training report</title>'
+            f"<style>{CHART_CSS}{PAGE_CSS}</style></head><body><main>{_header(run)}{body}"
+            f"<footer>Drawn {time.strftime('%Y-%m-%d %H:%M')} from {escape(run.folder)} by ernie2.report.</footer>"
+            "</main></body></html>\n")
+
+
+def curves_svg(out_dir: str | Path) -> str:
+    """A standalone SVG: for each task, loss and accuracy of its own head through training. Raises ConfigError."""
+    run = load_run(out_dir)
+    rows = [_curves(run, task, run.heads(task)[0]) for task in run.tasks if run.heads(task)]
+    return stack(rows, (540, 216), f"{run.name}: each task's own head through training")
+
+
+@cli
+def main(argv: Sequence[str]) -> None:
+    """The command line. Raises ConfigError: no run there, or the output cannot be written."""
+    parser = argparse.ArgumentParser("python -m ernie2.report", description="Draws a pre-training run as one HTML page.")
+    parser.add_argument("out_dir", help="the run's out_dir, with train.jsonl and eval.jsonl")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: OUT_DIR/report.html)")
+    parser.add_argument("--svg", metavar="FILE", help="write the curves alone as SVG (and the page only with --out)")
+    options = parser.parse_args(argv)
+    wanted = [(options.svg, curves_svg)] if options.svg else []
+    if options.out or not options.svg:
+        wanted.append((options.out or Path(options.out_dir) / "report.html", page))
+    for path, draw in wanted:
+        text, path = draw(options.out_dir), Path(path)
+        try:
+            part = path.with_name(path.name + ".part")
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another place with --out") from None
+        sys.stdout.write(f"wrote {path}\n")
+
+
+if __name__ == "__main__":
+    main()
