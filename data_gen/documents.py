@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+import hashlib
 import json
 import re
 import zlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from data_gen.sentences import split_sentences
 from ernie2.config import ConfigError
 
-__all__ = ["RawDocument", "RawPair", "RejectCounter", "expand_paths", "read_documents", "read_lines", "read_pairs",
+__all__ = ["RawDocument", "RawPair", "RejectCounter", "expand_paths", "is_dev", "read_documents", "read_lines", "read_pairs",
            "split_sentences"]
 
 DOCUMENT_SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
@@ -190,6 +191,14 @@ def read_documents(paths: Iterable[str | Path], encoding: str = "utf-8",
     if not found:
         raise ConfigError(f"corpus {', '.join(map(str, files[:5]))}: no document in it; documents are lines of text with a blank "
                           f"line between them, or JSON objects with `text`, one a line")
+
+
+def is_dev(item: RawDocument | RawPair, dev_share: float) -> bool:
+    """Whether an item belongs to the dev split: a hash of its content (of the query alone for a pair) falls below
+    `dev_share`. It is the same in every task and run, and copies of a text fall together."""
+    text = "\n".join(item.paragraphs) if isinstance(item, RawDocument) else item.query
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"ernie2 dev").digest()
+    return int.from_bytes(digest, "big") < dev_share * 2.0 ** 64
 
 
 def _read_txt(path: Path, encoding: str, rejects: RejectCounter) -> Iterator[RawDocument]:

@@ -1,206 +1,235 @@
-"""The road from raw text to shards: read, cut into blocks, annotate and generate in parallel, merge.
+"""The road from raw text to shards: which tasks need making, blocks in parallel, merge, report.
 
-Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, block, split): the shards
-are the same bytes whatever the number of workers. Memory: a few blocks, and one bucket of the merge.
+Blocks and the merge depend on the input and the seed alone: the shards are the same bytes whatever the number of workers.
+Memory: a few blocks for each worker, and one bucket of the merge.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 
-from data_gen.annotate import Annotator
-from data_gen.documents import RawDocument, RawPair, RejectCounter, is_dev, read_documents, read_pairs
+from data_gen.blocks import Block, Made, Settings, block_bytes_for, read_blocks, work
+from data_gen.documents import RejectCounter
 from data_gen.generators import load_generator
-from data_gen.packing import Packer, Rejected
 from data_gen.progress import Progress
-from data_gen.provenance import Inputs
-from data_gen.spill import write_spill
+from data_gen.provenance import Inputs, origin, stale
+from data_gen.spill import balanced_shares, label_counts, merged, thin, token_label_counts
+from data_gen.vocab import build_vocab
 from ernie2.config import ConfigError, Recipe
-from ernie2.shards import SPLITS, Example, check_example
+from ernie2.shards import SPLITS, ShardWriter, write_json
 from ernie2.tasks import Task
-from ernie2.tokenizer import Tokenizer, Vocab
+from ernie2.tokenizer import Vocab
 
-BLOCK_BYTES = (64_000, 1_000_000)
-"""Smallest and largest block of documents, UTF-8 bytes; a corpus makes 16 or more blocks where it is large enough."""
-BLOCK_PAIRS = 2_000
-BLOCK_DOCUMENTS = 8
-"""Fewest documents in a block (several are needed for pairs across documents), unless they are huge."""
+Out = Callable[[str], None]
+ITEMS_BEFORE_JUDGING = 1_000
+"""Documents or rows read before data.max_reject_share can stop a run that is still reading."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a worker needs to annotate; small, and the key under which it keeps its annotator."""
-
-    vocab_file: str
-    lower_case: bool
-    language: str
-    segmenter: str
-    dictionaries: tuple[str, ...]
-    dev_share: float
-    max_seq_len: int
-    seed: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, inputs: Inputs) -> Settings:
-        """The settings a recipe implies."""
-        data = recipe.data
-        return cls(recipe.model.vocab_file, data.lower_case, data.language, data.segmenter, tuple(inputs.dictionaries),
-                   data.dev_share, data.max_seq_len, recipe.seed)
-
-
-@dataclass
-class Block:
-    """Raw documents or pairs that one worker treats at a time; all train or all dev."""
-
-    source: str
-    split: str
-    number: int
-    items: list[RawDocument | RawPair]
-    size: int
-
-
-@dataclass
-class Made:
-    """What one task made of one block."""
-
-    task: str
-    split: str
-    path: Path | None
-    accepted: int = 0
-    rejects: list[tuple[str, str, str]] = field(default_factory=list)
-    reasons: Counter = field(default_factory=Counter)
-
-
-def read_blocks(source: str, paths: Sequence[str], recipe: Recipe, block_bytes: int, rejects: RejectCounter) -> Iterator[Block]:
-    """Groups what the readers yield into blocks of one split each.
+def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out = print, engine: str = "local") -> None:
+    """Makes the shards of every task whose shards are missing or no longer what the recipe would make.
 
     Args:
-        source: "documents" or "pairs".
-        paths: Input files.
-        recipe: For encoding and dev_share.
-        block_bytes: Text in a block of documents.
-        rejects: Counts what the readers cannot use.
+        recipe: The recipe.
+        tasks: Tasks to make, in the order they are reported.
+        workers: Processes.
+        out: Takes the lines of the report.
+        engine: "local" (processes of this machine) or "ray" (a ray cluster that shares data.shards_dir).
+
+    Raises:
+        ConfigError: any mistake in recipe, task files or input; nothing half-written is left behind.
     """
-    reader = {"documents": read_documents, "pairs": read_pairs}[source]
-    full = _documents_full if source == "documents" else _pairs_full
-    blocks = {split: Block(source, split, 0, [], 0) for split in SPLITS}
-    for item in reader(paths, encoding=recipe.data.encoding, rejects=rejects):
-        split = "dev" if is_dev(item, recipe.data.dev_share) else "train"
-        block = blocks[split]
-        block.items.append(item)
-        block.size += _size(item)
-        if full(block, block_bytes):
-            yield block
-            blocks[split] = Block(source, split, block.number + 1, [], 0)
-    yield from (block for block in blocks.values() if block.items)
+    for task in tasks:
+        load_generator(task, recipe.data.language)
+    inputs = Inputs.of(recipe, tasks)
+    vocab = ready_vocab(recipe, inputs, out)
+    shards = Path(recipe.data.shards_dir)
+    origins = {task.name: origin(recipe, task, inputs, vocab.digest) for task in tasks}
+    todo = []
+    for task in tasks:
+        reason = stale(shards / task.name, task, origins[task.name])
+        out(f"{task.name}: {'up to date' if reason is None else 'to be made: ' + reason}")
+        todo += [task] if reason else []
+    if not todo:
+        return
+    with _building_folder(shards) as folder, _parallel_engine(engine):
+        rejects = RejectCounter()
+        made = make_blocks(recipe, todo, inputs, workers, folder, rejects, out)
+        _check_splits(todo, made, recipe)
+        for task in todo:
+            merge_task(task, made, shards / task.name, recipe, len(vocab), origins[task.name], out)
+        shutil.copyfile(recipe.model.vocab_file, shards / "vocab.txt")
+        write_rejects(shards / "rejects.jsonl", rejects, todo, made)
+    report_rejects(rejects, todo, made, out)
 
 
-def _documents_full(block: Block, block_bytes: int) -> bool:
-    return block.size >= block_bytes and (len(block.items) >= BLOCK_DOCUMENTS or block.size >= 16 * block_bytes)
-
-
-def _pairs_full(block: Block, block_bytes: int) -> bool:
-    return len(block.items) >= BLOCK_PAIRS
-
-
-def _size(item: RawDocument | RawPair) -> int:
-    lines = item.paragraphs if isinstance(item, RawDocument) else [item.query, item.title]
-    return sum(len(line.encode("utf-8")) + 1 for line in lines)
-
-
-def block_bytes_for(input_bytes: int) -> int:
-    """Bytes of a block of documents, from the size of the input alone."""
-    return min(max(input_bytes // 16, BLOCK_BYTES[0]), BLOCK_BYTES[1])
-
-
-@functools.lru_cache(maxsize=1)
-def _annotator(settings: Settings) -> tuple[Annotator, Vocab]:
-    vocab = Vocab.load(settings.vocab_file)
-    tokenizer = Tokenizer(vocab, lower_case=settings.lower_case)
-    annotator = Annotator(tokenizer, settings.language, list(settings.dictionaries), segmenter=settings.segmenter)
-    return annotator, vocab
-
-
-def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> tuple[Block, list[Made]]:
-    """Annotates a block once and runs the tasks of its source on it; spills their examples into `folder`.
-
-    Returns:
-        The block without its items, and what each task made.
-    """
-    annotator, vocab = _annotator(settings)
-    packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len)
-    annotate = annotator.document if block.source == "documents" else annotator.pair
-    items = [annotate(item, settings.dev_share) for item in block.items]
-    if block.source == "documents":
-        items = [document for document in items if document.sentences]
-    else:
-        items = [pair for pair in items if len(pair.query) and len(pair.title)]
-    made = [_run(task, items, block, packer, len(vocab), settings, folder) for task in tasks if task.source == block.source]
-    dropped = len(block.items) - len(items)
-    return Block(block.source, block.split, block.number, [], block.size), made + _empty(dropped, block)
-
-
-def _empty(count: int, block: Block) -> list[Made]:
-    reason = "no tokens left after cleaning"
-    return [Made("", block.split, None, 0, [], Counter({reason: count}))] if count else []
-
-
-def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings, folder: Path) -> Made:
-    seeds = [settings.seed, task.task_id, block.number, SPLITS.index(block.split)]
-    made, examples = Made(task.name, block.split, None), []
-    generator = load_generator(task, settings.language)
-    for item in generator.generate(items, np.random.default_rng(seeds), packer) if items else []:
-        if isinstance(item, Rejected):
-            made.reasons[item.reason] += 1
-            if made.reasons[item.reason] <= 3:
-                made.rejects.append((item.source, item.reason, item.text[:80]))
-            continue
-        examples.append(_checked(item, task, vocab_size))
-    if examples:
-        keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=len(examples), dtype=np.uint64)
-        made.path = folder / f"{task.name}.{block.split}.{block.number:06d}"
-        made.accepted = len(examples)
-        write_spill(made.path, examples, keys)
-    return made
-
-
-def _checked(example: Example, task: Task, vocab_size: int) -> Example:
-    """The example with the fields its task's heads need and no others. Raises ConfigError where it breaks the contract."""
-    check_example(example, task, vocab_size)
-    return Example(example.token_ids, example.sentence_ids, example.span_ids if task.has_masked_lm else None,
-                   example.token_labels if task.token_classes else None,
-                   int(example.sentence_label) if task.sentence_classes else None)
+def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
+    """The recipe's vocabulary; built from the corpus where the file is missing and data.vocab_size is set."""
+    path, size = Path(recipe.model.vocab_file), recipe.data.vocab_size
+    if not path.exists():
+        if size is None:
+            raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set data.vocab_size to "
+                              f"have one of that size built from data.corpus")
+        if not inputs.corpus:
+            raise ConfigError("data.corpus: empty, but the vocabulary is to be built from it (data.vocab_size is set)")
+        out(f"building a vocabulary of {size} tokens: {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_vocab(list(inputs.corpus), size, path, lower_case=recipe.data.lower_case, encoding=recipe.data.encoding)
+    return Vocab.load(path)
 
 
 def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, workers: int, folder: Path, rejects: RejectCounter,
-                out: Callable[[str], None]) -> list[Made]:
+                out: Out) -> list[Made]:
     """Reads all input that `tasks` need and works it off; the results come in the order of the blocks.
 
     Raises:
         ConfigError: a bad input file, or more than data.max_reject_share of it rejected.
     """
-    settings, results = Settings.of(recipe, inputs), []
-    with Progress(inputs.total_bytes([task.source for task in tasks]), out) as progress:
-        for source in dict.fromkeys(task.source for task in tasks):
-            before, seen = rejects.total, 0
+    settings, results = Settings.of(recipe, inputs.dictionaries), []
+    sources = list(dict.fromkeys(task.source for task in tasks))
+    with Progress(inputs.total_bytes(sources), out) as progress:
+        for source in sources:
             blocks = read_blocks(source, inputs.paths(source), recipe, block_bytes_for(inputs.total_bytes([source])), rejects)
             parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=2 * workers)
-            counted = _counted(blocks)
-            for block, made in parallel(joblib.delayed(work)(block, tasks, settings, folder) for block in counted):
+            jobs = (joblib.delayed(work)(block, tasks, settings, folder) for block in _judged(blocks, source, rejects, recipe))
+            for size, made in parallel(jobs):
                 results += made
-                progress.add(block.size)
-            _check_rejects(source, rejects.total - before, counted.seen, recipe)
-            seen += counted.seen
-    for made in results:
-        for where, reason, text in made.rejects:
-            rejects.add(where, reason, text)
+                progress.add(size)
     return results
+
+
+def _judged(blocks: Iterator[Block], source: str, rejects: RejectCounter, recipe: Recipe) -> Iterator[Block]:
+    """The blocks, as long as not too much of the input is rejected. Raises ConfigError."""
+    before, seen = rejects.total, 0
+
+    def judge(least: int) -> None:
+        rejected = rejects.total - before
+        limit = recipe.data.max_reject_share
+        if seen + rejected >= least and rejected > limit * (seen + rejected):
+            reasons = "; ".join(f"{reason}: {count}, for example {' | '.join(rejects.examples.get(reason, []))}"
+                                for reason, count in rejects.counts.most_common())
+            raise ConfigError(f"data.max_reject_share: {rejected} of {seen + rejected} {source} rejected, more than {limit:g} of "
+                              f"them ({reasons}); mend the input, or allow more")
+
+    for block in blocks:
+        seen += len(block.items)
+        judge(ITEMS_BEFORE_JUDGING)
+        yield block
+    judge(1)
+
+
+def _check_splits(tasks: Sequence[Task], made: Sequence[Made], recipe: Recipe) -> None:
+    """Raises ConfigError for a task without train or without dev examples."""
+    for task in tasks:
+        accepted, reasons = Counter(), Counter()
+        for part in made:
+            if part.task == task.name:
+                accepted[part.split] += part.accepted
+                reasons.update(part.reasons)
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
+        why = f" (rejected: {why})" if why else ""
+        if not accepted["train"]:
+            raise ConfigError(f"task '{task.name}': no training example in the whole input{why}; give it text that it can use, or "
+                              f"leave it out of curriculum.stages")
+        if not accepted["dev"]:
+            raise ConfigError(f"task '{task.name}': no example in the dev split{why}: too few {task.source} are held out; raise "
+                              f"data.dev_share (now {recipe.data.dev_share:g}) or give more text")
+
+
+def merge_task(task: Task, made: Sequence[Made], folder: Path, recipe: Recipe, vocab_size: int, source: dict[str, Any],
+               out: Out) -> None:
+    """Merges the spilled examples of one task into its shards, thins too frequent classes, writes the index."""
+    mine = [part for part in made if part.task == task.name]
+    paths = {split: [part.path for part in mine if part.split == split and part.path is not None] for split in SPLITS}
+    shares = None
+    if task.balance is not None:
+        shares = balanced_shares(label_counts(paths["train"], task.sentence_classes), task.balance)
+    statistics: dict[str, Any] = {
+        "accepted": {split: sum(part.accepted for part in mine if part.split == split) for split in SPLITS},
+        "rejected": dict(sorted(sum((part.reasons for part in mine), Counter()).items())), "thinned": {}, "labels": {}}
+    writer = ShardWriter(folder, task, vocab_size)
+    try:
+        for split in SPLITS:
+            thinning = None if shares is None else thin(paths[split], shares)
+            counts = np.zeros(task.sentence_classes or task.token_classes or 0, np.int64)
+            for example in merged(paths[split], thinning):
+                writer.write(split, example)
+                if task.sentence_classes:
+                    counts[example.sentence_label] += 1
+                elif task.token_classes:
+                    counts += token_label_counts(example, task.token_classes)
+            statistics["labels"][split] = counts.tolist()
+            statistics["thinned"][split] = 0 if thinning is None else thinning.dropped
+        index = writer.close({**source, "task_id": task.task_id, "generator": task.generator,
+                              "generator_args": task.generator_args, "balance": task.balance, "statistics": statistics})
+    except BaseException:
+        writer.abort()
+        raise
+    out(f"{task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
+        f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens")
+
+
+@contextlib.contextmanager
+def _building_folder(shards: Path) -> Iterator[Path]:
+    """A temporary folder beside the shards, gone afterwards whatever happens; takes away those of dead processes."""
+    existed = shards.exists()
+    folder = shards / f".building-{os.uname().nodename}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in shards.glob(f".building-{os.uname().nodename}-*"):
+        if not Path("/proc").exists() or Path("/proc", other.name.rpartition("-")[2]).exists():
+            continue
+        shutil.rmtree(other, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not existed and not any(shards.iterdir()):
+            shards.rmdir()
+
+
+@contextlib.contextmanager
+def _parallel_engine(engine: str) -> Iterator[None]:
+    """Chooses where joblib runs the blocks."""
+    if engine == "local":
+        yield
+        return
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise ConfigError("--engine ray: ray is not installed; install it (pip install ray) or leave --engine out") from None
+    register_ray()
+    with joblib.parallel_config(backend="ray"):
+        yield
+
+
+def write_rejects(path: Path, rejects: RejectCounter, tasks: Sequence[Task], made: Sequence[Made]) -> None:
+    """Writes one JSON object a reason: {task (null: the reader), reason, count, examples}."""
+    rows = [{"task": None, "reason": reason, "count": count, "examples": rejects.examples.get(reason, [])}
+            for reason, count in sorted((rejects.counts + rejects.notes).items())]
+    for task in tasks:
+        mine = [part for part in made if part.task == task.name]
+        for reason, count in sorted(sum((part.reasons for part in mine), Counter()).items()):
+            examples = [f"{where}: {text}" for part in mine for where, why, text in part.rejects if why == reason]
+            rows.append({"task": task.name, "reason": reason, "count": count, "examples": examples[:3]})
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    tmp.replace(path)
+
+
+def report_rejects(rejects: RejectCounter, tasks: Sequence[Task], made: Sequence[Made], out: Out) -> None:
+    """One line a reason."""
+    for reason, count in (rejects.counts + rejects.notes).most_common():
+        out(f"left out while reading: {reason}: {count:,}")
+    for task in tasks:
+        reasons = sum((part.reasons for part in made if part.task == task.name), Counter())
+        for reason, count in reasons.most_common():
+            out(f"left out by {task.name}: {reason}: {count:,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import importlib.metadata
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_gen.documents import expand_paths
 from data_gen.generators import load_generator
 from ernie2.config import ConfigError, Recipe
 from ernie2.shards import SPLITS, ShardReader, file_digest, read_index
@@ -24,9 +24,9 @@ CODE = ("documents.py", "sentences.py", "annotate.py", "packing.py", "connective
 class Inputs:
     """Input files of a recipe, globs resolved, each list in the order given and sorted within a glob."""
 
-    corpus: tuple[str, ...]
-    query_log: tuple[str, ...]
-    dictionaries: tuple[str, ...]
+    corpus: tuple[Path, ...]
+    query_log: tuple[Path, ...]
+    dictionaries: tuple[Path, ...]
 
     @classmethod
     def of(cls, recipe: Recipe, tasks: Sequence[Task]) -> Inputs:
@@ -37,10 +37,11 @@ class Inputs:
                 key = KEYS[task.source]
                 raise ConfigError(f"{key}: empty, but task '{task.name}' reads {task.source}; give files, for example "
                                   f"{key}='[FILE, ...]', or leave the task out of curriculum.stages")
-        return cls(resolve(recipe.data.corpus, "data.corpus"), resolve(recipe.data.query_log, "data.query_log"),
-                   resolve(recipe.data.entity_dicts, "data.entity_dicts"))
+        return cls(*(tuple(expand_paths(patterns, key)) if patterns else () for key, patterns in (
+            ("data.corpus", recipe.data.corpus), ("data.query_log", recipe.data.query_log),
+            ("data.entity_dicts", recipe.data.entity_dicts))))
 
-    def paths(self, source: str) -> tuple[str, ...]:
+    def paths(self, source: str) -> tuple[Path, ...]:
         """Input files of a source."""
         return {"documents": self.corpus, "pairs": self.query_log}[source]
 
@@ -49,23 +50,11 @@ class Inputs:
         return sum(unpacked_bytes(path) for source in dict.fromkeys(sources) for path in self.paths(source))
 
 
-def resolve(patterns: Sequence[str], key: str) -> tuple[str, ...]:
-    """Paths that patterns stand for. Raises ConfigError naming the key for one that matches nothing."""
-    found: list[str] = []
-    for pattern in patterns:
-        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
-        paths = [path for path in paths if not Path(path).is_dir()]
-        if not paths:
-            raise ConfigError(f"{key}: '{pattern}': no such file (relative paths count from {Path.cwd()})")
-        found += [path for path in paths if path not in found]
-    return tuple(found)
-
-
-def unpacked_bytes(path: str) -> int:
+def unpacked_bytes(path: Path) -> int:
     """Bytes of a file; of a .gz, what it unpacks to (by its trailer: right below 4 GB)."""
-    if not path.endswith(".gz"):
-        return Path(path).stat().st_size
-    with Path(path).open("rb") as file:
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(size - 4, 0))
         return int.from_bytes(file.read(4), "little")

@@ -106,7 +106,7 @@ def compact(value: float, share: bool = False) -> str:
         return "0"
     if size < 0.001:
         return _exponent(value)
-    return f"{value:.3g}" if size < 99.95 else f"{value:.0f}"
+    return f"{value:#.3g}" if size < 99.95 else f"{value:.0f}"
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -160,8 +160,8 @@ def smooth(points: Sequence[Point]) -> list[Point]:
         for _, y in piece:
             sums.append(sums[-1] + y)
         for i, (x, _) in enumerate(piece):
-            reach = min(half, i, len(piece) - 1 - i) if len(piece) > 2 * half else min(i, len(piece) - 1 - i)
-            result.append((x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)))
+            first, last = max(i - half, 0), min(i + half + 1, len(piece))
+            result.append((x, (sums[last] - sums[first]) / (last - first)))
         result.append((piece[-1][0], None))
     return result[:-1]
 
@@ -237,7 +237,8 @@ def _y_range(lines: Sequence[tuple[Series, list[Point]]], share: bool, zero: boo
     for one, _ in lines:
         if one.kind == "smooth":  # a rare spike must not flatten the rest of the curve
             raw = sorted(y for _, y in one.points if y is not None)
-            values += [raw[len(raw) // 50], raw[-1 - len(raw) // 50]]
+            low, high = raw[len(raw) // 50], raw[-1 - len(raw) // 50]
+            values += [max(raw[0], 2 * low - high), min(raw[-1], 2 * high - low)]
     low, high = min(values), max(values)
     room = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
     bottom = 0.0 if zero and low >= 0 else low - room

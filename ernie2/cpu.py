@@ -1,6 +1,6 @@
 """What only a CPU needs to be fast, behind one switch. Import this before paddle: some flags are read at its import.
 
-Paddle's CPU kernels sum bias gradients and draw dropout masks on one slow thread, copy strided views element by element
+Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, copy strided views element by element
 and give freed memory back to the system at once. On any other device every function here is the library's own.
 """
 
@@ -74,6 +74,41 @@ def linear(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, transpo
     if switch.enabled and paddle.is_grad_enabled() and not weight.stop_gradient:
         return _Linear.apply(x, weight, bias, transposed)
     return paddle.matmul(x, weight, transpose_y=transposed) + bias
+
+
+class _LayerNorm(PyLayer):
+    """LayerNorm over the last axis of (N, H), whose backward takes row means as matrix products."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, epsilon):  # noqa: ANN001, ANN205 - paddle's signature
+        mean_of = paddle.full([x.shape[1], 1], 1.0 / x.shape[1], x.dtype)
+        centred = x - paddle.matmul(x, mean_of)
+        scale = paddle.rsqrt(paddle.matmul(centred * centred, mean_of) + epsilon)
+        normal = centred * scale
+        ctx.save_for_backward(normal, scale, weight)
+        return normal * weight + bias
+
+    @staticmethod
+    def backward(ctx, dy):  # noqa: ANN001, ANN205
+        normal, scale, weight = ctx.saved_tensor()
+        mean_of = paddle.full([dy.shape[1], 1], 1.0 / dy.shape[1], dy.dtype)
+        ones = paddle.ones([1, dy.shape[0]], dy.dtype)
+        inner = dy * weight
+        dx = (inner - paddle.matmul(inner, mean_of) - normal * paddle.matmul(inner * normal, mean_of)) * scale
+        return dx, paddle.matmul(ones, dy * normal).reshape([-1]), paddle.matmul(ones, dy).reshape([-1])
+
+
+def layer_norm(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, epsilon: float) -> paddle.Tensor:
+    """LayerNorm over the last axis of (..., H)."""
+    if switch.enabled and paddle.is_grad_enabled() and not weight.stop_gradient:
+        return _LayerNorm.apply(x.reshape([-1, x.shape[-1]]), weight, bias, epsilon).reshape(x.shape)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+def squared_norm(x: paddle.Tensor) -> paddle.Tensor:
+    """Sum of squares in float32, shape (1, 1)."""
+    flat = x.astype("float32").reshape([1, -1])
+    return paddle.matmul(flat, flat, transpose_y=True)
 
 
 def dropout(x: paddle.Tensor, p: float, training: bool) -> paddle.Tensor:

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie2 import cpu
-from ernie2.encoder import EncoderConfig, Linear
+from ernie2.encoder import EncoderConfig, LayerNorm, Linear
 
 
 @dataclass
@@ -43,7 +43,7 @@ class MaskedLMHead(nn.Layer):
         super().__init__()
         self.transform = Linear(config.hidden_size, config.hidden_size)
         self.activation = getattr(F, config.hidden_act)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
 
     def logits(self, sequence: paddle.Tensor, positions: paddle.Tensor, embedding: paddle.Tensor) -> paddle.Tensor:

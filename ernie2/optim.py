@@ -10,6 +10,7 @@ import math
 import paddle
 from paddle import nn
 
+from ernie2 import cpu
 from ernie2.config import LrConfig
 from ernie2.curriculum import Plan, Turn
 
@@ -58,6 +59,13 @@ def learning_rate(config: LrConfig, plan: Plan, step: int, turns: list[Turn]) ->
     return schedule(config.schedule, since, config.peak, config.warmup_steps, total)
 
 
+@paddle.no_grad()
 def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float) -> paddle.Tensor:
-    """Scales all gradients so that their global norm is at most clip_norm (0 = only measure). Returns the norm before."""
-    return nn.utils.clip_grad_norm_(parameters, clip_norm or float("inf"))
+    """Scales all gradients so that their global norm is at most clip_norm (0 = only measure). Returns the norm before, ()."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients]).sqrt().reshape([])
+    if clip_norm:
+        scale = clip_norm / paddle.clip(norm, min=clip_norm)  # stays on the device; exactly 1 below the limit
+        for gradient in gradients:
+            gradient.multiply_(scale.astype(gradient.dtype))
+    return norm

@@ -28,14 +28,15 @@ PAGE_CSS = """
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Noto Sans","Noto Sans CJK SC",sans-serif}main{max-width:1120px;margin:0 auto;padding:36px 24px 64px}
 h1{font-size:27px;line-height:1.2;margin:0;overflow-wrap:anywhere}h2{font-size:18px;margin:46px 0 4px}
-p,.state{font-size:14px;margin:4px 0 14px;max-width:88ch}p{color:var(--soft)}.state{font-weight:600;margin-bottom:22px}
+p,.state{font-size:14px;margin:4px 0 14px;max-width:100ch}p{color:var(--soft)}.state{font-weight:600;margin-bottom:22px}
 .good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}footer{margin-top:56px}
 .notes{border-left:3px solid var(--bad);padding:2px 0 2px 14px;margin:20px 0;font-size:14px;list-style:none}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:14px 24px;margin:0;padding:16px 0;
 border:solid var(--hair);border-width:1px 0}dt,th,footer{font-size:12px;color:var(--soft);font-weight:500}
 dd{margin:0;font-weight:600;overflow-wrap:anywhere}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 table,dd{font-variant-numeric:tabular-nums;font-size:14px}
-th,td{padding:6px 0 6px 20px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}th{vertical-align:bottom}.w{text-align:left}th:first-child,td:first-child{padding-left:0}
+th,td{padding:6px 0 6px 20px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}
+th{vertical-align:bottom}.w{text-align:left}th:first-child,td:first-child{padding-left:0}
 i{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:8px}.full{margin:12px 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:26px 32px;margin:12px 0}
 .chart{width:100%;height:auto;display:block}
@@ -223,7 +224,7 @@ def _read_log(path: Path, notices: list[str]) -> list[dict]:
     records = sorted(kept.values(), key=lambda record: record["step"])
     broken = [record["step"] for record in records if record["broken"]]
     if broken:
-        notices.append(f"{path.name}: the loss is not a finite number in {len(broken):,} lines "
+        notices.append(f"{path.name}: the loss is not a finite number in {len(broken):,} line(s) "
                        f"(first at step {broken[0]:,}).")
     return records
 
@@ -257,8 +258,8 @@ def _number(value: object) -> float | None:
 def verdict(accuracy: float, chance: float) -> tuple[str, str]:
     """(words, CSS class) for a dev accuracy beside chance, the accuracy of the best constant guess.
 
-    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm (chance near 0)
-    and unbalanced classes (chance near 1). Barely above: 1.05 times or a fiftieth of the way.
+    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm (chance
+    near 0) and unbalanced classes (chance near 1). Barely above: 1.05 times or a fiftieth of the way.
     """
     gain = accuracy - chance
     way = gain / (1 - chance) if chance < 1 else 0.0
@@ -339,8 +340,8 @@ def _results(run: Run) -> str:
                          f'<span class="{kind}">{words}</span>', f"{last['step']:,}"])
     if not rows:
         return "<p>No evaluation is logged yet.</p>"
-    return _table(["<Task", "<Head", "Dev loss", "Chance loss", "Dev accuracy", "Chance", "Ratio", "<Verdict", "At step"],
-                  rows)
+    return _table(["<Task", "<Head", "Dev loss", "Chance loss", "Dev accuracy", "Chance", "Ratio", "<Verdict",
+                   "At step"], rows)
 
 
 def _stage_table(run: Run) -> str:
@@ -381,8 +382,8 @@ def _forgetting(run: Run) -> str:
             words, kind = (("▲ forgotten", "bad") if now > 1.02 * then else
                            ("▼ improved", "good") if now < 0.98 * then else ("● kept", ""))
             rows.append([_swatch(run, task), escape(head), run.stage_name(own), _fixed(then), _fixed(now),
-                         f"{now - then:+.3f}", _percent(ended[-1]["accuracy"].get(head)), _percent(records[-1]["accuracy"].get(head)),
-                         f'<span class="{kind}">{words}</span>'])
+                         f"{now - then:+.3f}", _percent(ended[-1]["accuracy"].get(head)),
+                         _percent(records[-1]["accuracy"].get(head)), f'<span class="{kind}">{words}</span>'])
     if not rows:
         return "<p>Nothing to compare yet: no task has been evaluated after a stage that follows its own.</p>"
     zero = Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" ")
@@ -417,8 +418,9 @@ def _machinery(run: Run) -> str:
                {"zero": True, "share": True})]
     if len({record.get("loss_scale") for record in steps} - {None}) > 1:
         charts.append(("Loss scale", [one("", "loss_scale", "t6", "line")], {"zero": True}))
-    return '<div class="charts">' + "".join(line_chart(title, series, _bands(run), x_range=(0, run.last_step), **options)
-                                            for title, series, options in charts) + "</div>"
+    drawn = [line_chart(title, series, _bands(run), x_range=(0, run.last_step), **options)
+             for title, series, options in charts]
+    return f'<div class="charts">{"".join(drawn)}</div>'
 
 
 def _fixed(value: float | None) -> str:
@@ -444,7 +446,8 @@ def _header(run: Run) -> str:
     for label, section, key in SETTINGS:
         value = run.setting(section, key)
         if value is not None:
-            facts[label] = compact(value) if _number(value) is not None else str(value)
+            shown = f"{value:,}" if type(value) is int else value
+            facts[label] = compact(value) if isinstance(value, float) else str(shown)
     notes = "".join(f"<li>{escape(notice)}</li>" for notice in run.notices)
     return (f'<h1>{escape(run.name)}</h1><div class="state {kind}">{escape(state)}</div><dl>'
             + "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts.items())
@@ -460,7 +463,8 @@ def page(out_dir: str | Path) -> str:
     body = "".join(f"<h2>{title}</h2>{f'<p>{caption}</p>' if caption else ''}{content}"
                    for (title, caption), content in zip(CAPTIONS.items(), contents, strict=True))
     return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(run.name)}: pre-training report</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+            f'<title>{escape(run.name)}: pre-training report</title>'
             f"<style>{CHART_CSS}{PAGE_CSS}</style></head><body><main>{_header(run)}{body}"
             f"<footer>Drawn {time.strftime('%Y-%m-%d %H:%M')} from {escape(run.folder)} by ernie2.report.</footer>"
             "</main></body></html>\n")
@@ -476,7 +480,7 @@ def curves_svg(out_dir: str | Path) -> str:
 @cli
 def main(argv: Sequence[str]) -> None:
     """The command line. Raises ConfigError: no run there, or the output cannot be written."""
-    parser = argparse.ArgumentParser("python -m ernie2.report", description="Draws a pre-training run as one HTML page.")
+    parser = argparse.ArgumentParser("python -m ernie2.report", description="Draws a pre-training run as an HTML page.")
     parser.add_argument("out_dir", help="the run's out_dir, with train.jsonl and eval.jsonl")
     parser.add_argument("--out", metavar="FILE", help="the page (default: OUT_DIR/report.html)")
     parser.add_argument("--svg", metavar="FILE", help="write the curves alone as SVG (and the page only with --out)")

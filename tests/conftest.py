@@ -21,13 +21,14 @@ SHARED = Path(os.environ.get("ERNIE2_SHARED", ROOT.parent / "shared"))
 TINY_TASKS = {
     "cover": {"task_id": 0, "losses": [{"head": "masked_lm"}]},
     "order": {"task_id": 3, "losses": [{"head": "sentence", "num_classes": 3}, {"head": "masked_lm"}]},
+    "plain": {"task_id": 4, "losses": [{"head": "sentence", "num_classes": 3}]},
     "label": {"task_id": 5, "losses": [{"head": "token", "num_classes": 2}, {"head": "masked_lm", "weight": 0.5}]},
 }
 
 
 @pytest.fixture()
 def tiny_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Three tasks that cover every head, in place of tasks/pretrain."""
+    """Tasks that cover every head, in place of tasks/pretrain."""
     folder = tmp_path / "tasks"
     folder.mkdir()
     for name, task in TINY_TASKS.items():

@@ -36,3 +36,49 @@ def test_every_task_learns_and_outputs_are_there(tiny_recipe, tmp_path):
     folder = tmp_path / "out" / f"step_{result['steps']:07d}"
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors", "optimizer.safetensors", "config.json", "vocab.txt", "recipe.yaml", "trainer_state.json"}
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_resume_is_bit_for_bit(tiny_recipe, tmp_path):
+    """12 steps, a fresh start of the model, 18 more: the same bits as 30 at once."""
+    whole, part = f"out_dir={tmp_path / 'whole'}", f"out_dir={tmp_path / 'part'}"
+    _, whole_log = run(tiny_recipe, whole, "runtime.max_steps=30")
+    run(tiny_recipe, part, "runtime.max_steps=12")
+    result, part_log = run(tiny_recipe, part, "runtime.max_steps=30")
+    assert result["steps"] == 30
+    a, b = weights(tmp_path / "whole/step_0000030"), weights(tmp_path / "part/step_0000030")
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.array_equal(a[name], b[name]), name
+    assert [r["losses"] for r in part_log] == [r["losses"] for r in whole_log]
+    assert [r["step"] for r in part_log] == list(range(1, 31))
+
+
+def test_accumulation_does_not_change_the_curve(tiny_recipe, tmp_path):
+    """The same global batch in 1, 2 or 4 micro-batches moves the weights once and the same way."""
+    still = ["model.dropout=0.0", "runtime.max_steps=8", "curriculum.stages=[[plain]]", "batch.pool_batches=1"]
+    curves = [[record["loss"] for record in run(tiny_recipe, *still, f"batch.micro_tokens={micro}",
+                                                f"out_dir={tmp_path / str(micro)}")[1]] for micro in (256, 128, 64)]
+    assert curves[0][0] - curves[0][-1] > 0.01
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", ["one_task", "all_tasks"])
+def test_a_head_stays_where_it_is_on_another_tasks_step(tiny_recipe, tmp_path, step):
+    """No decay, no momentum: `order`'s head is the same at the end of its last step and at the end of the run."""
+    run(tiny_recipe, "curriculum.mode=continual", f"curriculum.step={step}", "runtime.keep_last=9",
+        "curriculum.steps_per_task=6")
+    before, after = weights(tmp_path / "out/step_0000012"), weights(tmp_path / "out/step_0000018")
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert not any(name.startswith(("sentence_heads.order.", "ernie.pooler.")) for name in moved)
+    assert any(name.startswith("token_heads.label.") for name in moved)
+    assert any(name.startswith("ernie.encoder.") for name in moved)
+
+
+def test_all_tasks_step_trains_every_active_task(tiny_recipe):
+    _, records = run(tiny_recipe, "curriculum.step=all_tasks", "curriculum.mode=multitask", "curriculum.steps_per_task=4")
+    assert [record["task"] for record in records if record["step"] == 2] == ["cover", "label", "order"]

@@ -1,0 +1,236 @@
+"""The report page: figures, states, escaping, damaged logs; and the chart arithmetic under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ernie2 import charts
+from ernie2.config import ConfigError
+from ernie2.report import curves_svg, load_run, main, page, verdict
+
+TASKS = ["knowledge_masking", "sentence_reordering", "sentence_distance", "discourse_relation", "ir_relevance"]
+STEPS = 100
+RECIPE = """
+name: synthetic_zh
+model: {size: mini}
+lr: {peak: 1.28e-4}
+curriculum:
+  mode: continual
+  steps_per_task: 100
+  stages: [[knowledge_masking], [sentence_reordering], [sentence_distance], [discourse_relation], [ir_relevance]]
+"""
+
+
+def _lines(records: list[dict]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _train(step: int, stage: int, task: str, **changes: object) -> dict:
+    own = {} if task == TASKS[0] else {"sentence": 1.0 + 1 / step}
+    return {"step": step, "stage": stage, "task": task, "loss": 5.0, "losses": {"masked_lm": 4.0 + 10 / step} | own,
+            "accuracy": {"masked_lm": 0.2} | dict.fromkeys(own, 0.5), "lr": 1e-4, "tokens": 8000,
+            "padded_tokens": 10_000, "tokens_per_s": 4000.0, "data_wait_share": 0.01, "grad_norm": 1.5, "loss_scale": 1.0} | changes
+
+
+def _eval(step: int, stage: int, task: str, loss: float, accuracy: float) -> dict:
+    head = "masked_lm" if task == TASKS[0] else "sentence"
+    return {"step": step, "stage": stage, "task": task, "losses": {head: loss}, "accuracy": {head: accuracy},
+            "chance": {head: 0.25}, "chance_loss": {head: 1.386}}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A finished run of five stages; sentence_reordering ends its own stage at loss 0.611 and training at 0.933."""
+    train, evals = [], []
+    for stage, task in enumerate(TASKS):
+        for step in range(stage * STEPS + 10, (stage + 1) * STEPS + 1, 10):
+            train += [_train(step, stage, name) for name in TASKS[: stage + 1]]
+        for seen, name in enumerate(TASKS[: stage + 1]):
+            forgotten = 0.611 + (0.322 if stage == 4 else 0.0) if name == "sentence_reordering" else 0.5
+            evals.append(_eval((stage + 1) * STEPS, stage, name, forgotten, 0.777 if seen < 4 else 0.251))
+    folder = tmp_path / "run"
+    (folder / "step_0000500").mkdir(parents=True)
+    (folder / "train.jsonl").write_text(_lines(train))
+    (folder / "eval.jsonl").write_text(_lines(evals))
+    (folder / "result.json").write_text(json.dumps({"steps": 500, "tokens": 1_200_000, "seconds": 3 * 3600 + 120}))
+    (folder / "step_0000500" / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def _cells(text: str, first: str, second: str | None = None) -> list[str]:
+    """The texts of the table row that begins with `first` (and `second`)."""
+    root = ElementTree.fromstring(text.partition("\n")[2])
+    rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("{http://www.w3.org/1999/xhtml}tr")]
+    return next(row for row in rows if row[0] == first and second in (None, row[1]))
+
+
+def test_figures_of_a_finished_run(run_dir: Path) -> None:
+    text = page(run_dir)
+    assert "● Finished" in text and "synthetic_zh" in text and "500 of 500" in text
+    assert "1.20M" in text.replace("1.2M", "1.20M") and "3 h 2 min" in text and "1.28e-4" in text
+    assert _cells(text, "sentence_distance", "sentence") == [
+        "sentence_distance", "sentence", "0.500", "1.386", "77.7%", "25.0%", "3.11", "● above chance", "500"]
+    assert _cells(text, "ir_relevance", "sentence")[4:8] == ["25.1%", "25.0%", "1.00", "○ at chance"]
+
+
+def test_forgetting_is_measured_from_the_end_of_the_own_stage(run_dir: Path) -> None:
+    text = page(run_dir).partition("<h2>Forgetting</h2>")[2].partition("</table>")[0]
+    for figure in ("0.611", "0.933", "+0.322", "▲ forgotten", "Stage 2", "Loss, end of training"):
+        assert figure in text
+    assert "ir_relevance" not in text, "its own stage is the last: nothing can be forgotten yet"
+
+
+def test_stage_table(run_dir: Path) -> None:
+    cells = _cells(page(run_dir), "Stage 2")
+    assert cells[1] == "knowledge_masking 50%sentence_reordering 50%"
+    # 10 log steps x 2 tasks x 8,000 tokens at 4,000 a second
+    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "40 s", "4k"]
+
+
+def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
+    text = page(run_dir)
+    root = ElementTree.fromstring(text.partition("\n")[2])
+    pictures = [one for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("class") == "chart"]
+    assert len(pictures) == 2 * 9 + 1 + 4  # nine task heads, forgetting, learning rate, gradient, throughput, waiting
+    plain = text.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
+    assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "href="))
+    assert "padded 5k" in text, "4,000 real tokens a second at 10,000 padded for 8,000 real"
+    assert text.count('class="level s-soft"') >= 2 * 5, "chance is a dashed line in each task's charts"
+
+
+def test_standalone_svg(run_dir: Path) -> None:
+    root = ElementTree.fromstring(curves_svg(run_dir))
+    titles = [one.get("aria-label") for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("aria-label")]
+    assert titles[1:5] == ["knowledge_masking · masked_lm loss", "knowledge_masking · masked_lm accuracy",
+                           "sentence_reordering · sentence loss", "sentence_reordering · sentence accuracy"]
+
+
+def test_text_from_files_is_data(tmp_path: Path) -> None:
+    task = "<script>alert(1)</script>&\"'\x00\ud800"
+    record = _train(10, 0, task, losses={"<b>": 1.0}, accuracy={})
+    (tmp_path / "train.jsonl").write_text(_lines([record]))
+    (tmp_path / "step_1").mkdir()
+    (tmp_path / "step_1" / "recipe.yaml").write_text("name: '</title><img src=x>'\nmodel: {size: <i>big</i>}\n")
+    text = page(tmp_path)
+    ElementTree.fromstring(text.partition("\n")[2])
+    assert "<script" not in text and "<b>h" not in text and "<img" not in text and "<i>big" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;\ufffd\ufffd" in text
+    ElementTree.fromstring(curves_svg(tmp_path))
+
+
+def test_crashed_run_with_a_line_cut_off(run_dir: Path) -> None:
+    (run_dir / "result.json").unlink()
+    with (run_dir / "train.jsonl").open("a") as file:
+        file.write('{"step": 510, "sta')
+    text = page(run_dir)
+    assert "The last line of train.jsonl (line 151) is cut off" in text and "◐ Running" in text
+    for name in ("train.jsonl", "eval.jsonl"):
+        os.utime(run_dir / name, (1e9, 1e9))
+    text = page(run_dir)
+    assert "▼ Stopped: no log line for" in text and "Loss, newest evaluation" in text
+
+
+def test_unreadable_lines_repeats_and_losses_that_are_not_numbers(tmp_path: Path) -> None:
+    lines = [_train(10, 0, "a"), _train(20, 0, "a", losses={"masked_lm": float("nan")}), _train(10, 0, "a", lr=0.5)]
+    broken = 'half{"step": 1}\n[1]\n{"step": true, "stage": 0, "task": "a"}\n' + "[" * 100_000 + "\n"
+    (tmp_path / "train.jsonl").write_text(broken + _lines(lines))
+    run = load_run(tmp_path)
+    assert [(record["step"], record["lr"]) for record in run.train] == [(10, 0.5), (20, 1e-4)]
+    notices = " ".join(run.notices)
+    assert "4 unreadable lines were left out (the first is line 1)" in notices
+    assert "1 steps are logged twice" in notices and "not a finite number in 1 line(s) (first at step 20)" in notices
+    ElementTree.fromstring(page(tmp_path).partition("\n")[2])
+
+
+def test_without_eval_or_without_train(run_dir: Path) -> None:
+    kept = (run_dir / "eval.jsonl").read_text()
+    (run_dir / "eval.jsonl").unlink()
+    text = page(run_dir)
+    assert "No evaluation is logged yet." in text and "Nothing to compare yet" in text and "eval.jsonl has nothing" in text
+    (run_dir / "eval.jsonl").write_text(kept)
+    (run_dir / "train.jsonl").unlink()
+    assert "nothing logged yet" in page(run_dir)
+
+
+def test_stage_numbers_follow_the_paper_even_when_logs_count_from_one(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(_lines([_train(10, 1, "a"), _train(20, 2, "a")]))
+    assert _cells(page(tmp_path), "Stage 2")[2] == "11 – 20"
+
+
+def test_command_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for arguments, made in (([], run_dir / "report.html"), (["--out", str(tmp_path / "p.html")], tmp_path / "p.html"),
+                            (["--svg", str(tmp_path / "c.svg")], tmp_path / "c.svg")):
+        with pytest.raises(SystemExit) as stop:
+            main([str(run_dir), *arguments])
+        assert stop.value.code == 0 and made.stat().st_size > 5000 and f"wrote {made}" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(("place", "words"), [
+    ("nowhere", "no such folder"), (".", "did you mean"), ("empty", "neither train.jsonl nor eval.jsonl"),
+    ("young", "no readable line")])
+def test_mistakes(run_dir: Path, tmp_path: Path, place: str, words: str, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "train.jsonl").write_text("")
+    if place == "young":
+        (tmp_path / "young" / "eval.jsonl").write_text("\n")
+    with pytest.raises(ConfigError, match=words):
+        page(tmp_path / place)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / place)])
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / place / "report.html").exists()
+
+
+def test_no_paddle() -> None:
+    code = "import sys, ernie2.report; sys.exit(any(m.split('.')[0] in ('paddle', 'data_gen') for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0
+
+
+@pytest.mark.parametrize(("accuracy", "chance", "words"), [
+    (0.10, 0.05, "● above"), (0.92, 0.90, "● above"), (0.905, 0.90, "◐ barely"), (0.336, 0.333, "○ at"),
+    (0.25, 0.333, "▼ below"), (0.5, 0.0, "● above"), (0.0, 0.0, "○ at"), (1.0, 1.0, "○ at")])
+def test_verdict(accuracy: float, chance: float, words: str) -> None:
+    assert verdict(accuracy, chance)[0].startswith(words)
+
+
+def test_ticks_and_numbers() -> None:
+    assert charts.nice_ticks(0, 10_000) == [0, 2000, 4000, 6000, 8000, 10_000]
+    assert charts.tick_labels([0, 2000, 4000]) == ["0", "2k", "4k"]
+    assert charts.tick_labels([0, 500_000, 1_000_000]) == ["0", "0.5M", "1.0M"]
+    assert charts.tick_labels([0.0, 5e-5, 1e-4]) == ["0", "5e-5", "1e-4"]
+    assert charts.tick_labels([0, 0.25, 0.5], share=True) == ["0%", "25%", "50%"]
+    assert [charts.compact(x) for x in (0, 5e-5, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
+        "0", "5e-5", "0.0123", "4.20", "1k", "8.19k", "393k", "80M", "2.5B"]
+
+
+def test_downsampling_keeps_ends_and_spikes() -> None:
+    points = [(step, 1.0) for step in range(100_000)]
+    points[54_321] = (54_321, 99.0)
+    points[70_000] = (70_000, None)
+    few = charts.downsample(points)
+    assert len(few) <= charts.MAX_POINTS and few[0] == points[0] and few[-1] == points[-1]
+    assert (54_321, 99.0) in few and [x for x, _ in few] == sorted(x for x, _ in few)
+
+
+def test_smoothing_keeps_level_and_gaps() -> None:
+    points = [(i, 1.0 + (-1) ** i) for i in range(200)]
+    points[100] = (100, None)
+    smoothed = charts.smooth(points)
+    assert [x for x, y in smoothed if y is None] and len([y for _, y in smoothed if y is not None]) == 199
+    assert all(abs(y - 1.0) < 0.25 for _, y in smoothed if y is not None)
+    assert charts.smooth(points[:10]) == points[:10]
+
+
+def test_chart_of_one_point_and_of_constant_values() -> None:
+    for points in ([(5, 0.0)], [(0, 3.0), (9, 3.0)], [(0, -1e-9), (1, 1e-9)], [(0, 1e12), (5, 2e12)]):
+        for kind in ("line", "smooth", "marked", "level"):
+            ElementTree.fromstring(charts.line_chart("x", [charts.Series("y", points, kind=kind)]))
