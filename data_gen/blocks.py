@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.annotate import Annotator
-from data_gen.documents import RawDocument, RawPair, RejectCounter, read_documents, read_pairs
+from data_gen.documents import RawDocument, RawPair, RejectCounter, is_dev, read_documents, read_pairs
 from data_gen.generators import load_generator
 from data_gen.packing import Packer, Rejected
 from data_gen.spill import write_spill
@@ -39,6 +39,7 @@ class Settings:
     lower_case: bool
     language: str
     segmenter: str
+    encoding: str
     dictionaries: tuple[str, ...]
     dev_share: float
     max_seq_len: int
@@ -48,8 +49,8 @@ class Settings:
     def of(cls, recipe: Recipe, dictionaries: Sequence[Path]) -> Settings:
         """The settings a recipe implies; `dictionaries` are data.entity_dicts, globs resolved."""
         data = recipe.data
-        return cls(recipe.model.vocab_file, data.lower_case, data.language, data.segmenter, tuple(map(str, dictionaries)),
-                   data.dev_share, data.max_seq_len, recipe.seed)
+        return cls(recipe.model.vocab_file, data.lower_case, data.language, data.segmenter, data.encoding,
+                   tuple(map(str, dictionaries)), data.dev_share, data.max_seq_len, recipe.seed)
 
 
 @dataclass
@@ -121,32 +122,34 @@ def block_bytes_for(input_bytes: int) -> int:
 def _annotator(settings: Settings) -> tuple[Annotator, Vocab]:
     vocab = Vocab.load(settings.vocab_file)
     tokenizer = Tokenizer(vocab, lower_case=settings.lower_case)
-    annotator = Annotator(tokenizer, settings.language, list(settings.dictionaries), segmenter=settings.segmenter)
+    annotator = Annotator(tokenizer, settings.language, settings.dictionaries, settings.segmenter, settings.encoding)
     return annotator, vocab
 
 
-def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> tuple[Block, list[Made]]:
-    """Annotates a block once and runs the tasks of its source on it; spills their examples into `folder`.
+@dataclass
+class Done:
+    """What came of a block: what each task made, and what reading and annotating left out."""
 
-    Returns:
-        The block without its items, and what each task made.
-    """
+    size: int
+    made: list[Made]
+    rejects: RejectCounter
+
+
+def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
+    """Annotates a block once and runs the tasks of its source on it; spills their examples into `folder`."""
     annotator, vocab = _annotator(settings)
+    annotator.rejects = rejects = RejectCounter()
     packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len)
     annotate = annotator.document if block.source == "documents" else annotator.pair
-    items = [annotate(item, settings.dev_share) for item in block.items]
-    if block.source == "documents":
-        items = [document for document in items if document.sentences]
-    else:
-        items = [pair for pair in items if len(pair.query) and len(pair.title)]
+    items = []
+    for raw in block.items:
+        item = annotate(raw, settings.dev_share)
+        if item.sentences if block.source == "documents" else len(item.query) and len(item.title):
+            items.append(item)
+        else:
+            rejects.add(raw.source, "no_tokens")
     made = [_run(task, items, block, packer, len(vocab), settings, folder) for task in tasks if task.source == block.source]
-    dropped = len(block.items) - len(items)
-    return Block(block.source, block.split, block.number, [], block.size), made + _empty(dropped, block)
-
-
-def _empty(count: int, block: Block) -> list[Made]:
-    reason = "no tokens left after cleaning"
-    return [Made("", block.split, None, 0, [], Counter({reason: count}))] if count else []
+    return Done(block.size, made, rejects)
 
 
 def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings, folder: Path) -> Made:

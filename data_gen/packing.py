@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -121,7 +122,7 @@ class Packer:
     def _spans(self, parts: list[np.ndarray]) -> np.ndarray:
         lengths = np.cumsum([0] + [len(part) for part in parts])
         whole = _renumbered(parts)
-        parts = [whole[a:b] for a, b in zip(lengths[:-1], lengths[1:], strict=True)]
+        parts = [whole[a:b] for a, b in pairwise(lengths)]
         return self._framed(parts, -1, -1, np.int16)
 
     def _labels(self, runs: list[Run]) -> np.ndarray | None:

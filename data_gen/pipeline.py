@@ -26,7 +26,7 @@ from data_gen.provenance import Inputs, origin, stale
 from data_gen.spill import balanced_shares, label_counts, merged, thin, token_label_counts
 from data_gen.vocab import build_vocab
 from ernie2.config import ConfigError, Recipe
-from ernie2.shards import SPLITS, ShardWriter, write_json
+from ernie2.shards import SPLITS, ShardWriter
 from ernie2.tasks import Task
 from ernie2.tokenizer import Vocab
 
@@ -94,16 +94,18 @@ def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, workers: 
     Raises:
         ConfigError: a bad input file, or more than data.max_reject_share of it rejected.
     """
-    settings, results = Settings.of(recipe, inputs.dictionaries), []
+    settings, results, annotating = Settings.of(recipe, inputs.dictionaries), [], RejectCounter()
     sources = list(dict.fromkeys(task.source for task in tasks))
     with Progress(inputs.total_bytes(sources), out) as progress:
         for source in sources:
             blocks = read_blocks(source, inputs.paths(source), recipe, block_bytes_for(inputs.total_bytes([source])), rejects)
             parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=2 * workers)
             jobs = (joblib.delayed(work)(block, tasks, settings, folder) for block in _judged(blocks, source, rejects, recipe))
-            for size, made in parallel(jobs):
-                results += made
-                progress.add(size)
+            for done in parallel(jobs):
+                results += done.made
+                annotating.merge(done.rejects)
+                progress.add(done.size)
+    rejects.merge(annotating)
     return results
 
 

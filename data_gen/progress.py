@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
@@ -26,10 +27,10 @@ class Progress:
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=self.total, unit="B", unit_scale=True, desc="generate", dynamic_ncols=True) if terminal else None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
         if error is None:

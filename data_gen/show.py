@@ -14,7 +14,7 @@ from data_gen.generators import Generator, load_generator
 from ernie2.config import ConfigError, cli
 from ernie2.masking import draw_masks
 from ernie2.shards import IGNORED, LEVELS, SPLITS, Example, ShardReader, read_index
-from ernie2.tasks import TASKS_DIR, select_tasks
+from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Tokenizer, Vocab
 
 MASK_LEVELS = ("basic", "phrase", "entity")
@@ -50,7 +50,7 @@ def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, 
     vocab = Vocab.load(path)
     if vocab.digest != index.get("vocab_digest"):
         raise ConfigError(f"{path}: not the vocabulary that {folder} was made with; name that one with --vocab FILE")
-    task = select_tasks([index["task"]], str(folder), TASKS_DIR)[0]
+    task = select_tasks([index["task"]], str(folder))[0]
     return index, load_generator(task, index["language"]), Tokenizer(vocab, lower_case=index["lower_case"])
 
 
@@ -69,14 +69,14 @@ def describe(example: Example, generator: Generator, tokenizer: Tokenizer, rng: 
     if example.sentence_label is not None:
         label = f"label {example.sentence_label}: {generator.describe(example.sentence_label)}"
         yield paint(label, "label")
-    yield f"text       {tokenizer.decode(ids)}"
+    yield f"text        {tokenizer.decode(ids)}"
     for number in np.unique(example.sentence_ids):
-        yield f"segment {number}  {tokenizer.decode(ids[example.sentence_ids == number])}"
+        yield f"segment {number}   {tokenizer.decode(ids[example.sentence_ids == number])}"
     if example.span_ids is not None:
         for level in LEVELS:
-            yield f"{level:9}  {bracketed(example, level, tokenizer, paint)}"
+            yield f"{level:11} {bracketed(example, level, tokenizer, paint)}"
         for level in MASK_LEVELS:
-            yield f"mask {level:6}{masked(example, level, tokenizer, rng, paint)}"
+            yield f"mask {level:6} {masked(example, level, tokenizer, rng, paint)}"
     if example.token_labels is not None:
         for label in np.unique(example.token_labels[example.token_labels != IGNORED]):
             words = ", ".join(labelled_words(example, int(label), tokenizer))

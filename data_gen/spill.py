@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ class Spill:
         fields = {name: self._read(name, first, first + edges[-1]) for name in _PER_TOKEN if self._sizes[name]}
         has_spans = all(f"span_ids_{level}" in fields for level in LEVELS)
         made = []
-        for i, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (a, b) in enumerate(pairwise(edges)):
             label = int(self.labels[start + i])
             made.append(Example(
                 fields["token_ids"][a:b], fields["sentence_ids"][a:b],

@@ -150,15 +150,19 @@ def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred moving average over about a 20th of the points (never across a gap); the window shrinks at the ends."""
+    """Centred moving average over about a 20th of the points, never across a gap; the window is cut at the ends.
+
+    Rare spikes count only as far as the scale reaches: a plain average would turn each into a plateau.
+    """
     half = len(points) // 40
     if half == 0:
         return list(points)
+    low, high = _fence(points)
     result: list[Point] = []
     for piece in _pieces(points):
         sums = [0.0]
         for _, y in piece:
-            sums.append(sums[-1] + y)
+            sums.append(sums[-1] + min(max(y, low), high))
         for i, (x, _) in enumerate(piece):
             first, last = max(i - half, 0), min(i + half + 1, len(piece))
             result.append((x, (sums[last] - sums[first]) / (last - first)))
@@ -236,15 +240,20 @@ def _y_range(lines: Sequence[tuple[Series, list[Point]]], share: bool, zero: boo
     values = [y for _, points in lines for _, y in points if y is not None]
     for one, _ in lines:
         if one.kind == "smooth":  # a rare spike must not flatten the rest of the curve
-            raw = sorted(y for _, y in one.points if y is not None)
-            low, high = raw[len(raw) // 50], raw[-1 - len(raw) // 50]
-            values += [max(raw[0], 2 * low - high), min(raw[-1], 2 * high - low)]
+            values += _fence(one.points)
     low, high = min(values), max(values)
     room = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
     bottom = 0.0 if zero and low >= 0 else low - room
     if low >= 0:
         bottom = max(bottom, 0.0)
     return bottom, min(high + room, 1.0) if share and high <= 0.999 else high + room
+
+
+def _fence(points: Sequence[Point]) -> tuple[float, float]:
+    """Lowest and highest y, but no further beyond the middle 96% of the values than those 96% are wide."""
+    values = sorted(y for _, y in points if y is not None)
+    low, high = values[len(values) // 50], values[-1 - len(values) // 50]
+    return max(values[0], 2 * low - high), min(values[-1], 2 * high - low)
 
 
 def _path(points: Sequence[Point], frame: Frame) -> str:

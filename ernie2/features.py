@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,11 @@ class Feature:
     """Position in the sequence of the window's first token."""
     first_token: int = 0
     """Number, in the whole text, of the window's first token."""
-    starts: np.ndarray = _NONE
+    starts: np.ndarray = field(default_factory=lambda: _NONE)
     """int32 (W): character offset at which each token of the window starts."""
-    stops: np.ndarray = _NONE
+    stops: np.ndarray = field(default_factory=lambda: _NONE)
     """int32 (W): character offset at which it ends."""
-    belongs: np.ndarray = _NONE
+    belongs: np.ndarray = field(default_factory=lambda: _NONE)
     """bool (W): the token belongs to this window."""
 
 

@@ -10,6 +10,7 @@ runs. For GLUE the median of five is reported (issue 575): result.json holds mea
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from pathlib import Path
@@ -32,9 +33,8 @@ from ernie2.finetune_result import finish
 from ernie2.finetune_task import FinetuneTask
 from ernie2.model import ErnieForFinetuning
 from ernie2.optim import build_optimizer, clip_by_global_norm, schedule
-from ernie2.strict import ConfigError, cli
+from ernie2.strict import cli
 
-USAGE = "python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT|none data_dir=FOLDER [key=value ...]"
 DROPOUT_STREAM = 5
 
 
@@ -96,7 +96,7 @@ def optimizer_step(
     lr: float,
     log: FinetuneLog,
 ) -> paddle.Tensor:
-    """Forward and backward of this rank's micro-batches, one all-reduce, one update. Returns the norm before clipping."""
+    """Forward and backward of this rank's micro-batches, one all-reduce, one update. Returns the gradients' norm."""
     batches, weights = job.batches(numbers)
     counts = [count_targets(job.task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
     losses = []
@@ -173,12 +173,16 @@ def write(job: Job, folder: Path, predictions: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    if not argv or argv[0] in ("-h", "--help") or "=" in argv[0]:
-        raise ConfigError(f"usage: {USAGE}; tasks are in tasks/finetune")
+    parser = argparse.ArgumentParser(prog="python -m ernie2.finetune", description=__doc__.split("\n\n")[0])
+    parser.add_argument("task", help="task file (tasks/finetune/*.yaml)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="init_from=CHECKPOINT|none data_dir=FOLDER ..."
+    )
+    args = parser.parse_args(argv)
     rank, ranks = distributed.init()
     logs.setup(rank)
     cpu.prepare()
-    fine_tune(prepare_job(argv[0], argv[1:], rank, ranks))
+    fine_tune(prepare_job(args.task, args.overrides, rank, ranks))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int)
 
 
 def cut_by_tokens(numbers: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Cuts sequences that are sorted by length into runs of at most `tokens` tokens, padding included; at least one each."""
+    """Cuts sequences sorted by length into runs of at most `tokens` tokens, padding included; at least one each."""
     runs, first = [], 0
     for i in range(len(numbers) + 1):
         if i == len(numbers) or i > first and (i - first + 1) * int(lengths[numbers[i]]) > tokens:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ernie2.finetune_eval import MAJORITY_RULE, majority
 from ernie2.finetune_job import Job
-from ernie2.finetune_task import FinetuneTask
 from ernie2.logs import logger
 from ernie2.shards import write_json
 
@@ -18,7 +17,7 @@ Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 
 
 def finish(job: Job, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Keeps the best run's model as best/ and its predictions, writes result.json, shows the table. Returns the result."""
+    """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result."""
     best = max(range(len(runs)), key=lambda i: runs[i]["selection"]) + 1
     if job.run.repeat > 1:
         keep_best_run(job, best)
@@ -29,7 +28,7 @@ def finish(job: Job, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def keep_best_run(job: Job, best: int) -> None:
-    """Of several runs, one model is kept: out_dir/best; out_dir/predictions are its predictions. run_<k>/ keep theirs."""
+    """Of several runs one model is kept: out_dir/best, and out_dir/predictions are its own. run_<k>/ keep theirs."""
     for name in ("best", "predictions"):
         shutil.rmtree(job.out_dir / name, ignore_errors=True)
     (job.folder(best) / "best").rename(job.out_dir / "best")

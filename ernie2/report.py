@@ -118,7 +118,7 @@ class Run:
             plan = make_plan(build(CurriculumConfig, self.recipe["curriculum"], "recipe.yaml"))
         except (KeyError, ConfigError):
             return {}
-        end = self.setting("runtime", "max_steps") or plan.steps
+        end = int(_number(self.setting("runtime", "max_steps")) or plan.steps)
         return {stage.number: min(stage.last_step, end) - min(stage.first_step, end) for stage in plan.stages}
 
     @cached_property

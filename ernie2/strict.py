@@ -176,6 +176,8 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             return value
         raise ConfigError(f"{where}: {key}: found {value!r}; allowed: {', '.join(map(str, args))}")
     if origin is list:
+        if isinstance(value, str) and args[0] is str:
+            value = [value]  # one item may be written without brackets: data.corpus=FILE on the command line
         if not isinstance(value, list):
             raise _wrong(where, key, "a list", value)
         return [_convert(args[0], item, where, f"{key}[{i}]") for i, item in enumerate(value)]

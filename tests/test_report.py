@@ -36,7 +36,8 @@ def _train(step: int, stage: int, task: str, **changes: object) -> dict:
     own = {} if task == TASKS[0] else {"sentence": 1.0 + 1 / step}
     return {"step": step, "stage": stage, "task": task, "loss": 5.0, "losses": {"masked_lm": 4.0 + 10 / step} | own,
             "accuracy": {"masked_lm": 0.2} | dict.fromkeys(own, 0.5), "lr": 1e-4, "tokens": 8000,
-            "padded_tokens": 10_000, "tokens_per_s": 4000.0, "data_wait_share": 0.01, "grad_norm": 1.5, "loss_scale": 1.0} | changes
+            "padded_tokens": 10_000, "tokens_per_s": 4000.0, "data_wait_share": 0.01, "grad_norm": 1.5,
+            "loss_scale": 1.0} | changes
 
 
 def _eval(step: int, stage: int, task: str, loss: float, accuracy: float) -> dict:
@@ -153,7 +154,8 @@ def test_without_eval_or_without_train(run_dir: Path) -> None:
     kept = (run_dir / "eval.jsonl").read_text()
     (run_dir / "eval.jsonl").unlink()
     text = page(run_dir)
-    assert "No evaluation is logged yet." in text and "Nothing to compare yet" in text and "eval.jsonl has nothing" in text
+    assert "No evaluation is logged yet." in text and "Nothing to compare yet" in text
+    assert "eval.jsonl has nothing yet" in text
     (run_dir / "eval.jsonl").write_text(kept)
     (run_dir / "train.jsonl").unlink()
     assert "nothing logged yet" in page(run_dir)
@@ -228,6 +230,13 @@ def test_smoothing_keeps_level_and_gaps() -> None:
     assert [x for x, y in smoothed if y is None] and len([y for _, y in smoothed if y is not None]) == 199
     assert all(abs(y - 1.0) < 0.25 for _, y in smoothed if y is not None)
     assert charts.smooth(points[:10]) == points[:10]
+
+
+def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
+    points = [(i, 1.0 + 0.1 * (i % 3)) for i in range(400)]
+    points[200] = (200, 500.0)
+    assert max(y for _, y in charts.smooth(points)) < 1.2
+    assert "1 off the scale" in charts.line_chart("x", [charts.Series("y", points, kind="smooth")])
 
 
 def test_chart_of_one_point_and_of_constant_values() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.annotate import Document
+from data_gen.annotate import Document, Sentence
 from data_gen.packing import Packer, Rejected
 from ernie2.shards import Example
 
@@ -52,9 +52,12 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
         return
     for label, number, first in _labelled(anchors, documents, rng):
         sentences, usable = documents[number]
-        second = {0: lambda: sentences[first + 1],
-                  1: lambda: sentences[_far(usable, first, rng)],
-                  2: lambda: _elsewhere(documents, number, rng)}[label]()
+        if label == 0:
+            second = sentences[first + 1]
+        elif label == 1:
+            second = sentences[_far(usable, first, rng)]
+        else:
+            second = _elsewhere(documents, number, rng)
         yield packer.pack([[sentences[first]], [second]], label)
 
 
@@ -87,7 +90,7 @@ def _far(usable: list[int], first: int, rng: np.random.Generator) -> int:
             return other
 
 
-def _elsewhere(documents: list, number: int, rng: np.random.Generator) -> object:
+def _elsewhere(documents: list, number: int, rng: np.random.Generator) -> Sentence:
     other = int(rng.integers(len(documents) - 1))
     sentences, usable = documents[other + (other >= number)]
     return sentences[usable[rng.integers(len(usable))]]

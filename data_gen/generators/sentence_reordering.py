@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import factorial
 
 import numpy as np
@@ -96,7 +96,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
             segments = draw_segments(rng, min(max_segments, len(left)))
             count = _passage(left, segments, packer.capacity(segments))
             edges = [0, *sorted(rng.choice(count - 1, segments - 1, replace=False) + 1), count]
-            parts = [left[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            parts = [left[a:b] for a, b in pairwise(edges)]
             order = tuple(int(position) for position in rng.permutation(segments))
             yield packer.pack([parts[position] for position in order], label_of(order))
             start += count

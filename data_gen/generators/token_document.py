@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,18 +19,19 @@ from ernie2.shards import IGNORED, Example
 
 LABELS = ("only here", "in other segments too")
 
-STOP_WORDS = {
-    "zh": frozenset("的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为 为了 被 把 "
-                    "将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们 他们 她们 它们 "
-                    "自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种 一些 个 种 些 们 等 吗 呢 吧 "
-                    "啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做".split()),
-    "en": frozenset("a an the and or but nor so if then than as at by for from in into of off on onto out over to up with "
-                    "without about after before between through during under again is am are was were be been being do does "
-                    "did have has had having will would shall should can could may might must not no i me my mine we us our "
-                    "you your he him his she her it its they them their this that these those there here who whom whose "
-                    "which what when where why how all any both each few more most other some such only own same too very "
-                    "just also s t d ll m re ve".split()),
-}
+_ZH = """
+的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为 为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至
+比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们 他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种
+一些 个 种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做
+"""
+_EN = """
+a an the and or but nor so if then than as at by for from in into of off on onto out over to up with without
+about after before between through during under again is am are was were be been being do does did have has
+had having will would shall should can could may might must not no i me my mine we us our you your he him his
+she her it its they them their this that these those there here who whom whose which what when where why how
+all any both each few more most other some such only own same too very just also s t d ll m re ve
+"""
+STOP_WORDS = {"zh": frozenset(_ZH.split()), "en": frozenset(_EN.split())}
 
 
 def num_classes() -> int:
@@ -80,7 +82,7 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
     ends = np.cumsum([len(sentence) for sentence in sentences])
     count = -(-int(ends[-1]) // limit)
     edges = [0] + [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)] + [len(sentences)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         if start < stop:
             yield sentences[start:stop]
 
@@ -92,7 +94,7 @@ def _word_texts(sentences: Sequence[Sentence]) -> list[str]:
         edges = np.flatnonzero(np.diff(sentence.word_ids, prepend=-1))
         places = sentence.starts[edges].tolist() + [len(sentence.text)]
         text = sentence.text.lower() if len(sentence.text.lower()) == len(sentence.text) else sentence.text
-        texts += [text[a:b].strip() for a, b in zip(places[:-1], places[1:], strict=True)]
+        texts += [text[a:b].strip() for a, b in pairwise(places)]
     return texts
 
 

@@ -1,0 +1,77 @@
+"""Predictions of a fine-tuned model: python -m ernie2.predict MODEL_DIR --input F --output F [--nbest F]
+
+Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not looked at.
+Output: one JSON object a line in the order of the input: `label` and `probabilities` (classification), `score`
+(regression), `text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON object
+{question id: answer}, as the official evaluators read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ernie2 import logs
+from ernie2.finetune_data import prepare
+from ernie2.finetune_eval import predict, write_json_lines
+from ernie2.finetune_model import load_finetuned
+from ernie2.finetune_task import FinetuneTask
+from ernie2.logs import logger
+from ernie2.readers import read_split
+from ernie2.strict import ConfigError, cli
+
+MICRO_TOKENS = 8192
+
+
+def predict_file(model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None) -> int:
+    """Predicts every sample of a file and writes the predictions, whole or not at all. Returns the number of samples.
+
+    Args:
+        model_dir: what fine-tuning saved: best/, or the out_dir that holds it.
+        source: input file.
+        target: output file.
+        nbest: for span, also write {question id: [{text, probability, start, end}, ...]} here.
+
+    Raises:
+        ConfigError: not a fine-tuned model, an input that cannot be read as the task's format.
+    """
+    model, task, tokenizer = load_finetuned(model_dir)
+    _check_format(Path(source), task, nbest)
+    part = prepare(read_split(Path(source), "input", task, labels="ignored"), tokenizer, task)
+    records = predict(model, part, task, tokenizer, MICRO_TOKENS, "fp32")
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    if task.kind == "span":
+        if nbest is not None:
+            write_json_lines(Path(nbest), [{record["id"]: record["nbest"] for record in records}])
+        write_json_lines(Path(target), [{record["id"]: record["answer"] for record in records}])
+    else:
+        write_json_lines(Path(target), records)
+    return len(records)
+
+
+def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) -> None:
+    if not source.is_file():
+        raise ConfigError(f"--input: no file {source}")
+    wanted = ".json" if task.kind == "span" else ".tsv"
+    found = Path(source.name.removesuffix(".gz")).suffix
+    if found != wanted:
+        raise ConfigError(f"--input: {source}: a {task.kind} model reads {wanted} files (also .gz), found '{found}'")
+    if nbest is not None and task.kind != "span":
+        raise ConfigError(f"--nbest: only span models have n-best answers; this one is of kind {task.kind}")
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ernie2.predict", description=__doc__.split("\n\n")[0])
+    parser.add_argument("model_dir", help="folder of a fine-tuned model (best/), or the out_dir that holds it")
+    parser.add_argument("--input", required=True, help="data file in the task's format; labels are not needed")
+    parser.add_argument("--output", required=True, help="predictions: .jsonl, for span .json")
+    parser.add_argument("--nbest", help="n-best answers of a span model: .json")
+    args = parser.parse_args(argv)
+    logs.setup(0)
+    count = predict_file(args.model_dir, args.input, args.output, args.nbest)
+    logger.info("%d predictions in %s", count, args.output)
+
+
+if __name__ == "__main__":
+    cli(main)()

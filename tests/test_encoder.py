@@ -1,0 +1,154 @@
+"""The encoder: equal to PaddleNLP's ErnieModel at either epsilon, the CPU's own ways equal to the library's."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ernie2 import cpu  # noqa: I001
+import paddle
+
+from ernie2.checkpoint import load_model_weights, save_model
+from ernie2.config import SIZES, ModelConfig
+from ernie2.encoder import EncoderConfig, ErnieEncoder
+from ernie2.model import ErnieForPretraining, initialise
+from ernie2.strict import ConfigError
+from ernie2.tasks import Loss, Task
+
+
+def tiny_config(**keys) -> EncoderConfig:
+    return EncoderConfig(**{"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                            "intermediate_size": 64, "max_position_embeddings": 40, **keys})
+
+
+@pytest.fixture()
+def inputs():
+    rng = np.random.default_rng(0)
+    lengths = np.array([17, 11, 17, 5])
+    ids = rng.integers(5, 50, (4, 17))
+    ids[np.arange(17) >= lengths[:, None]] = 0
+    return ids, np.where(np.arange(17) > 6, 1, 0) * np.ones((4, 1), np.int64), lengths
+
+
+def encode(model, inputs, task_id=3):
+    ids, sentence_ids, lengths = inputs
+    model.eval()
+    sequence, pooled = model(paddle.to_tensor(ids), paddle.to_tensor(sentence_ids), task_id, paddle.to_tensor(lengths))
+    return sequence.numpy(), pooled.numpy()
+
+
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_a_checkpoint_loads_in_paddlenlp_and_gives_our_outputs(tmp_path, inputs, tiny_vocab, act):
+    """`ErnieModel.from_pretrained(folder)` as it is: 1e-5 at the same LayerNorm epsilon.
+
+    PaddleNLP forces 1e-12 on every LayerNorm while initialising, whatever config.json says; Baidu's code has 1e-5.
+    """
+    from paddlenlp.transformers import ErnieModel
+
+    config = tiny_config(hidden_act=act)
+    model = ErnieForPretraining(config, [Task("x", 0, "documents", "a.b", [Loss("masked_lm"), Loss("sentence", 3)])])
+    initialise(model, 0.2, 1)
+    save_model(tmp_path / "step", model, config, tiny_vocab)
+    theirs = ErnieModel.from_pretrained(str(tmp_path / "step"))
+    theirs.eval()
+    ids, sentence_ids, lengths = inputs
+    assert theirs.config.layer_norm_eps == 1e-5 and theirs.config.use_task_id and theirs.config.hidden_act == act
+    for epsilon in (1e-5, 1e-12):
+        for layer in [*theirs.sublayers(), *model.sublayers()]:
+            if isinstance(layer, paddle.nn.LayerNorm):
+                layer._epsilon = epsilon
+        sequence, pooled = encode(model.ernie, inputs)
+        mask = np.arange(17)[None] < lengths[:, None]
+        got, got_pooled = theirs(paddle.to_tensor(ids), paddle.to_tensor(sentence_ids),
+                                 attention_mask=paddle.to_tensor(mask.astype(np.int64)),
+                                 task_type_ids=paddle.full(ids.shape, 3, "int64"))
+        assert np.abs(got.numpy() - sequence)[mask].max() < 1e-5
+        assert np.abs(got_pooled.numpy() - pooled).max() < 1e-5
+    assert np.abs(sequence).max() > 0.5
+
+
+def test_padding_does_not_change_real_tokens(inputs):
+    model = ErnieEncoder(tiny_config())
+    initialise(model, 0.2, 1)
+    sequence, _ = encode(model, inputs)
+    ids, sentence_ids, lengths = inputs
+    alone, _ = encode(model, (ids[1:2, :11], sentence_ids[1:2, :11], lengths[1:2]))
+    np.testing.assert_allclose(sequence[1, :11], alone[0], atol=1e-5)
+
+
+def test_task_and_sentence_embeddings_matter(inputs):
+    model = ErnieEncoder(tiny_config())
+    initialise(model, 0.2, 1)
+    ids, sentence_ids, lengths = inputs
+    assert np.abs(encode(model, inputs, 0)[1] - encode(model, inputs, 5)[1]).max() > 1e-3
+    assert np.abs(encode(model, inputs)[1] - encode(model, (ids, 0 * sentence_ids, lengths))[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_cpu_ways_equal_the_library(transposed):
+    """Outputs and all gradients of linear and layer_norm, with the switch off and on."""
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((7, 6), (5, 6) if transposed else (6, 5), (5,), (5,), (5,))]
+    results = []
+    for enabled in (False, True):
+        cpu.prepare(enabled)
+        x, weight, bias, gain, shift = (paddle.to_tensor(array, stop_gradient=False) for array in arrays)
+        y = cpu.layer_norm(cpu.linear(x, weight, bias, transposed), gain, shift, 1e-5)
+        (y * y * y).sum().backward()
+        results.append([y.numpy(), *(tensor.grad.numpy() for tensor in (x, weight, bias, gain, shift))])
+    cpu.prepare(False)
+    for library, ours in zip(*results):
+        np.testing.assert_allclose(ours, library, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_dropout_rate_expectation_and_seed(enabled):
+    cpu.prepare(enabled)
+    x = paddle.ones([400, 500])
+    cpu.seed(1, 2, 3)
+    first = cpu.dropout(x, 0.1, True).numpy()
+    cpu.seed(1, 2, 3)
+    again = cpu.dropout(x, 0.1, True).numpy()
+    cpu.seed(1, 2, 4)
+    other = cpu.dropout(x, 0.1, True).numpy()
+    cpu.prepare(False)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert (first == 0).mean() == pytest.approx(0.1, abs=0.004) and first.mean() == pytest.approx(1, abs=0.004)
+    assert cpu.dropout(x, 0.1, False) is x
+
+
+def test_first_weights_do_not_depend_on_other_heads():
+    first, second = ErnieEncoder(tiny_config()), ErnieEncoder(tiny_config())
+    initialise(first, 0.02, 7)
+    initialise(second, 0.02, 8)
+    weight = first.encoder.layers[0].linear1.weight.numpy()
+    assert np.abs(weight).max() <= 0.04 + 1e-6 and weight.std() == pytest.approx(0.0176, abs=0.002)
+    assert not np.array_equal(weight, second.encoder.layers[0].linear1.weight.numpy())
+    initialise(second, 0.02, 7)
+    assert np.array_equal(weight, second.encoder.layers[0].linear1.weight.numpy())
+
+
+def test_released_sizes():
+    assert SIZES["base"] == (12, 768, 12, 3072) and SIZES["large"] == (24, 1024, 16, 4096)
+    config = EncoderConfig.from_recipe(ModelConfig(vocab_file="v", vocab_rows=18_000), 17_964, 0)
+    assert (config.vocab_size, config.type_vocab_size, config.task_type_vocab_size, config.layer_norm_eps) == (18_000, 4, 16, 1e-5)
+    with pytest.raises(ConfigError, match="vocab_rows"):
+        EncoderConfig.from_recipe(ModelConfig(vocab_file="v", vocab_rows=100), 17_964, 0)
+
+
+def test_loading_reports_what_matched(tmp_path, tiny_vocab):
+    model = ErnieEncoder(tiny_config())
+    save_model(tmp_path / "a", model, tiny_config(), tiny_vocab)
+    task = Task("x", 0, "documents", "a.b", [Loss("masked_lm")])
+    report = load_model_weights(ErnieForPretraining(tiny_config(), [task]), tmp_path / "a")
+    assert report.share() == 1.0 and all(name.startswith("cls.") for name in report.missing)
+    report = load_model_weights(ErnieForPretraining(tiny_config(hidden_size=64), [task]), tmp_path / "a")
+    assert report.share() < 0.1 and len(report.mismatched) > 10
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"not a safetensors file")
+    with pytest.raises(ConfigError, match="not a readable safetensors"):
+        load_model_weights(model, tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["type_vocab_size"] == 4
+    with pytest.raises(ConfigError, match="no such file"):
+        EncoderConfig.from_json(tmp_path / "none.json")
