@@ -1,13 +1,4 @@
-"""What every generator starts from: sentences with tokens, words, phrases, entities and casing, annotated once.
-
-Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two to four jieba words that form a noun phrase
-(adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters; jieba's idioms and fixed
-expressions are single words, so units already. An entity is an entry of an entity dictionary, which may join words; the names
-in jieba's own dictionary are single words likewise. Where an entry cuts a word, the parts left over become words of their own.
-English: words are runs of letters and digits, and single punctuation marks; phrases and entities come from dictionaries, and a
-run of up to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute for a name tagger).
-Pieces of one surface word are never parted, whatever a segmenter says.
-"""
+"""What every generator starts from: sentences with tokens, words, phrases, entities and casing, annotated once."""
 
 from __future__ import annotations
 
@@ -18,21 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.dictionaries import ChineseMatcher, EnglishMatcher, jieba_segmenter, load_entries
+from data_gen.dictionaries import load_entries
 from data_gen.documents import RawDocument, RawPair, RejectCounter, is_dev
 from data_gen.sentences import split_sentences
+from data_gen.words import ChineseUnits, EnglishUnits, capital_label, surface_words
 from ernie2.config import ConfigError
 from ernie2.tokenizer import Encoding, Tokenizer
 
 MAX_SENTENCE_CHARS = 2_000
 """A longer "sentence" (a table, text without punctuation) is cut into several; counted as the note `long_sentence`."""
-MAX_PHRASE_CHARS = 8
-MAX_NAME_WORDS = 5
+BATCH_CHARS = 32_000
+"""Characters annotated in one go: enough to make array overhead vanish, little enough to stay in cache."""
 
-_NOUN_PHRASE = re.compile("[mn]{1,3}n")
 _BREAK = re.compile(r"[，、；：,;:\s]")
-# After one of these a capital is the beginning of a sentence, not a name.
-_OPENERS = frozenset(".!?:…“‘\"'([—-")
+_LINE_BREAKS = re.compile("[\n\r]")
 
 
 @dataclass(slots=True)
@@ -148,12 +138,7 @@ class Annotator:
         self.tokenizer, self.language = tokenizer, language
         self.rejects = RejectCounter() if rejects is None else rejects
         self._arguments = (tokenizer, language, tuple(map(str, dictionaries)), segmenter, encoding)
-        entries = load_entries(dictionaries, encoding)
-        if language == "en":
-            self._english = EnglishMatcher(entries)
-        else:
-            self._chinese = ChineseMatcher(entries) if entries else None
-            self._jieba, self._kinds = jieba_segmenter()
+        self._units = (EnglishUnits if language == "en" else ChineseUnits)(load_entries(dictionaries, encoding))
 
     def __reduce__(self) -> tuple:
         """Another process loads dictionaries and tables anew; counts stay behind."""
@@ -164,7 +149,7 @@ class Annotator:
         if len(text) > MAX_SENTENCE_CHARS:
             self.rejects.note("sentence", "long_sentence", text)
             text = next(_pieces(text))
-        return self._annotate(text, self.tokenizer.encode(text))
+        return next(self._annotate([text]))
 
     def document(self, raw: RawDocument, dev_share: float = 0.005) -> Document:
         """Splits and annotates a document. Sentences without tokens are left out, so a document may come out empty."""
@@ -177,12 +162,12 @@ class Annotator:
                 texts += pieces
                 paragraphs += [number] * len(pieces)
         sentences, paragraph_starts, last = [], [], -1
-        for text, number, tokens in zip(texts, paragraphs, self.tokenizer.encode_many(texts)):
-            if len(tokens.ids) == 0:
+        for number, sentence in zip(paragraphs, self._annotate(texts)):
+            if len(sentence) == 0:
                 continue
             if number != last:
                 paragraph_starts.append(len(sentences))
-            sentences.append(self._annotate(text, tokens))
+            sentences.append(sentence)
             last = number
         return Document(raw.source, sentences, paragraph_starts, is_dev(raw, dev_share))
 
@@ -190,69 +175,43 @@ class Annotator:
         """Annotates query and title, each as one sentence."""
         return Pair(raw.source, self.sentence(raw.query), self.sentence(raw.title), raw.label, is_dev(raw, dev_share))
 
-    def _annotate(self, text: str, tokens: Encoding) -> Sentence:
+    def _annotate(self, texts: list[str]) -> Iterator[Sentence]:
+        """Annotates sentences, in order, in batches of about BATCH_CHARS characters."""
+        batch, size = [], 0
+        for text in texts:
+            if size + len(text) > BATCH_CHARS and batch:
+                yield from self._annotate_batch(batch)
+                batch, size = [], 0
+            batch.append(text)
+            size += len(text) + 1
+        if batch:
+            yield from self._annotate_batch(batch)
+
+    def _annotate_batch(self, texts: list[str]) -> Iterator[Sentence]:
+        # A line feed is white space to tokenizer and segmenter alike: joined by it, texts do not touch each other.
+        text = "\n".join(_LINE_BREAKS.sub(" ", one) for one in texts)
+        tokens = self.tokenizer.encode(text)
+        first_char = np.cumsum([0] + [len(one) + 1 for one in texts], dtype=np.int32)
+        edges = np.searchsorted(tokens.starts, first_char)
+        sizes = np.diff(edges)
+        units, capital = self._levels(text, tokens)
+        # Units count from 0 in each sentence: its first token's number is taken off.
+        heads = np.minimum(edges[:-1], max(len(tokens.ids) - 1, 0))
+        units = (units - np.repeat(units[:, heads], sizes, axis=1)).astype(np.int16) if len(tokens.ids) else units
+        starts = tokens.starts - np.repeat(first_char[:-1], sizes)
+        for one, a, b in zip(texts, edges.tolist(), edges[1:].tolist()):
+            yield Sentence(one, tokens.ids[a:b], starts[a:b], units[0, a:b], units[1, a:b], units[2, a:b], capital[a:b])
+
+    def _levels(self, text: str, tokens: Encoding) -> tuple[np.ndarray, np.ndarray]:
+        """Running unit numbers int32 (3, T) of word, phrase and entity, and capital labels int8 (T)."""
         if len(tokens.ids) == 0:
-            none = np.zeros(0, np.int16)
-            return Sentence(text, tokens.ids, tokens.starts, none, none, none, np.zeros(0, np.int8))
+            return np.zeros((3, 0), np.int16), np.zeros(0, np.int8)
         inside = self.tokenizer.vocab.continuation[tokens.ids]
-        if self.language == "en":
-            words = _surface_words(text, tokens, inside)
-            capital = _capitals(words)
-            units = self._english_units([word for word, _ in words], capital, np.flatnonzero(~inside), len(inside))
-        else:
-            units = self._chinese_units(text, tokens, inside)
-            cased = text.lower() != text.upper()
-            words = _surface_words(text, tokens, inside) if cased else []
-            capital = _capitals(words) if cased else None
-        labels = np.full(len(inside), -100, np.int8) if capital is None else np.repeat(capital, [n for _, n in words])
-        return Sentence(text, tokens.ids, tokens.starts, units[0], units[1], units[2], labels)
-
-    def _chinese_units(self, text: str, tokens: Encoding, inside: np.ndarray) -> np.ndarray:
-        """Word, phrase and entity ids, int16 (3, T)."""
-        words = self._jieba.lcut(text)
-        stops = np.cumsum([len(word) for word in words])
-        # (3, characters + 1): 1 where a unit of the level begins.
-        begins = np.zeros((3, len(text) + 1), np.int8)
-        begins[:, 0] = begins[:, stops] = 1
-        matches = self._chinese.find(text, _edges(text, tokens, inside, stops)) if self._chinese is not None else []
-        for first, last, _ in matches:
-            begins[:, (first, last)] = 1
-        for first, last, is_entity in matches:
-            begins[2 if is_entity else 1, first + 1:last] = 0
-        for first, last in self._noun_phrases(words, stops, matches):
-            begins[1, first + 1:last] = 0
-        units = np.cumsum(begins, axis=1, dtype=np.int16)[:, tokens.starts]
-        return _unit_ids(units[:, 1:] != units[:, :-1], inside)
-
-    def _noun_phrases(self, words: list[str], stops: np.ndarray, matches: list[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
-        """Noun phrases [first, last) in characters, found by the tags of the words; none touches a dictionary match."""
-        kinds = self._kinds
-        pattern = "".join([kinds.get(word, ".") for word in words])
-        at, found = 0, _NOUN_PHRASE.search(pattern)
-        while found is not None:
-            at, stop = found.start(), found.end()
-            first = int(stops[at]) - len(words[at])
-            while stop - at >= 2 and (pattern[stop - 1] != "n" or stops[stop - 1] - first > MAX_PHRASE_CHARS):
-                stop -= 1
-            last = int(stops[stop - 1])
-            if stop - at >= 2 and all(b <= first or last <= a for a, b, _ in matches):
-                yield first, last
-                at = stop
-            else:
-                at += 1
-            found = _NOUN_PHRASE.search(pattern, at)
-
-    def _english_units(self, words: list[str], capital: np.ndarray, first: np.ndarray, tokens: int) -> np.ndarray:
-        """Word, phrase and entity ids, int16 (3, T); `first` is the first token of each word."""
-        begins = np.zeros((3, tokens), bool)
-        begins[:, first] = True
-        taken = np.zeros(len(words), bool)
-        for start, stop, is_entity in self._english.find(words):
-            begins[2 if is_entity else 1, first[start + 1:stop]] = False
-            taken[start:stop] = True
-        for start, stop in _names(words, capital, taken):
-            begins[2, first[start + 1:stop]] = False
-        return _unit_ids(begins[:, 1:], np.zeros(tokens, bool))
+        units = np.cumsum(self._units.find(text, tokens, inside), axis=1, dtype=np.int32)
+        if text.lower() == text.upper():
+            return units, np.full(len(inside), -100, np.int8)
+        _, sizes, words = surface_words(text, tokens, inside)
+        return units, np.repeat(np.array([capital_label(word) for word in words], np.int8), sizes)
 
 
 def _pieces(sentence: str) -> Iterator[str]:
@@ -263,62 +222,3 @@ def _pieces(sentence: str) -> Iterator[str]:
         yield sentence[:stop].strip()
         sentence = sentence[stop:].strip()
     yield sentence
-
-
-def _edges(text: str, tokens: Encoding, inside: np.ndarray, stops: np.ndarray) -> bytes:
-    """For each place between characters: 0 inside a surface word, 1 between tokens, 2 where a jieba word ends too."""
-    edges = np.ones(len(text) + 1, np.uint8)
-    if len(tokens.ids) != len(text):
-        wide = np.flatnonzero(tokens.ends - tokens.starts > 1)
-        for first, last in zip(tokens.starts[wide].tolist(), tokens.ends[wide].tolist()):
-            edges[first + 1:last] = 0
-        edges[tokens.starts[inside]] = 0
-    edges[0] *= 2
-    edges[stops] *= 2
-    return edges.tobytes()
-
-
-def _unit_ids(begins: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Unit numbers, int16 (3, T), from where units begin, bool (3, T - 1) without the first token. Pieces never begin one."""
-    ids = np.zeros((3, len(inside)), np.int16)
-    np.cumsum(begins & ~inside[1:], axis=1, dtype=np.int16, out=ids[:, 1:])
-    return ids
-
-
-def _surface_words(text: str, tokens: Encoding, inside: np.ndarray) -> list[tuple[str, int]]:
-    """Each word as it is written, with its number of tokens."""
-    first = np.flatnonzero(~inside)
-    last = np.append(first[1:], len(inside)) - 1
-    return [(text[a:b], n) for a, b, n in
-            zip(tokens.starts[first].tolist(), tokens.ends[last].tolist(), (last - first + 1).tolist())]
-
-
-def _capitals(words: list[tuple[str, int]]) -> np.ndarray:
-    """int8 (words): 1 begins with a capital, 0 has cased letters but does not, -100 has none."""
-    labels = []
-    for word, _ in words:
-        if word.lower() == word.upper():
-            labels.append(-100)
-        else:
-            labels.append(int(word[0].isupper() or word[0].istitle()))
-    return np.array(labels, np.int8)
-
-
-def _names(words: list[str], capital: np.ndarray, taken: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Runs of two to `MAX_NAME_WORDS` capitalised words that do not open a sentence; a heading in capitals has none."""
-    letters = capital >= 0
-    if not letters.any() or capital[letters].all():
-        return
-    fits = (capital == 1) & ~taken
-    fits[0] = False
-    start = 1
-    while start < len(words):
-        if not fits[start] or words[start - 1] in _OPENERS or words[start] == "I":
-            start += 1
-            continue
-        stop = start
-        while stop < len(words) and fits[stop] and stop - start < MAX_NAME_WORDS:
-            stop += 1
-        if stop - start > 1:
-            yield start, stop
-        start = stop

@@ -1,8 +1,9 @@
 """User dictionaries of entities and phrases, jieba's own dictionary, and the matcher that finds entries in a sentence.
 
 Which entry wins: the match that begins furthest left; of those that begin together the longest; a word that is both entity
-and phrase is an entity. Matches never overlap. A match neither begins nor ends inside a token. In Chinese an entry of two
-characters must also begin and end where a word does (和平 is not found in 和平常一样), while a longer one may cut words.
+and phrase is an entity. Matches never overlap. A match neither begins nor ends inside a token. In Chinese it does not cut a
+word of jieba's own dictionary either (财政部 is not found in 财政|部门); it may cut a word that jieba guessed, where the entry
+has three characters or more.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from data_gen.documents import clean_text, expand_paths, read_lines
 from ernie2.config import ConfigError
@@ -85,30 +87,35 @@ def _parse(line: str, source: str) -> tuple[str, str | None]:
 
 
 class ChineseMatcher:
-    """Finds entries character by character; the first two characters of an entry choose the lengths to try."""
+    """Finds entries character by character; the first three characters of an entry choose the lengths to try."""
 
     def __init__(self, entries: dict[str, bool]) -> None:
         self._entries = entries
         lengths: dict[str, set[int]] = {}
         for word in entries:
-            lengths.setdefault(word[:2], set()).add(len(word))
+            lengths.setdefault(word[:3], set()).add(len(word))
         self._lengths = {key: tuple(sorted(sizes, reverse=True)) for key, sizes in lengths.items()}
 
-    def find(self, text: str, edges: Sequence[int]) -> list[tuple[int, int, bool]]:
+    def find(self, text: str, edges: np.ndarray) -> list[tuple[int, int, bool]]:
         """Matches (start, stop, is_entity) in characters, left to right.
 
         Args:
-            text: The sentence.
-            edges: For each of the len(text) + 1 places between characters: 0 inside a token, 1 between tokens, 2 between words.
+            text: The text.
+            edges: uint8 (len(text) + 1), places between characters: 0 where no match may begin or end, 2 where a word does,
+                1 at any other place where one may.
         """
-        lengths, entries, free, found = self._lengths, self._entries, 0, []
-        for at, key in enumerate(map(add, text, text[1:])):
-            if key not in lengths or at < free or not edges[at]:
+        lengths, entries, allowed, free, found = self._lengths, self._entries, edges.tobytes(), 0, []
+        for at in np.flatnonzero(edges[:-1]).tolist():
+            if at < free:
                 continue
-            for size in lengths[key]:
+            # Entries of two characters are their own key; they come after all longer ones.
+            for size in (*lengths.get(text[at:at + 3], ()), 2):
                 stop = at + size
-                if text[at:stop] in entries and len(text) >= stop and edges[stop] and (size > 2 or edges[at] == edges[stop] == 2):
-                    found.append((at, stop, entries[text[at:stop]]))
+                word = text[at:stop]
+                if word not in entries or stop > len(text) or not allowed[stop]:
+                    continue
+                if size > 2 or allowed[at] == allowed[stop] == 2:
+                    found.append((at, stop, entries[word]))
                     free = stop
                     break
         return found
@@ -130,7 +137,7 @@ class EnglishMatcher:
     def find(self, words: Sequence[str]) -> list[tuple[int, int, bool]]:
         """Matches (start, stop, is_entity) in words, left to right; `words` are the surface words of a sentence."""
         lowered, free, found = [word.lower() for word in words], 0, []
-        for at, (word, low) in enumerate(zip(words, lowered)):
+        for at, (word, low) in enumerate(zip(words, lowered, strict=True)):
             if at < free or word not in self._lengths and low not in self._lengths:
                 continue
             sizes = {*self._lengths.get(word, ()), *self._lengths.get(low, ())}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -35,28 +34,38 @@ class Rejected:
 
 @dataclass(slots=True)
 class Run:
-    """A stretch of tokens. All arrays have shape (T,).
+    """A stretch of tokens.
 
     Attributes:
-        token_ids: int32, no special tokens.
-        span_ids: Level -> int32; unit of each token, rising, unique in the run.
-        token_labels: int8, class or -100; None where the task has none.
+        token_ids: int32 (T), no special tokens.
+        spans: int32 (levels, T), in the order of ernie2.shards.LEVELS: unit of each token, rising, unique in the run.
+        token_labels: int8 (T), class or -100; None where the task has none.
     """
 
     token_ids: np.ndarray
-    span_ids: dict[str, np.ndarray]
+    spans: np.ndarray
     token_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of tokens."""
         return len(self.token_ids)
 
+    @property
+    def words(self) -> np.ndarray:
+        """int32 (T): word of each token."""
+        return self.spans[LEVELS.index("word")]
+
     @classmethod
     def of(cls, sentences: Sequence[Sentence], token_labels: np.ndarray | None = None) -> Run:
         """Sentences in a row as one run; `token_labels` has one value for each of their tokens."""
-        spans = {level: _renumbered([getattr(sentence, f"{level}_ids") for sentence in sentences]) for level in LEVELS}
-        tokens = np.concatenate([sentence.token_ids for sentence in sentences]) if sentences else np.zeros(0, np.int32)
-        return cls(tokens, spans, token_labels)
+        levels = [[getattr(sentence, f"{level}_ids") for sentence in sentences] for level in LEVELS]
+        if len(sentences) == 1:
+            return cls(sentences[0].token_ids, np.stack([ids[0] for ids in levels]).astype(np.int32), token_labels)
+        spans = np.array([np.concatenate(ids) for ids in levels], np.int32)
+        lengths = [len(sentence) for sentence in sentences]
+        units = np.array([[int(ids[-1]) + 1 for ids in level] for level in levels], np.int32)
+        spans += np.repeat(np.cumsum(units, axis=1, dtype=np.int32) - units, lengths, axis=1)
+        return cls(np.concatenate([sentence.token_ids for sentence in sentences]), spans, token_labels)
 
     def safe_cut(self, limit: int) -> int:
         """The last place <= `limit` (tokens) where no unit of any level is cut through.
@@ -66,14 +75,14 @@ class Run:
         if limit >= len(self):
             return len(self)
         for place in range(limit, max(limit // 2, 0), -1):
-            if all(ids[place - 1] != ids[place] for ids in self.span_ids.values()):
+            if (self.spans[:, place - 1] != self.spans[:, place]).all():
                 return place
         return limit
 
     def part(self, start: int, stop: int) -> Run:
         """Tokens [start:stop)."""
         labels = None if self.token_labels is None else self.token_labels[start:stop]
-        return Run(self.token_ids[start:stop], {level: ids[start:stop] for level, ids in self.span_ids.items()}, labels)
+        return Run(self.token_ids[start:stop], self.spans[:, start:stop], labels)
 
 
 class Packer:
@@ -110,33 +119,23 @@ class Packer:
         assert runs and all(len(run) for run in runs), "a segment is empty"
         limits = fit([len(run) for run in runs], self.capacity(len(runs)))
         runs = [run.part(0, run.safe_cut(limit)) for run, limit in zip(runs, limits, strict=True)]
-        ids = [min(i, MAX_SENTENCE_ID) for i in range(len(runs))]
-        return Example(
-            token_ids=self._framed([run.token_ids for run in runs], self.cls_id, self.sep_id, np.int32),
-            sentence_ids=np.repeat(np.array(ids, np.int8), [len(run) + 1 + (i == 0) for i, run in enumerate(runs)]),
-            span_ids={level: self._spans([run.span_ids[level] for run in runs]) for level in LEVELS},
-            token_labels=self._labels(runs),
-            sentence_label=sentence_label,
-        )
-
-    def _spans(self, parts: list[np.ndarray]) -> np.ndarray:
-        lengths = np.cumsum([0] + [len(part) for part in parts])
-        whole = _renumbered(parts)
-        parts = [whole[a:b] for a, b in pairwise(lengths)]
-        return self._framed(parts, -1, -1, np.int16)
-
-    def _labels(self, runs: list[Run]) -> np.ndarray | None:
-        if all(run.token_labels is None for run in runs):
-            return None
-        parts = [np.full(len(run), IGNORED) if run.token_labels is None else run.token_labels for run in runs]
-        return self._framed(parts, IGNORED, IGNORED, np.int8)
-
-    @staticmethod
-    def _framed(parts: list[np.ndarray], first: int, last: int, dtype: type) -> np.ndarray:
-        pieces = [np.array([first])]
-        for part in parts:
-            pieces += [part, np.array([last])]
-        return np.concatenate(pieces).astype(dtype)
+        length = 1 + sum(len(run) + 1 for run in runs)
+        token_ids, sentence_ids = np.full(length, self.sep_id, np.int32), np.zeros(length, np.int8)
+        spans = np.full((len(LEVELS), length), -1, np.int16)
+        labelled = any(run.token_labels is not None for run in runs)
+        token_labels = np.full(length, IGNORED, np.int8) if labelled else None
+        token_ids[0] = self.cls_id
+        start, units = 1, np.zeros((len(LEVELS), 1), np.int32)
+        for number, run in enumerate(runs):
+            stop = start + len(run)
+            token_ids[start:stop] = run.token_ids
+            sentence_ids[start:stop + 1] = min(number, MAX_SENTENCE_ID)
+            spans[:, start:stop] = run.spans + (units - run.spans[:, :1])
+            units = spans[:, stop - 1:stop] + np.int32(1)
+            if run.token_labels is not None:
+                token_labels[start:stop] = run.token_labels
+            start = stop + 1
+        return Example(token_ids, sentence_ids, dict(zip(LEVELS, spans, strict=True)), token_labels, sentence_label)
 
 
 def fit(lengths: Sequence[int], capacity: int) -> list[int]:
@@ -189,13 +188,3 @@ def _target(capacity: int, rng: np.random.Generator, short_seq_prob: float) -> i
     if rng.random() >= short_seq_prob:
         return capacity
     return int(rng.integers(min(8, capacity), capacity + 1))
-
-
-def _renumbered(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Unit ids of several stretches in a row, counted on from 0 so that none occurs in two of them; int32 (sum of T)."""
-    shifted, offset = [np.zeros(0, np.int32)], 0
-    for part in parts:
-        if len(part):
-            shifted.append(part.astype(np.int32) - int(part[0]) + offset)
-            offset = int(shifted[-1][-1]) + 1
-    return np.concatenate(shifted)

@@ -7,7 +7,6 @@ special tokens: -100, since nearly all of them occur everywhere and would drown 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -62,6 +61,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         short_seq_prob: Share of segments that aim at a random shorter length.
     """
     stop_words = STOP_WORDS.get(language, frozenset()) if ignore_stop_words else frozenset()
+    words = _Words(stop_words)
     for document in source:
         if len(document.sentences) < 2:
             yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
@@ -73,8 +73,8 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
             if len(runs) < 2:
                 yield Rejected(document.source, "document of one segment", document.sentences[0].text)
                 continue
-            for run, labels in zip(runs, _labels(runs, _word_texts(sentences), stop_words), strict=True):
-                yield packer.pack([Run(run.token_ids, run.span_ids, labels)])
+            for run, labels in zip(runs, _labels(runs, words.numbers(sentences)), strict=True):
+                yield packer.pack([Run(run.token_ids, run.spans, labels)])
 
 
 def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sentence]]:
@@ -87,25 +87,40 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
             yield sentences[start:stop]
 
 
-def _word_texts(sentences: Sequence[Sentence]) -> list[str]:
-    """Lower-cased text of every word of all sentences in a row."""
-    texts = []
-    for sentence in sentences:
-        edges = np.flatnonzero(np.diff(sentence.word_ids, prepend=-1))
-        places = sentence.starts[edges].tolist() + [len(sentence.text)]
-        text = sentence.text.lower() if len(sentence.text.lower()) == len(sentence.text) else sentence.text
-        texts += [text[a:b].strip() for a, b in pairwise(places)]
-    return texts
+class _Words:
+    """Numbers the words of a block by their text: from 0 on, and IGNORED for stop words and what has no letter or digit."""
+
+    def __init__(self, stop_words: frozenset[str]) -> None:
+        self._stop_words = stop_words
+        self._as_written: dict[str, int] = {}
+        self._lower: dict[str, int] = {}
+
+    def numbers(self, sentences: Sequence[Sentence]) -> np.ndarray:
+        """int64 (words of all sentences in a row)."""
+        found = []
+        for sentence in sentences:
+            edges = np.flatnonzero(np.diff(sentence.word_ids, prepend=-1))
+            places = [*sentence.starts[edges].tolist(), len(sentence.text)]
+            texts = [sentence.text[a:b] for a, b in pairwise(places)]
+            found += [self._as_written[text] if text in self._as_written else self._new(text) for text in texts]
+        return np.array(found, np.int64)
+
+    def _new(self, text: str) -> int:
+        word = text.strip().lower()
+        if word in self._stop_words or not any(character.isalnum() for character in word):
+            number = IGNORED
+        else:
+            number = self._lower.setdefault(word, len(self._lower))
+        self._as_written[text] = number
+        return number
 
 
-def _labels(runs: list[Run], texts: list[str], stop_words: frozenset[str]) -> Iterator[np.ndarray]:
-    """int8 labels for the tokens of each run; `texts` is indexed by the runs' word ids."""
-    words = [np.unique(run.span_ids["word"]) for run in runs]
-    segments_of = Counter(text for ids in words for text in {texts[i] for i in ids})
-    for run, ids in zip(runs, words, strict=True):
-        by_word = np.array([IGNORED if _ignored(texts[i], stop_words) else int(segments_of[texts[i]] > 1) for i in ids])
-        yield by_word[np.searchsorted(ids, run.span_ids["word"])].astype(np.int8)
-
-
-def _ignored(text: str, stop_words: frozenset[str]) -> bool:
-    return text in stop_words or not any(character.isalnum() for character in text)
+def _labels(runs: list[Run], numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """int8 labels for the tokens of each run; `numbers` is indexed by the runs' word ids."""
+    known, compact = np.unique(numbers, return_inverse=True)
+    segments_of = np.zeros(len(known), np.int64)
+    for run in runs:
+        segments_of[np.unique(compact[run.words[0]:run.words[-1] + 1])] += 1
+    by_word = np.where(known == IGNORED, IGNORED, segments_of > 1)[compact]
+    for run in runs:
+        yield by_word[run.words].astype(np.int8)

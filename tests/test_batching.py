@@ -1,0 +1,114 @@
+"""Batches: every sample once an epoch, small padding, equal cost, the same global batch whatever the micro-batches."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from ernie2.batching import Collator, TaskStream, dev_batches, prefetch
+from ernie2.config import Recipe, build
+from ernie2.shards import ShardReader
+from ernie2.strict import apply_overrides
+from ernie2.tokenizer import Vocab
+
+
+def stream(mapping: dict, name: str, tasks: dict, *overrides: str) -> TaskStream:
+    recipe = build(Recipe, apply_overrides(mapping, overrides), "test")
+    return TaskStream(ShardReader(f"{recipe.data.shards_dir}/{name}", "train", tasks[name]), tasks[name], recipe)
+
+
+def test_every_sample_comes_once_an_epoch(tiny_recipe, tiny_tasks):
+    """120 samples in 3 shards: over k epochs of the stream every sample is met k times, give or take the cut."""
+    source = stream(tiny_recipe, "cover", tiny_tasks)
+    pools = 3 * source.reader.tokens // (4 * 256)
+    counts = np.zeros(len(source.reader), int)
+    for n in range(pools * 4):
+        for part in source.batch(n):
+            np.add.at(counts, part, 1)
+    assert counts.min() >= 2 and counts.max() <= 3 and counts.mean() == pytest.approx(pools * 1024 / source.reader.tokens, rel=0.02)
+
+
+def test_micro_batches_are_alike_and_padding_is_small(tiny_recipe, tiny_tasks):
+    source = stream(tiny_recipe, "cover", tiny_tasks, "batch.pool_batches=16")
+    lengths = source.reader.lengths()
+    real = padded = 0
+    sizes = []
+    for n in range(16):
+        parts = source.batch(n)
+        assert len(parts) == 2
+        for part in parts:
+            sizes.append(lengths[part].sum())
+            real += lengths[part].sum()
+            padded += len(part) * lengths[part].max()
+    assert 1 - real / padded < 0.05
+    assert np.mean(sizes) == pytest.approx(128, rel=0.03) and max(sizes) < 128 + 2 * lengths.max()
+
+
+def test_batch_is_a_pure_function_of_its_number(tiny_recipe, tiny_tasks):
+    one, two = (stream(tiny_recipe, "order", tiny_tasks) for _ in range(2))
+    forwards = [one.batch(n) for n in range(30)]
+    backwards = [two.batch(n) for n in reversed(range(30))][::-1]
+    assert all(np.array_equal(a, b) for x, y in zip(forwards, backwards) for a, b in zip(x, y, strict=True))
+    other = stream(tiny_recipe, "order", tiny_tasks, "seed=4")
+    assert not all(np.array_equal(a, b) for a, b in zip(one.batch(0), other.batch(0)))
+
+
+def test_global_batch_does_not_depend_on_micro_batches(tiny_recipe, tiny_tasks):
+    """With a pool of one batch the samples of a global batch are the same list however it is cut."""
+    samples = [np.sort(np.concatenate(stream(tiny_recipe, "cover", tiny_tasks, "batch.pool_batches=1",
+                                             f"batch.micro_tokens={micro}").batch(5))) for micro in (32, 64, 256)]
+    assert np.array_equal(samples[0], samples[1]) and np.array_equal(samples[0], samples[2])
+
+
+def test_a_sample_longer_than_a_group_is_not_lost(tiny_recipe, tiny_tasks):
+    source = stream(tiny_recipe, "cover", tiny_tasks, "batch.tokens=32", "batch.micro_tokens=32", "batch.pool_batches=8")
+    for n in range(64):
+        assert all(len(part) for part in source.batch(n))
+
+
+def test_collate(tiny_recipe, tiny_tasks):
+    vocab = Vocab.load(tiny_recipe["model"]["vocab_file"])
+    collate = Collator(vocab, 0.15)
+    for name, task in tiny_tasks.items():
+        source = stream(tiny_recipe, name, tiny_tasks)
+        samples = source.batch(3)[0]
+        batch = source.micro_batch(3, 0, samples, ["basic", "entity"], collate)
+        assert batch.token_ids.shape == (len(samples), batch.lengths.max()) and batch.tokens == batch.lengths.sum()
+        restored = batch.token_ids.reshape(-1).copy()
+        restored[batch.mlm_positions] = batch.mlm_labels
+        for row, i in enumerate(samples):
+            example, start = source.reader[int(i)], row * batch.token_ids.shape[1]
+            length = len(example.token_ids)
+            assert np.array_equal(restored[start: start + length], example.token_ids)
+            assert (batch.token_ids[row, length:] == vocab.pad_id).all()
+        assert set(batch.counts()) == {loss.head for loss in task.losses} and min(batch.counts().values()) > 0
+        if task.token_classes:
+            assert np.array_equal(batch.token_labels, restored[batch.token_positions] % 2)
+        again = source.micro_batch(3, 0, samples, ["basic", "entity"], collate)
+        assert np.array_equal(again.token_ids, batch.token_ids)
+
+
+def test_dev_batches_are_fixed(tiny_recipe, tiny_tasks):
+    collate = Collator(Vocab.load(tiny_recipe["model"]["vocab_file"]), 0.15)
+    reader = ShardReader(f"{tiny_recipe['data']['shards_dir']}/label", "dev", tiny_tasks["label"])
+    first, again = (dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 10_000, 128) for _ in range(2))
+    assert sum(len(batch.lengths) for batch in first) == len(reader)
+    assert all(np.array_equal(a.token_ids, b.token_ids) for a, b in zip(first, again, strict=True))
+    assert all(batch.padded_tokens <= 128 for batch in first)
+    assert sum(len(b.lengths) for b in dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 100, 128)) < 10
+
+
+def test_prefetch_keeps_order_and_hands_errors_over():
+    def items():
+        for i in range(5):
+            time.sleep(0.001)
+            yield i
+        raise RuntimeError("broken")
+
+    got = []
+    with pytest.raises(RuntimeError, match="broken"):
+        for item in prefetch(items()):
+            got.append(item)
+    assert got == list(range(5))

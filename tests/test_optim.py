@@ -1,0 +1,75 @@
+"""Optimizer: which parameters decay, the noam peak, restarts, clipping."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ernie2 import cpu  # noqa: F401, I001
+import paddle
+
+from ernie2.config import CurriculumConfig, LrConfig
+from ernie2.curriculum import Turn, make_plan
+from ernie2.encoder import EncoderConfig
+from ernie2.model import ErnieForPretraining, initialise
+from ernie2.optim import build_optimizer, clip_by_global_norm, decays, learning_rate, schedule
+from ernie2.tasks import Loss, Task
+
+CONFIG = EncoderConfig(40, 16, 1, 2, 32)
+TASK = Task("x", 0, "documents", "a.b", [Loss("masked_lm"), Loss("sentence", 3)])
+
+
+def test_decay_touches_matrices_and_embeddings_and_nothing_else():
+    """With zero gradients an update is decay alone (ERNIE `develop` had it the wrong way round)."""
+    model = ErnieForPretraining(CONFIG, [TASK])
+    initialise(model, 0.5, 1)
+    optimizer = build_optimizer(model, 0.1, [0.9, 0.98], 1e-8)
+    before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = paddle.zeros_like(parameter)
+    optimizer.set_lr(0.5)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        expected = before[name] * (1 - 0.5 * 0.1 if decays(name, parameter) else 1)
+        np.testing.assert_allclose(parameter.numpy(), expected, rtol=1e-6, err_msg=name)
+    decayed = {name for name, parameter in model.named_parameters() if decays(name, parameter)}
+    assert all("norm" not in name and not name.endswith("bias") for name in decayed)
+    assert {"ernie.embeddings.word_embeddings.weight", "ernie.encoder.layers.0.linear1.weight"} <= decayed
+
+
+def test_noam_peaks_at_lr_exactly():
+    rates = [schedule("noam", step, 1.28e-4, 4000, 0) for step in range(20_000)]
+    assert max(rates) == rates[3999] == 1.28e-4
+    assert rates[0] == pytest.approx(1.28e-4 / 4000) and rates[15_999] == pytest.approx(1.28e-4 / 2)
+
+
+def test_linear_and_constant():
+    assert [schedule("linear", step, 1.0, 2, 6) for step in range(7)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [schedule("linear", step, 1.0, 0, 4) for step in (0, 2)] == [1.0, 0.5]
+    assert [schedule("constant", step, 1.0, 2, 6) for step in (0, 5)] == [0.5, 1.0]
+
+
+def test_restarts():
+    plan = make_plan(CurriculumConfig(stages=[["a"], ["b"]], steps_per_task=30))
+    second = plan.stages[1].first_step
+
+    def rate(restart: str, step: int) -> float:
+        return learning_rate(LrConfig(peak=1.0, warmup_steps=10, restart=restart), plan, step, plan.turns(step))
+
+    assert rate("stage", second) == pytest.approx(0.1)
+    assert rate("never", second) == pytest.approx((10 / (second + 1)) ** 0.5)
+    step = next(s for s in range(plan.steps) if plan.turns(s) == [Turn("b", 4)])
+    assert rate("task", step) == pytest.approx(0.5)
+
+
+def test_clipping():
+    parameters = [paddle.create_parameter(shape, "float32") for shape in ([3, 4], [5])]
+    rng = np.random.default_rng(0)
+    gradients = [rng.standard_normal(parameter.shape).astype(np.float32) for parameter in parameters]
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    for limit, factor in ((0.5, 0.5 / norm), (1e3, 1.0), (0.0, 1.0)):
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = paddle.to_tensor(gradient)
+        assert float(clip_by_global_norm(parameters, limit)) == pytest.approx(norm, rel=1e-6)
+        for parameter, gradient in zip(parameters, gradients):
+            np.testing.assert_allclose(parameter.grad.numpy(), gradient * factor, rtol=1e-5)
