@@ -113,15 +113,18 @@ def _width(text: str) -> int:
 def report(folder: Path, vocab_file: str | None) -> tuple[list[str], list[str]]:
     """Lines about one task's shards, and what is wrong with its labels."""
     index, generator, tokenizer = load_shards(folder, vocab_file)
-    counts = index["statistics"]["labels"]["train"]
-    measured = {split: measure(folder, split, tokenizer.vocab.unk_id, len(counts)) for split in SPLITS}
-    lines = [f"== {index['task']} (task_id {index['task_id']}, {index['language']}, max_seq_len {index['max_seq_len']})"]
+    of_sentence = "sentence_label" in index["fields"]
+    classes = generator.task.sentence_classes if of_sentence else generator.task.token_classes
+    measured = {split: measure(folder, split, tokenizer.vocab.unk_id, classes or 0) for split in SPLITS}
+    made = f"{index.get('language', '?')}, max_seq_len {index.get('max_seq_len', '?')}"
+    lines = [f"== {index['task']} (task_id {generator.task.task_id}, {made})"]
     lines += table(_size_rows(measured))
     if any(level.units for level in measured["train"].spans.values()):
         lines += ["", *table(_span_rows(measured["train"]))]
-    if counts:
-        lines += ["", *table(_label_rows(measured, generator, "sentence_label" in index["fields"]))]
-    lines += ["", *_losses(index["statistics"])]
+    if classes:
+        lines += ["", *table(_label_rows(measured, generator, of_sentence))]
+    if "statistics" in index:
+        lines += ["", *_losses(index["statistics"])]
     return lines, faults(index["task"], measured["train"].labels)
 
 

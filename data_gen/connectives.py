@@ -5,7 +5,8 @@ An entry that ends in a comma counts only where a comma (Chinese also a colon or
 text; the others may also open the sentence directly, the next word following ("因此他", "but he").
 
 English: the 173 markers of Discovery (Sileo et al. 2019, arXiv 1903.11850), whose data the paper used; with `[no-conn]` the
-174 classes of that corpus. Chinese: Baidu's list was never published; this one was compiled for this project.
+174 classes of that corpus. Only "however" needs its comma here and not there: "However hard he tried" has no connective.
+Chinese: Baidu's list was never published; this one was compiled for this project.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _ZH = """
 要不然 殊不知 谁知 岂料 不料 没想到 奇怪的是 遗憾的是 可惜的是 可惜 不幸的是 幸运的是 幸好 幸而 好在 所幸
 因此 因而 所以 于是 故而 故 从而 由此 由此可见 可见 这样 这样一来 如此一来 结果, 正因如此 正因为如此 正因为这样 有鉴于此 鉴于此 为此
 以致 以至于 难怪 怪不得 原来 毕竟 既然如此 那么
-而且 并且 此外 另外 同时 与此同时 再者 再说 况且 何况 更何况 甚至 不仅如此 除此之外 除此以外 更重要的是 加之 并 同样 同样地 同理 还有
+而且 并且 此外 另外 同时 与此同时 再者 再说 况且 何况 更何况 甚至 不仅如此 除此之外 除此以外 更重要的是 加之 同样 同样地 同理 还有
 尤其是 特别是 其中 值得注意的是 需要注意的是 值得一提的是
 首先 其次 再次, 最后 第一, 第二, 第三, 第四, 一方面 接着 接下来 随后 然后 后来 之后 此后 其后 从此 最终 终于 这时 此时 那时
 起初 最初 不久 忽然 突然 有时 至此
@@ -38,7 +39,7 @@ because of that | because of this | besides, | but | by comparison, | by contras
 clearly, | coincidentally, | collectively, | consequently | conversely | curiously, | currently, | elsewhere, | especially, |
 essentially, | eventually, | evidently, | finally, | first, | firstly, | for example | for instance | fortunately, | frankly, |
 frequently, | further, | furthermore | generally, | gradually, | happily, | hence, | here, | historically, | honestly, |
-hopefully, | however | ideally, | immediately, | importantly, | in contrast, | in fact, | in other words | in particular, |
+hopefully, | however, | ideally, | immediately, | importantly, | in contrast, | in fact, | in other words | in particular, |
 in short, | in sum, | in the end, | in the meantime, | in turn, | incidentally, | increasingly, | indeed, | inevitably, |
 initially, | instead, | interestingly, | ironically, | lastly, | lately, | later, | likewise, | locally, | luckily, | maybe, |
 meaning, | meantime, | meanwhile, | moreover | mostly, | namely, | nationally, | naturally, | nevertheless | next, |
@@ -54,6 +55,8 @@ ultimately, | undoubtedly, | unfortunately, | unsurprisingly, | usually, | well,
 
 _ENTRIES = {"zh": _ZH.split(), "en": [entry.strip() for entry in _EN.split("|")]}
 _COMMAS = {"zh": "，,：:、", "en": ","}
+_NOT_BEFORE = "的地得之一两几"
+"""Characters that show, right after a Chinese connective, that it is none here: 这样的人, 最后一次, 另外两个."""
 
 
 def class_names(language: str) -> list[str]:
@@ -84,12 +87,15 @@ def opening_connective(text: str, language: str) -> tuple[int, int, bool] | None
 
     Returns:
         (class, end, followed by a comma), `end` being the character where the rest begins, comma and spaces passed;
-        class 0 where the text opens like a connective that needs a comma and has none; None where none opens it.
+        class 0 where it looks like a connective and is none (no comma where one is needed, 这样的人): such a sentence is no
+        example of a sentence without a connective either; None where none opens it.
     """
     pattern, known = _pattern(language)
     match = pattern.match(text)
     if match is None:
         return None
     label, comma_needed = known[match[1].lower()]
-    comma = match[2] is not None
-    return (0 if comma_needed and not comma else label), match.end(), comma
+    comma, rest = match[2] is not None, text[match.end():]
+    if not comma and (comma_needed or rest[:1] in tuple(_NOT_BEFORE)):
+        label = 0
+    return label, match.end(), comma

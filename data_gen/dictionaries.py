@@ -40,7 +40,7 @@ _EN_WORDS = re.compile(r"[^\W_]+|[^\w\s]|_")
 def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> dict[str, bool]:
     """Reads dictionaries, plain or .gz: one `word [tag]` a line, `#` begins a comment line.
 
-    Entries without a tag are phrases in a file named `phrase_*` and entities in any other (`person_*`, `place_*`, ...).
+    Entries without a tag are phrases in a file whose name begins with `phrase`, and entities in any other (person_x.txt, place.txt).
     Word and tag are parted by a TAB, or by white space where the last field is a known tag; numbers (jieba's frequencies)
     between them are passed over. Entries may hold spaces; those of a single character are left out.
 
@@ -52,7 +52,7 @@ def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> dict[s
     """
     entries: dict[str, bool] = {}
     for path in expand_paths(paths, "dictionary") if paths else []:
-        default = not path.name.startswith("phrase_")
+        default = not path.name.startswith("phrase")
         empty = True
         for number, line in read_lines(path, encoding):
             if line.startswith("#") or not line.strip():
@@ -93,7 +93,8 @@ class ChineseMatcher:
         self._entries = entries
         lengths: dict[str, set[int]] = {}
         for word in entries:
-            lengths.setdefault(word[:3], set()).add(len(word))
+            if len(word) > 2:
+                lengths.setdefault(word[:3], set()).add(len(word))
         self._lengths = {key: tuple(sorted(sizes, reverse=True)) for key, sizes in lengths.items()}
 
     def find(self, text: str, edges: np.ndarray) -> list[tuple[int, int, bool]]:
@@ -108,16 +109,16 @@ class ChineseMatcher:
         for at in np.flatnonzero(edges[:-1]).tolist():
             if at < free:
                 continue
-            # Entries of two characters are their own key; they come after all longer ones.
-            for size in (*lengths.get(text[at:at + 3], ()), 2):
+            for size in lengths.get(text[at:at + 3], ()):
                 stop = at + size
-                word = text[at:stop]
-                if word not in entries or stop > len(text) or not allowed[stop]:
-                    continue
-                if size > 2 or allowed[at] == allowed[stop] == 2:
-                    found.append((at, stop, entries[word]))
-                    free = stop
+                if text[at:stop] in entries and stop <= len(text) and allowed[stop]:
                     break
+            else:
+                stop = at + 2
+                if text[at:stop] not in entries or stop > len(text) or allowed[at] + allowed[stop] < 4:
+                    continue
+            found.append((at, stop, entries[text[at:stop]]))
+            free = stop
         return found
 
 

@@ -70,13 +70,16 @@ class Run:
     def safe_cut(self, limit: int) -> int:
         """The last place <= `limit` (tokens) where no unit of any level is cut through.
 
-        Units longer than half the limit are cut through all the same: half an example is not given up for one long unit.
+        Half an example is not given up for one long unit: where the second half of the limit has no such place, a phrase or
+        entity is cut at the end of a word, and a word that long anywhere.
         """
         if limit >= len(self):
             return len(self)
-        for place in range(limit, max(limit // 2, 0), -1):
-            if (self.spans[:, place - 1] != self.spans[:, place]).all():
-                return place
+        lowest = limit // 2 + 1
+        begins = self.spans[:, lowest:limit + 1] != self.spans[:, lowest - 1:limit]
+        for places in (np.flatnonzero(begins.all(axis=0)), np.flatnonzero(begins[LEVELS.index("word")])):
+            if len(places):
+                return lowest + int(places[-1])
         return limit
 
     def part(self, start: int, stop: int) -> Run:
@@ -145,7 +148,12 @@ def fit(lengths: Sequence[int], capacity: int) -> list[int]:
     """
     if sum(lengths) <= capacity:
         return list(lengths)
-    level = max(n for n in range(capacity + 1) if sum(min(length, n) for length in lengths) <= capacity)
+    left, level = capacity, 0
+    for i, length in enumerate(sorted(lengths)):
+        level = left // (len(lengths) - i)
+        if length > level:
+            break
+        left -= length
     kept = [min(length, level) for length in lengths]
     for i, length in enumerate(lengths):
         if sum(kept) < capacity and length > level:

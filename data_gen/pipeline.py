@@ -78,12 +78,11 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
     if not path.exists():
         if size is None:
             raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set data.vocab_size to "
-                              f"have one of that size built from data.corpus")
-        if not inputs.corpus:
-            raise ConfigError("data.corpus: empty, but the vocabulary is to be built from it (data.vocab_size is set)")
+                              f"have one of that size built from the corpus")
         out(f"building a vocabulary of {size} tokens: {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_vocab(list(inputs.corpus), size, path, lower_case=recipe.data.lower_case, encoding=recipe.data.encoding)
+        build_vocab([*inputs.corpus, *inputs.query_log], size, path, recipe.data.lower_case, recipe.data.language,
+                    recipe.data.encoding, out)
     return Vocab.load(path)
 
 

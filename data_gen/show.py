@@ -51,7 +51,8 @@ def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, 
     if vocab.digest != index.get("vocab_digest"):
         raise ConfigError(f"{path}: not the vocabulary that {folder} was made with; name that one with --vocab FILE")
     task = select_tasks([index["task"]], str(folder))[0]
-    return index, load_generator(task, index["language"]), Tokenizer(vocab, lower_case=index["lower_case"])
+    generator = load_generator(task, index.get("language", "zh"))
+    return index, generator, Tokenizer(vocab, lower_case=index.get("lower_case", True))
 
 
 def describe(example: Example, generator: Generator, tokenizer: Tokenizer, rng: np.random.Generator, paint: Painter,

@@ -132,10 +132,13 @@ def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Te
     if task.kind == "regression":
         return ((logits.astype("float32") - targets) ** 2).sum()
     if task.kind == "span":
-        sides = [
-            F.cross_entropy(side.astype("float32"), targets[:, i], reduction="sum") for i, side in enumerate(logits)
-        ]
-        return (sides[0] + sides[1]) / 2
+        positions = paddle.arange(batch.token_ids.shape[1]).unsqueeze(0)
+        padding = (positions >= paddle.to_tensor(batch.lengths).unsqueeze(1)).astype("float32") * -1e4
+        start, stop = (side.astype("float32") + padding for side in logits)  # no probability on padding
+        loss = F.cross_entropy(start, targets[:, 0], reduction="sum") + F.cross_entropy(
+            stop, targets[:, 1], reduction="sum"
+        )
+        return loss / 2
     weight = paddle.to_tensor(task.class_weights, "float32") if task.class_weights else None
     flat = logits.astype("float32").reshape([-1, logits.shape[-1]])
     return F.cross_entropy(flat, targets.reshape([-1]), weight=weight, ignore_index=IGNORED, reduction="sum")

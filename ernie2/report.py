@@ -1,49 +1,23 @@
-"""`python -m ernie2.report OUT_DIR`: the logs of a pre-training run as one self-contained HTML page. No tensors here.
+"""`python -m ernie2.report OUT_DIR`: a pre-training run as one self-contained HTML page. No tensors here.
 
-Reads train.jsonl, eval.jsonl, result.json (written at the end) and recipe.yaml of the newest checkpoint. One of the two
-logs is enough; a line cut off by a crash is passed over and mentioned. The page loads nothing from anywhere.
+What is read, and what becomes of damaged logs, is in ernie2/run_log.py. The page loads nothing from anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from ernie2.charts import CHART_CSS, COLORS, Band, Point, Series, compact, escape, line_chart, stack
-from ernie2.config import ConfigError, CurriculumConfig, build, cli, load_yaml
-from ernie2.curriculum import make_plan
+from ernie2.chart_scales import Point, compact, escape
+from ernie2.charts import CHART_CSS, COLORS, Band, Series, line_chart, stack
+from ernie2.config import ConfigError, cli
+from ernie2.run_log import Run, load_run
 
-SILENT_SECONDS = 900
-"""A run without result.json whose logs are older than this is called stopped; evaluations and saves take less."""
-
-PAGE_CSS = """
-body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
-"Helvetica Neue","Noto Sans","Noto Sans CJK SC",sans-serif}main{max-width:1120px;margin:0 auto;padding:36px 24px 64px}
-h1{font-size:27px;line-height:1.2;margin:0;overflow-wrap:anywhere}h2{font-size:18px;margin:46px 0 4px}
-p,.state{font-size:14px;margin:4px 0 14px;max-width:100ch}p{color:var(--soft)}.state{font-weight:600;margin-bottom:22px}
-.good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}footer{margin-top:56px}
-.notes{border-left:3px solid var(--bad);padding:2px 0 2px 14px;margin:20px 0;font-size:14px;list-style:none}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:14px 24px;margin:0;padding:16px 0;
-border:solid var(--hair);border-width:1px 0}dt,th,footer{font-size:12px;color:var(--soft);font-weight:500}
-dd{margin:0;font-weight:600;overflow-wrap:anywhere}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-table,dd{font-variant-numeric:tabular-nums;font-size:14px}
-th,td{padding:6px 0 6px 20px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}
-th{vertical-align:bottom}.w{text-align:left}th:first-child,td:first-child{padding-left:0}
-i{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:8px}.full{margin:12px 0}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:26px 32px;margin:12px 0}
-.chart{width:100%;height:auto;display:block}
-@media print{body{font-size:11pt}main{max-width:none;padding:0}.chart,tr,dl{break-inside:avoid}h2,p{break-after:avoid}
-.hover{display:none}.charts{grid-template-columns:1fr 1fr}.wide{overflow:visible}
-*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
-""" + "".join(f".b-t{i}{{background:var(--t{i})}}" for i in range(COLORS))
+PAGE_CSS = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 SETTINGS = (("Model", "model", "size"), ("Schedule", "curriculum", "mode"), ("Peak learning rate", "lr", "peak"),
             ("Tokens a step", "batch", "tokens"), ("Precision", "runtime", "precision"))
@@ -63,196 +37,6 @@ CAPTIONS = {
         "its own stage. The picture shows each task's own head; kept means within 2%.",
     "Optimisation and throughput": "Padded tokens count what the device computes, real tokens what it learns from.",
 }
-
-
-@dataclass
-class Stage:
-    """What the logs tell of one stage."""
-
-    number: int
-    """As logged."""
-    start: int
-    """Optimizer steps before it."""
-    stop: int
-    """Its last logged step."""
-    tasks: dict[str, float] = field(default_factory=dict)
-    """Task -> real tokens trained on."""
-    seconds: float = 0.0
-    """Tokens over tokens a second: training only, without evaluations and saves."""
-
-    @property
-    def tokens(self) -> float:
-        """Real tokens of all its tasks."""
-        return sum(self.tasks.values())
-
-
-@dataclass
-class Run:
-    """The logs of one out_dir, read and checked."""
-
-    folder: Path
-    train: list[dict]
-    evals: list[dict]
-    result: dict
-    recipe: dict
-    checkpoint: str | None
-    silent: float
-    """Seconds since the logs last grew."""
-    notices: list[str]
-    """What a reader of the page must know: lines passed over, losses that are not numbers."""
-
-    @cached_property
-    def tasks(self) -> list[str]:
-        """Tasks in order of first appearance."""
-        return list(dict.fromkeys(r["task"] for r in sorted(self.train + self.evals, key=lambda r: r["step"])))
-
-    @cached_property
-    def last_step(self) -> int:
-        """The newest step of either log."""
-        return max(record["step"] for record in self.train + self.evals)
-
-    @cached_property
-    def planned(self) -> dict[int, int]:
-        """Stage number (from 0) -> planned optimizer steps, from the checkpoint's recipe; empty when there is none."""
-        try:
-            plan = make_plan(build(CurriculumConfig, self.recipe["curriculum"], "recipe.yaml"))
-        except (KeyError, ConfigError):
-            return {}
-        end = int(_number(self.setting("runtime", "max_steps")) or plan.steps)
-        return {stage.number: min(stage.last_step, end) - min(stage.first_step, end) for stage in plan.stages}
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """Stages seen so far. Each one's end is evaluated, so the newest step of either log is where it ends."""
-        found: dict[int, Stage] = {}
-        for record in sorted(self.train + self.evals, key=lambda r: r["step"]):
-            before = max((stage.stop for stage in found.values()), default=0)
-            stage = found.setdefault(record["stage"], Stage(record["stage"], before, before))
-            stage.stop = max(stage.stop, record["step"])
-        for record in self.train:  # one line a task and log step, with the task's tokens since the log step before
-            stage, tokens = found[record["stage"]], record.get("tokens", 0.0)
-            stage.tasks[record["task"]] = stage.tasks.get(record["task"], 0.0) + tokens
-            stage.seconds += tokens / record["tokens_per_s"] if record.get("tokens_per_s") else 0.0
-        return list(found.values())
-
-    @property
-    def name(self) -> str:
-        """As the recipe says, else as result.json says, else the folder's name."""
-        return str(self.recipe.get("name") or self.result.get("name") or self.folder.resolve().name)
-
-    def setting(self, section: str, key: str) -> object:
-        """A value of the checkpoint's recipe; None when there is none."""
-        part = self.recipe.get(section)
-        return part.get(key) if isinstance(part, dict) else None
-
-    @property
-    def state(self) -> str:
-        """finished | running | stopped."""
-        if self.result and self.result.get("steps", self.last_step) >= self.last_step:
-            return "finished"
-        return "running" if self.silent < SILENT_SECONDS else "stopped"
-
-    def heads(self, task: str) -> list[str]:
-        """Heads of a task: its own (sentence or token) before the shared masked_lm."""
-        records = [record for record in self.train + self.evals if record["task"] == task]
-        names = dict.fromkeys(head for record in records for head in record["losses"] | record["accuracy"])
-        return sorted(names, key=lambda name: name == "masked_lm")
-
-    def stage_name(self, number: int) -> str:
-        """Stages count from 1, as in the paper's Table 7, also when the logs count from 0."""
-        return f"Stage {number + (min(stage.number for stage in self.stages) == 0)}"
-
-    def dev(self, task: str) -> list[dict]:
-        """Evaluations of a task in order of step."""
-        return [record for record in self.evals if record["task"] == task]
-
-
-def load_run(out_dir: str | Path) -> Run:
-    """Reads the logs of a run, running, finished or crashed. Raises ConfigError: no such folder, or no log in it."""
-    folder = Path(out_dir)
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give the out_dir of a pre-training run")
-    logs = [path for path in (folder / "train.jsonl", folder / "eval.jsonl") if path.is_file()]
-    if not logs:
-        near = sorted(path.parent for path in folder.glob("*/train.jsonl"))
-        raise ConfigError(f"{folder}: neither train.jsonl nor eval.jsonl in it; "
-                          + (f"did you mean {near[0]}?" if near else "give the out_dir of a pre-training run"))
-    notices: list[str] = []
-    train, evals = (_read_log(folder / name, notices) for name in ("train.jsonl", "eval.jsonl"))
-    if not train and not evals:
-        raise ConfigError(f"{folder}: its logs hold no readable line yet; wait for the first log step")
-    if not evals:
-        notices.append("eval.jsonl has nothing yet: dev results appear after the first evaluation.")
-    result, recipe = {}, {}
-    if (folder / "result.json").is_file():
-        try:
-            found = json.loads((folder / "result.json").read_text(encoding="utf-8", errors="replace"))
-            result = found if isinstance(found, dict) else {}
-        except (ValueError, RecursionError):
-            notices.append("result.json is not readable JSON and was left aside.")
-    saved = sorted(folder.glob("step_*/recipe.yaml"), key=lambda path: (len(path.parent.name), path.parent.name))
-    if saved:
-        try:
-            recipe = load_yaml(saved[-1])
-        except ConfigError as error:
-            notices.append(f"The checkpoint's recipe was left aside: {error}")
-    numbers = {key: value for key in ("steps", "tokens", "seconds") if (value := _number(result.get(key))) is not None}
-    return Run(folder, train, evals, result and result | numbers, recipe, saved[-1].parent.name if saved else None,
-               max(0.0, time.time() - max(path.stat().st_mtime for path in logs)), notices)
-
-
-def _read_log(path: Path, notices: list[str]) -> list[dict]:
-    """Lines of a JSONL log in order of step; of a step logged twice (after a resume) the later line counts."""
-    kept: dict[tuple[int, str], dict] = {}
-    bad, twice, number = [], 0, 0
-    if path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
-                record = _record(line) if line.strip() else {}
-                if record:
-                    twice += (record["step"], record["task"]) in kept
-                    kept[record["step"], record["task"]] = record
-                elif record is None:
-                    bad.append(number)
-    if bad and bad[-1] == number:
-        notices.append(f"The last line of {path.name} (line {bad.pop():,}) is cut off, as by a crash or a write under "
-                       "way; it was left out.")
-    if bad:
-        notices.append(f"{path.name}: {len(bad):,} unreadable lines were left out (the first is line {bad[0]:,}).")
-    if twice:
-        notices.append(f"{path.name}: {twice:,} steps are logged twice, as after a resume; the later lines count.")
-    records = sorted(kept.values(), key=lambda record: record["step"])
-    broken = [record["step"] for record in records if record["broken"]]
-    if broken:
-        notices.append(f"{path.name}: the loss is not a finite number in {len(broken):,} line(s) "
-                       f"(first at step {broken[0]:,}).")
-    return records
-
-
-def _record(line: str) -> dict | None:
-    """One log line with only what is well-formed in it; None when it is not a log line."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    step, stage = (_number(data.get(key)) if isinstance(data, dict) else None for key in ("step", "stage"))
-    if step is None or stage is None or not isinstance(data.get("task"), str):
-        return None
-    record = {key: number for key, value in data.items() if (number := _number(value)) is not None}
-    record |= {"step": int(step), "stage": int(stage), "task": data["task"]}
-    for key in ("losses", "accuracy", "chance", "chance_loss"):
-        found = data.get(key) if isinstance(data.get(key), dict) else {}
-        record[key] = {head: number for head, value in found.items() if (number := _number(value)) is not None}
-    losses = data["losses"] if isinstance(data.get("losses"), dict) else {}
-    values = [data.get("loss"), *losses.values()]
-    record["broken"] = any(isinstance(value, float) and not math.isfinite(value) for value in values)
-    return record
-
-
-def _number(value: object) -> float | None:
-    """A finite number (not true, false or beyond 1e300) or None."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if number and abs(value) <= 1e300 else None
 
 
 def verdict(accuracy: float, chance: float) -> tuple[str, str]:
@@ -398,7 +182,6 @@ def _forgetting(run: Run) -> str:
 def _machinery(run: Run) -> str:
     """Learning rate, gradient norm, throughput, waiting for data and, where it moves, the loss scale."""
     steps = list({record["step"]: record for record in run.train}.values())
-
     real, padded = ({record["step"]: 0.0 for record in steps} for _ in range(2))
     for record in run.train:
         real[record["step"]] += record.get("tokens", 0.0)

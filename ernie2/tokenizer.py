@@ -155,7 +155,8 @@ class _WordStore:
 class Tokenizer:
     """BERT's normalisation, splitting and WordPiece; the ids are those of the `tokenizers` library.
 
-    Text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`.
+    Text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`. PaddleNLP's ErnieTokenizer gives the
+    same tokens but for symbols beyond ASCII, at which it splits (42 ℃) and the library does not (42℃ is one word).
     """
 
     def __init__(self, vocab: Vocab, lower_case: bool = True) -> None:
@@ -282,7 +283,7 @@ def single_characters(lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
     probes[:, 1], probes[:, 3] = candidates, ord(" ")
     encoded = make_backend({"[UNK]": 0, "a": 1}, lower_case).encode(_to_text(probes), add_special_tokens=False)
     starts, ends = np.array(encoded.offsets).T
-    words = np.array(encoded.words)
+    words = np.array(encoded.word_ids)
     # (candidates, 3): how many whole words of one character stand at "a", at the candidate, at "a"; other tokens spoil it.
     counts = np.zeros((len(candidates), 4), dtype=np.int64)
     whole = (ends - starts == 1) & (np.bincount(words)[words] == 1)

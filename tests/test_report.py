@@ -11,9 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ernie2 import charts
+from ernie2 import chart_scales, charts
 from ernie2.config import ConfigError
-from ernie2.report import curves_svg, load_run, main, page, verdict
+from ernie2.report import curves_svg, main, page, verdict
+from ernie2.run_log import load_run
 
 TASKS = ["knowledge_masking", "sentence_reordering", "sentence_distance", "discourse_relation", "ir_relevance"]
 STEPS = 100
@@ -192,6 +193,18 @@ def test_mistakes(run_dir: Path, tmp_path: Path, place: str, words: str, capsys:
     assert not (tmp_path / place / "report.html").exists()
 
 
+@pytest.mark.parametrize(("result", "words"), [
+    ({"task": "chnsenticorp", "metrics": {}}, r"fine-tuning run \(task chnsenticorp\).* result\.json; .* pre-training"),
+    (None, "fine-tuning run, whose .* still without result.json")])
+def test_folder_of_a_fine_tuning_run(tmp_path: Path, result: dict | None, words: str) -> None:
+    (tmp_path / "train.jsonl").write_text(_lines([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}]))
+    (tmp_path / "metrics.jsonl").write_text(_lines([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}]))
+    if result is not None:
+        (tmp_path / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match=words):
+        page(tmp_path)
+
+
 def test_no_paddle() -> None:
     code = "import sys, ernie2.report; sys.exit(any(m.split('.')[0] in ('paddle', 'data_gen') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0
@@ -205,12 +218,12 @@ def test_verdict(accuracy: float, chance: float, words: str) -> None:
 
 
 def test_ticks_and_numbers() -> None:
-    assert charts.nice_ticks(0, 10_000) == [0, 2000, 4000, 6000, 8000, 10_000]
-    assert charts.tick_labels([0, 2000, 4000]) == ["0", "2k", "4k"]
-    assert charts.tick_labels([0, 500_000, 1_000_000]) == ["0", "0.5M", "1.0M"]
-    assert charts.tick_labels([0.0, 5e-5, 1e-4]) == ["0", "5e-5", "1e-4"]
-    assert charts.tick_labels([0, 0.25, 0.5], share=True) == ["0%", "25%", "50%"]
-    assert [charts.compact(x) for x in (0, 5e-5, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
+    assert chart_scales.nice_ticks(0, 10_000) == [0, 2000, 4000, 6000, 8000, 10_000]
+    assert chart_scales.tick_labels([0, 2000, 4000]) == ["0", "2k", "4k"]
+    assert chart_scales.tick_labels([0, 500_000, 1_000_000]) == ["0", "0.5M", "1.0M"]
+    assert chart_scales.tick_labels([0.0, 5e-5, 1e-4]) == ["0", "5e-5", "1e-4"]
+    assert chart_scales.tick_labels([0, 0.25, 0.5], share=True) == ["0%", "25%", "50%"]
+    assert [chart_scales.compact(x) for x in (0, 5e-5, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
         "0", "5e-5", "0.0123", "4.20", "1k", "8.19k", "393k", "80M", "2.5B"]
 
 
@@ -218,24 +231,24 @@ def test_downsampling_keeps_ends_and_spikes() -> None:
     points = [(step, 1.0) for step in range(100_000)]
     points[54_321] = (54_321, 99.0)
     points[70_000] = (70_000, None)
-    few = charts.downsample(points)
-    assert len(few) <= charts.MAX_POINTS and few[0] == points[0] and few[-1] == points[-1]
+    few = chart_scales.downsample(points)
+    assert len(few) <= chart_scales.MAX_POINTS and few[0] == points[0] and few[-1] == points[-1]
     assert (54_321, 99.0) in few and [x for x, _ in few] == sorted(x for x, _ in few)
 
 
 def test_smoothing_keeps_level_and_gaps() -> None:
     points = [(i, 1.0 + (-1) ** i) for i in range(200)]
     points[100] = (100, None)
-    smoothed = charts.smooth(points)
+    smoothed = chart_scales.smooth(points)
     assert [x for x, y in smoothed if y is None] and len([y for _, y in smoothed if y is not None]) == 199
     assert all(abs(y - 1.0) < 0.25 for _, y in smoothed if y is not None)
-    assert charts.smooth(points[:10]) == points[:10]
+    assert chart_scales.smooth(points[:10]) == points[:10]
 
 
 def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
     points = [(i, 1.0 + 0.1 * (i % 3)) for i in range(400)]
     points[200] = (200, 500.0)
-    assert max(y for _, y in charts.smooth(points)) < 1.2
+    assert max(y for _, y in chart_scales.smooth(points)) < 1.2
     assert "1 off the scale" in charts.line_chart("x", [charts.Series("y", points, kind="smooth")])
 
 

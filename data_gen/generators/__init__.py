@@ -32,18 +32,18 @@ class Generator:
     """A task's generator with its arguments bound.
 
     Attributes:
-        module: The module the YAML names.
-        args: generator_args of the YAML.
+        task: The task.
+        module: The module its YAML names.
         language: data.language.
     """
 
+    task: Task
     module: ModuleType
-    args: dict[str, Any]
     language: str
 
     def generate(self, source: list, rng: Any, packer: Any) -> Any:
         """Iterator of Example and Rejected for one block."""
-        return self.module.generate(source, rng, packer=packer, language=self.language, **self.args)
+        return self.module.generate(source, rng, packer=packer, language=self.language, **self.task.generator_args)
 
     def describe(self, label: int) -> str:
         """A label in words, or its number where the generator has no words for it."""
@@ -57,7 +57,7 @@ class Generator:
 
     def _taken_by(self, function: Callable) -> dict[str, Any]:
         names = inspect.signature(function).parameters
-        return {name: value for name, value in {"language": self.language, **self.args}.items() if name in names}
+        return {name: value for name, value in {"language": self.language, **self.task.generator_args}.items() if name in names}
 
 
 def load_generator(task: Task, language: str) -> Generator:
@@ -67,7 +67,7 @@ def load_generator(task: Task, language: str) -> Generator:
         ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or another number of
             classes than the YAML declares; names the YAML, the key and what is known.
     """
-    generator = Generator(_import(task), dict(task.generator_args), language)
+    generator = Generator(task, _import(task), language)
     _check_args(task, generator.module.generate)
     declared = task.sentence_classes or task.token_classes
     try:

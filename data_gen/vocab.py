@@ -1,0 +1,223 @@
+"""`python -m data_gen.vocab CORPUS... --size N --out vocab.txt [--language zh|en] [--no-lower-case] [--encoding utf-8]`
+
+Builds a vocabulary: the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece pieces of all
+other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs (.tsv). The same text
+gives the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+from data_gen.documents import expand_paths, read_documents, read_pairs
+from ernie2.config import ConfigError, cli
+from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, single_characters
+
+MIN_SIZE = 100
+PIECE_SHARE = {"zh": 0.2, "en": 0.9}
+"""Share of the vocabulary kept for the pieces of words; characters beyond the rest give way. What one side leaves, the other gets."""
+MAX_DISTINCT_WORDS = 4_000_000
+"""Rare words are forgotten beyond this many, so that memory stays bounded; applied at the same places of the text every time."""
+MAX_TRAINED_WORDS = 5_000_000
+"""Counts are scaled down to about this many running words for the trainer: it takes text, not counts."""
+
+
+@dataclass
+class Counts:
+    """What a corpus holds, after normalisation.
+
+    Attributes:
+        characters: CJK characters and punctuation marks, each a token by itself -> occurrences.
+        words: everything else, split as the tokenizer does -> occurrences.
+        size: Characters of text read.
+    """
+
+    characters: Counter[str]
+    words: Counter[str]
+    size: int
+
+
+@dataclass(frozen=True)
+class VocabReport:
+    """What was built: tokens in the file, of which characters and pieces; tokens of the corpus, and the share that is [UNK]."""
+
+    size: int
+    characters: int
+    pieces: int
+    corpus_tokens: int
+    unknown_rate: float
+
+
+def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_case: bool = True, language: str | None = None,
+                encoding: str = "utf-8", report: Callable[[str], None] | None = None) -> VocabReport:
+    """Builds a vocabulary of at most `size` tokens and writes it, one token a line, in one step.
+
+    Args:
+        paths: Documents and query logs; globs allowed.
+        size: Tokens wanted; a small corpus gives fewer.
+        out: File to write.
+        lower_case: Lower-case and strip accents first, as the tokenizer will.
+        language: "zh" or "en": how room is shared between characters and pieces; None: by what the text is made of.
+        encoding: Of the input.
+        report: Takes lines of progress.
+
+    Raises:
+        ConfigError: unusable input, a size too small.
+    """
+    say = report or (lambda _line: None)
+    if size < MIN_SIZE:
+        raise ConfigError(f"vocabulary size {size}: expected {MIN_SIZE} or more")
+    counts = count_text(_texts(expand_paths(paths), encoding), lower_case, say)
+    chinese = sum(n for c, n in counts.characters.items() if c >= "\u3400") > sum(counts.words.values())
+    share = PIECE_SHARE[language or ("zh" if chinese else "en")]
+    room = size - len(SPECIAL_TOKENS)
+    ranked = sorted(counts.characters, key=lambda c: (-counts.characters[c], c))
+    pieces = learn_pieces(counts.words, max(round(room * share), room - len(ranked)))
+    characters = ranked[:room - len(pieces)]
+    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *characters, *pieces]))  # a mark like = can be both
+    write_lines(Path(out), tokens)
+    total, unknown = _unknown(counts, tokens, lower_case)
+    made = VocabReport(len(tokens), len(characters), len(pieces), total, unknown / max(total, 1))
+    say(f"{out}: {made.size:,} tokens ({made.characters:,} characters, {made.pieces:,} pieces of words); "
+        f"{made.unknown_rate:.4%} of the corpus's {made.corpus_tokens:,} tokens are [UNK]")
+    if len(tokens) < size:
+        say(f"the corpus holds no more: {size:,} tokens were asked for")
+    return made
+
+
+def _texts(files: Sequence[Path], encoding: str) -> Iterator[str]:
+    """The text of each document, or of each row of a query log."""
+    logs = [path for path in files if ".tsv" in path.suffixes]
+    documents = [path for path in files if ".tsv" not in path.suffixes]
+    for document in read_documents(documents, encoding) if documents else ():
+        yield "\n".join(document.paragraphs)
+    for pair in read_pairs(logs, encoding=encoding) if logs else ():
+        yield f"{pair.query}\n{pair.title}"
+
+
+def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None]) -> Counts:
+    """Counts characters and words; a line of progress every ten seconds."""
+    alone, spaces = single_characters(lower_case)
+    kind = np.zeros(0x110000, np.int8)
+    kind[alone], kind[spaces] = 1, 2
+    seen, runs, size = np.zeros(0x110000, np.int64), Counter(), 0
+    started = last = time.monotonic()
+    for text in texts:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        kinds = kind[codes]
+        np.add.at(seen, codes[kinds == 1], 1)
+        edges = np.flatnonzero(np.diff((kinds == 0).astype(np.int8), prepend=0, append=0)).tolist()
+        runs.update([text[a:b] for a, b in zip(edges[0::2], edges[1::2], strict=True)])
+        if len(runs) > MAX_DISTINCT_WORDS:
+            floor = sorted(runs.values())[len(runs) // 2]
+            runs = Counter({run: n for run, n in runs.items() if n > floor})
+        size += len(text)
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            say(f"{size / 1e6:.1f} million characters read, {size / 1e6 / (last - started):.1f} million a second")
+    return _normalised(seen, runs, size, lower_case)
+
+
+def _normalised(seen: np.ndarray, runs: Counter[str], size: int, lower_case: bool) -> Counts:
+    """Characters and words as the tokenizer will see them."""
+    backend = make_backend({"[UNK]": 0}, lower_case)
+    normalise, split = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+    characters, words = Counter(), Counter()
+    for code in np.flatnonzero(seen).tolist():
+        characters[normalise(chr(code)).strip()] += int(seen[code])
+    for run, count in runs.items():
+        for word, _ in split(normalise(run)):
+            # A character of the rarer CJK planes is a word by itself as well.
+            (characters if len(word) == 1 and not word.isascii() and word >= "\u3400" else words)[word] += count
+    return Counts(characters, words, size)
+
+
+def learn_pieces(words: Counter[str], room: int) -> list[str]:
+    """At most `room` WordPiece pieces: first the letters, alone and within a word (`a`, `##a`), then longer pieces.
+
+    The library numbers the letters in the order of a hash table, which would make ties come out at random; given to it
+    beforehand, sorted, they keep their numbers.
+    """
+    usable = sorted(word for word in words if len(word) <= MAX_WORD_CHARS)
+    forms: Counter[str] = Counter()
+    for word in usable:
+        forms[word[0]] += words[word]
+        for letter in word[1:]:
+            forms["##" + letter] += words[word]
+    letters = sorted(sorted(forms, key=lambda form: (-forms[form], form))[:max(room // 2, 1)])
+    kept = frozenset(letters)
+    usable = [word for word in usable if word[0] in kept and all("##" + letter in kept for letter in word[1:])]
+    scale = max(1, -(-sum(words[word] for word in usable) // MAX_TRAINED_WORDS))
+    model = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordPieceTrainer(vocab_size=room, min_frequency=2, show_progress=False, special_tokens=letters)
+    model.train_from_iterator((" ".join([word] * (-(-words[word] // scale))) for word in usable), trainer)
+    learnt = model.get_vocab()
+    return sorted(learnt, key=learnt.__getitem__)[:room]
+
+
+def _unknown(counts: Counts, tokens: Sequence[str], lower_case: bool) -> tuple[int, int]:
+    """Tokens of the corpus, and how many of them are [UNK]."""
+    known = set(tokens)
+    total = sum(counts.characters.values())
+    unknown = sum(n for character, n in counts.characters.items() if character not in known)
+    backend = make_backend({token: row for row, token in enumerate(tokens)}, lower_case)
+    unk = tokens.index("[UNK]")
+    words = iter(counts.words.items())
+    while batch := list(itertools.islice(words, 10_000)):
+        encoded = backend.encode_batch([word for word, _ in batch], add_special_tokens=False)
+        total += sum(n * len(one.ids) for one, (_, n) in zip(encoded, batch, strict=True))
+        unknown += sum(n * one.ids.count(unk) for one, (_, n) in zip(encoded, batch, strict=True))
+    return total, unknown
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Writes a UTF-8 file in one step: it is there whole, or not at all. Raises ConfigError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part, 0o666 & ~umask)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+@cli
+def main(argv: Sequence[str]) -> int:
+    """Builds a vocabulary from a corpus."""
+    parser = argparse.ArgumentParser(prog="python -m data_gen.vocab", description=main.__doc__)
+    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl) and query logs (.tsv), each also .gz; globs allowed")
+    parser.add_argument("--size", type=int, required=True, help="number of tokens, special tokens included")
+    parser.add_argument("--out", required=True, help="file to write")
+    parser.add_argument("--language", choices=("zh", "en"), help="default: by what the text is made of")
+    parser.add_argument("--no-lower-case", action="store_true", help="keep case and accents")
+    parser.add_argument("--encoding", default="utf-8", help="of the input; default utf-8")
+    args = parser.parse_args(argv)
+    build_vocab(args.corpus, args.size, args.out, not args.no_lower_case, args.language, args.encoding, report=print)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+# Sourced by run_pretrain.sh, run_finetune.sh and tests/run.sh: which Python, on which devices, in how many processes.
+# It stands beside cpu.py and distributed.py: what has to be settled before paddle is imported.
+#
+#   ERNIE2_PYTHON   this interpreter, as it is
+#   ERNIE2_DEVICE   cpu or gpu: which paddle a new .venv gets (default: gpu where nvidia-smi finds one)
+#   PADDLE_INDEX    where paddlepaddle-gpu comes from (default: Paddle's own index, CUDA version by the GPU's generation)
+
+ERNIE2_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ERNIE2_VENV="$ERNIE2_ROOT/.venv"
+PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
+
+# What setup.py's install_requires and its extra `test` are imported as.
+ERNIE2_MODULES="paddle paddlenlp numpy yaml tqdm jieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
+ERNIE2_TEST_MODULES="pytest xdist ruff"
+
+ernie2_say() { printf '%s\n' "$*" >&2; }
+
+ernie2_mistake() { # MESSAGE: a user's mistake
+  ernie2_say "error: $*"
+  exit 2
+}
+
+ernie2_path() { # FILE as typed, in whatever folder the user stands -> FILE as seen from the checkout
+  if [ "$PWD" != "$ERNIE2_ROOT" ] && [ -e "$PWD/$1" ]; then printf '%s/%s' "$PWD" "$1"; else printf '%s' "$1"; fi
+}
+
+# ---- environment ----------------------------------------------------------------------------------------------------
+
+ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or gpu); makes .venv where nothing else fits
+  local modules="$ERNIE2_MODULES" active="" kept=""
+  [ "${1:-}" != test ] || modules="$modules $ERNIE2_TEST_MODULES"
+  export PYTHONPATH="$ERNIE2_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+  export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore:No ccache found}" # paddle says so at each import
+
+  if [ -n "${ERNIE2_PYTHON:-}" ]; then
+    ERNIE2_PADDLE="$("$ERNIE2_PYTHON" -c "$ERNIE2_PROBE" paddle)" ||
+      ernie2_mistake "ERNIE2_PYTHON: $ERNIE2_PYTHON cannot import paddle; name another interpreter or unset ERNIE2_PYTHON"
+    return
+  fi
+  if [ "${VIRTUAL_ENV:-}" = "$ERNIE2_VENV" ]; then # .venv itself, activated: it is judged by its mark, and may be made again
+    unset VIRTUAL_ENV
+    PATH="${PATH//"$ERNIE2_VENV/bin:"/}"
+  fi
+  ERNIE2_DEVICE="$(ernie2_device)"
+  kept="$(ernie2_kept)"
+  for active in "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" "${CONDA_PREFIX:+$CONDA_PREFIX/bin/python}" python3; do
+    # A finished .venv is there because plain python3 did not do.
+    [ -n "$active" ] && { [ "$active" != python3 ] || [ -z "$kept" ]; } || continue
+    if ERNIE2_PADDLE="$("$active" -c "$ERNIE2_PROBE" $modules 2>/dev/null)"; then
+      ERNIE2_PYTHON="$(command -v "$active")"
+      ernie2_say "environment: $ERNIE2_PYTHON, which has all that is needed, as it is"
+      [ "$ERNIE2_PADDLE" = gpu ] || ! ernie2_has_gpu || ernie2_say "  its paddle computes on the CPU, though this machine has a GPU"
+      return
+    fi
+    [ "$active" = python3 ] || ernie2_say "environment: $active lacks what is needed ($("$active" -c "$ERNIE2_PROBE" $modules 2>&1 >/dev/null | tail -n 1))"
+  done
+  [ -n "$kept" ] || ernie2_make_venv
+  ERNIE2_PYTHON="$ERNIE2_VENV/bin/python"
+  ERNIE2_PADDLE="$(cut -d ' ' -f 2 "$ERNIE2_VENV/.complete")"
+}
+
+# Given module names: prints cpu or gpu, what paddle was built for; or fails and says what is missing.
+ERNIE2_PROBE='
+import importlib.util, sys, warnings
+warnings.simplefilter("ignore")
+if not (3, 10) <= sys.version_info[:2]:
+    sys.exit("Python %d.%d is older than 3.10" % sys.version_info[:2])
+missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
+if missing:
+    sys.exit("no " + ", ".join(missing))
+import paddle
+print("gpu" if paddle.is_compiled_with_cuda() else "cpu")
+'
+
+ernie2_digest() { cat "$ERNIE2_ROOT/constraints.txt" "$ERNIE2_ROOT/setup.py" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1; }
+
+ernie2_kept() { # prints the device of a .venv that is whole and up to date, else nothing
+  local digest="" device=""
+  [ -x "$ERNIE2_VENV/bin/python" ] && [ -f "$ERNIE2_VENV/.complete" ] || return 0
+  read -r digest device <"$ERNIE2_VENV/.complete" || return 0
+  [ "$digest" = "$(ernie2_digest)" ] || return 0
+  # A GPU paddle computes on a CPU too; the reverse is a machine that got a GPU, or a disk shared with one.
+  [ "$device" = gpu ] || [ "$ERNIE2_DEVICE" = cpu ] || return 0
+  printf '%s' "$device"
+}
+
+ernie2_has_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+ernie2_device() {
+  case "${ERNIE2_DEVICE:-}" in
+    cpu | gpu) printf '%s' "$ERNIE2_DEVICE" ;;
+    "") if ernie2_has_gpu; then printf gpu; else printf cpu; fi ;;
+    *) ernie2_mistake "ERNIE2_DEVICE: found '$ERNIE2_DEVICE', expected cpu or gpu" ;;
+  esac
+}
+
+ernie2_index() { # the folder of Paddle's index whose wheels were compiled for this GPU
+  local generation
+  generation="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | head -n 1)"
+  case "${generation%%.*}" in
+    9) printf '%s/cu126/' "$PADDLE_PACKAGES" ;;
+    1[0-9]) printf '%s/cu129/' "$PADDLE_PACKAGES" ;;
+    *) printf '%s/cu118/' "$PADDLE_PACKAGES" ;; # V100 (7.0) and others up to 8.x; drivers too old to say
+  esac
+}
+
+ernie2_base_python() { # prints a Python that setup.py allows
+  local name
+  for name in python3 python3.12 python3.11 python3.10 python; do
+    if "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1; then
+      command -v "$name"
+      return
+    fi
+  done
+  ernie2_mistake "no Python 3.10, 3.11 or 3.12 on PATH; install one, or name it with ERNIE2_PYTHON=/path/to/python"
+}
+
+ernie2_make_venv() { # a new .venv; .complete is written last, so one that was cut short is seen and made again
+  local base device="$ERNIE2_DEVICE" where=() quiet=-q
+  base="$(ernie2_base_python)"
+  mkdir -p "$ERNIE2_VENV"
+  if command -v flock >/dev/null; then # two runs started together make one environment
+    exec 9>"$ERNIE2_VENV/.lock"
+    flock 9
+    if [ -n "$(ernie2_kept)" ]; then
+      exec 9>&-
+      return
+    fi
+  fi
+  [ ! -e "$ERNIE2_VENV/bin" ] || ernie2_say "environment: .venv is unfinished or out of date; making it again"
+  find "$ERNIE2_VENV/" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
+  if [ "$device" = gpu ]; then where=(--extra-index-url "${PADDLE_INDEX:-$(ernie2_index)}"); fi
+  ernie2_say "environment: making .venv with $base, paddle for the ${device^^}${where[1]:+ from ${where[1]}} (once; some minutes, 2 to 8 GB of disk)"
+  "$base" -m venv "$ERNIE2_VENV" >&2 || ernie2_mistake "'$base -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"
+  [ ! -t 2 ] || quiet="" # on a terminal pip shows its progress
+  (cd "$ERNIE2_ROOT" && "$ERNIE2_VENV/bin/python" -m pip install $quiet -c constraints.txt -e ".[$device,test]" ${where[@]+"${where[@]}"} >&2) || {
+    ernie2_say "error: pip could not install what setup.py and constraints.txt name; its message stands above"
+    [ "$device" = cpu ] || ernie2_say "  another build of paddle: PADDLE_INDEX=$PADDLE_PACKAGES/cuXYZ/, or ERNIE2_DEVICE=cpu"
+    exit 1
+  }
+  printf '%s %s\n' "$(ernie2_digest)" "$device" >"$ERNIE2_VENV/.complete"
+  exec 9>&-
+  ernie2_say "environment: .venv is ready"
+}
+
+# ---- devices and processes ------------------------------------------------------------------------------------------
+
+ernie2_count() { # NAME VALUE LEAST: refuses what is not a whole number of at least LEAST
+  [[ "$2" =~ ^[0-9]+$ ]] && [ "$2" -ge "$3" ] || ernie2_mistake "$1: found '$2', expected a whole number, $3 or more"
+}
+
+ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the threads of a process
+  local cores gpus=()
+  NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER="${MASTER:-}"
+  ernie2_count NNODES "$NNODES" 1
+  ernie2_count NODE_RANK "$NODE_RANK" 0
+  [ "$NODE_RANK" -lt "$NNODES" ] || ernie2_mistake "NODE_RANK: found $NODE_RANK, but NNODES=$NNODES counts from 0 to $((NNODES - 1))"
+  [ "$NNODES" = 1 ] || [[ "$MASTER" =~ ^[^:]+:[0-9]+$ ]] ||
+    ernie2_mistake "MASTER: found '$MASTER'; NNODES=$NNODES needs MASTER=host:port of node 0, the same on every node"
+
+  if [ "$ERNIE2_PADDLE" = gpu ] && ernie2_has_gpu && [[ ! "${CUDA_VISIBLE_DEVICES-all}" =~ ^(-1)?$ ]]; then
+    GPUS="${GPUS:-${CUDA_VISIBLE_DEVICES:-$(nvidia-smi -L | grep '^GPU' | awk '{print NR - 1}' | paste -sd, -)}}"
+    IFS=, read -ra gpus <<<"$GPUS"
+    NPROC="${NPROC:-${#gpus[@]}}"
+    ernie2_count NPROC "$NPROC" 1
+    [ "$NPROC" -le "${#gpus[@]}" ] || ernie2_mistake "NPROC: found $NPROC, but GPUS=$GPUS names ${#gpus[@]}; one process takes one GPU"
+    GPUS="$(IFS=,; printf '%s' "${gpus[*]:0:NPROC}")"
+  else
+    [ -z "${GPUS:-}" ] || ernie2_mistake "GPUS: found '$GPUS', but there is no GPU that the paddle of $ERNIE2_PYTHON could use"
+    NPROC="${NPROC:-1}"
+    ernie2_count NPROC "$NPROC" 1
+  fi
+
+  cores="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > NPROC ? cores / NPROC : 1))}"
+  export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
+  export FLAGS_use_mkldnn="${FLAGS_use_mkldnn:-1}"
+}
+
+ernie2_train() { # MODULE ARGUMENT...: trains in NPROC processes on each of NNODES nodes; exits as the training does
+  if [ "$NPROC" = 1 ] && [ "$NNODES" = 1 ]; then
+    [ -z "${GPUS:-}" ] || export CUDA_VISIBLE_DEVICES="$GPUS"
+    exec "$ERNIE2_PYTHON" -m "$@"
+  fi
+  ernie2_launch "$@"
+}
+
+ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the first process's log on the terminal
+  local logs launcher follower code=0 signal="" options
+  logs="$(mktemp -d "${TMPDIR:-/tmp}/ernie2.XXXXXX")" # private: the launcher writes the whole environment beside the logs
+  options=(--nnodes "$NNODES" --nproc_per_node "$NPROC" --log_dir "$logs" --log_level ERROR)
+  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK"); fi
+  if [ -n "${GPUS:-}" ]; then options+=(--gpus "$GPUS"); else unset CUDA_VISIBLE_DEVICES; fi # CPU processes talk over gloo
+  ernie2_say "starting $NPROC processes${GPUS:+ on GPUs $GPUS} on node $NODE_RANK of $NNODES (their logs: $logs)"
+
+  set -m # a process group of its own: Ctrl-C reaches the launcher once, through the trap
+  "$ERNIE2_PYTHON" -m paddle.distributed.launch "${options[@]}" "$ERNIE2_PYTHON" -u -m "$@" >"$logs/launcher.log" 2>&1 &
+  launcher=$!
+  tail --pid="$launcher" -s 0.2 -n +1 -F "$logs/workerlog.0" >&2 2>/dev/null &
+  follower=$!
+  set +m
+  trap 'signal=15; kill -TERM "$launcher" 2>/dev/null || true' TERM HUP
+  trap 'signal=2; kill -TERM "$launcher" 2>/dev/null || true' INT
+  wait "$launcher" || code=$?
+  while kill -0 "$launcher" 2>/dev/null; do wait "$launcher" || code=$?; done # a trapped signal ends `wait` early
+  wait "$follower" 2>/dev/null || true
+  trap - TERM HUP INT
+  rm -f "$logs"/backup_env.* "$logs"/envlog.* "$logs"/default.*
+  if [ -n "$signal" ]; then code=$((128 + signal)); elif [ "$code" != 0 ]; then ernie2_failed "$logs" "$code" || code=$?; fi
+  case "$code" in 0 | 2 | 130 | 143) rm -rf "$logs" ;; esac
+  exit "$code"
+}
+
+ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
+  local rank="" code=""
+  read -r rank code <<<"$(sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | head -n 1)"
+  if [ -z "$code" ]; then
+    tail -n 20 "$1/launcher.log" >&2
+    ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"
+    return "$2"
+  fi
+  if [ "$code" -lt 0 ]; then code=$((128 - code)); fi
+  if [ "$rank" != 0 ] && [ "$code" = 2 ]; then sed -n '/^error:/,$p' "$1/workerlog.$rank" >&2; fi
+  if [ "$code" = 2 ]; then return 2; fi
+  if [ "$rank" != 0 ]; then tail -n 20 "$1/workerlog.$rank" >&2; fi
+  ernie2_say "error: process $rank of this node failed first, with exit code $code; logs of all: $1"
+  return "$code"
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# From raw text to a pre-trained ERNIE 2.0: environment, shards, training.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+bash run_pretrain.sh [RECIPE.yaml] [key=value ...]
+
+  RECIPE.yaml   default tasks/recipes/demo.yaml: a tiny model through every stage, minutes on two CPU cores
+  key=value     overrides a key of the recipe: seed=2, out_dir=out/mine, curriculum.steps_per_task=100
+
+Makes the environment (.venv, once; an active one that has all that is needed is used as it is), then the shards
+where they are missing, then trains. The same command again goes on from the newest checkpoint in out_dir.
+Relative paths are taken from the checkout.
+
+  NPROC=2            processes on this node (default: 1 on a CPU, one a GPU else)
+  GPUS=0,1,2,3       GPUs to use (default: all that are visible)
+  NNODES=4 NODE_RANK=0 MASTER=host:port
+                     clusters: the same command on every node with its own NODE_RANK from 0; MASTER is a free port of
+                     node 0. Node 0 makes the shards; out_dir and data.shards_dir have to be on a disk that all share
+  ERNIE2_PYTHON=...  use this interpreter as it is
+  ERNIE2_DEVICE=cpu  which paddle a new .venv gets: cpu or gpu (default: what nvidia-smi finds)
+  PADDLE_INDEX=URL   where paddlepaddle-gpu is downloaded from (default: Paddle's own index, CUDA by the GPU's generation)
+  OMP_NUM_THREADS=N  threads of a process (default: cores / NPROC)
+
+Exit code: 0, 2 for a mistake in the command, the recipe or the data (one message), 1 for a failure.
+TEXT
+}
+
+case "${1:-}" in -h | --help) usage; exit 0 ;; esac
+for argument in "$@"; do
+  case "$argument" in -*) echo "error: unknown option $argument; see bash run_pretrain.sh --help" >&2; exit 2 ;; esac
+done
+source "$(dirname "${BASH_SOURCE[0]}")/ernie2/env.sh"
+
+recipe=tasks/recipes/demo.yaml
+if [ $# -gt 0 ] && [[ "$1" != *=* ]]; then
+  recipe="$(ernie2_path "$1")"
+  shift
+fi
+cd "$ERNIE2_ROOT"
+ernie2_environment
+ernie2_processes
+if [ "$NODE_RANK" = 0 ]; then
+  "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"
+else
+  ernie2_say "node $NODE_RANK of $NNODES: waiting for node 0 at $MASTER, which makes the shards"
+fi
+ernie2_train ernie2.pretrain "$recipe" "$@"

@@ -1,0 +1,53 @@
+"""Package metadata. Paddle comes as two packages that cannot stand side by side, so it is an extra: pick cpu or gpu.
+
+    pip install -c constraints.txt -e ".[dev]"        everything on a CPU: the library, paddle, the test tools
+    pip install -c constraints.txt -e ".[cpu]"        without the test tools
+    pip install -c constraints.txt -e ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version>
+
+`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in the checkout.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+README = ROOT / "README.md"
+
+PADDLE = "3.3.1"
+TEST = ["pytest", "pytest-xdist", "ruff"]
+
+setup(
+    name="ernie2",
+    version=VERSION,
+    description="ERNIE 2.0: continual multi-task pre-training, data generation and fine-tuning on PaddlePaddle",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["ernie2", "data_gen", "data_gen.generators"],
+    package_data={"ernie2": ["*.css", "*.sh"]},
+    python_requires=">=3.10,<3.13",  # numpy 1.26, which paddlenlp asks for, has no wheel for 3.13
+    install_requires=[
+        "numpy<=1.26.4",
+        "pyyaml",
+        "tqdm",
+        "jieba",
+        "tokenizers>=0.21,<0.22",
+        "safetensors>=0.6",
+        "joblib",
+        "visualdl",
+        "paddlenlp==3.0.0b4",
+        "aistudio-sdk<0.3",  # paddlenlp imports a name that 0.3 no longer has
+        "datasets<4",  # paddlenlp caps dill and multiprocess; later ones cannot go with them
+        "pyarrow<20",  # datasets 3 with dill 0.3.4
+    ],
+    extras_require={
+        "cpu": [f"paddlepaddle=={PADDLE}"],
+        "gpu": [f"paddlepaddle-gpu=={PADDLE}"],
+        "test": TEST,
+        "dev": [f"paddlepaddle=={PADDLE}", *TEST],
+    },
+    classifiers=["Programming Language :: Python :: 3", "Operating System :: POSIX :: Linux"],
+)

@@ -1,0 +1,207 @@
+"""Fine-tuning runs: learning on every kind, outputs, the protocol of several runs, mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
+from safetensors.numpy import load_file
+
+from ernie2 import finetune
+from ernie2.finetune_eval import majority
+from ernie2.finetune_job import prepare_job
+from ernie2.finetune_result import over_runs
+from ernie2.strict import ConfigError, cli
+
+TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    return {kind: write_data(tmp_path_factory.mktemp("data") / kind, kind) for kind in CHECK}
+
+
+def run(kind: str, checkpoint: Path, data_dir: Path, out_dir: Path, *extra: str) -> dict:
+    name = CHECK[kind]
+    lengths = ["max_query_len=6", "max_answer_len=4", "n_best=3"] if kind == "span" else []
+    overrides = [f"init_from={checkpoint}", f"data_dir={data_dir}", f"out_dir={out_dir}", *SETTINGS, *lengths, *extra]
+    return finetune.fine_tune(prepare_job(TASKS / f"{name}.yaml", overrides))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("kind", CHECK)
+def test_every_kind_learns_and_writes_what_is_promised(kind, checkpoint, data, tmp_path):
+    result = run(kind, checkpoint, data[kind], tmp_path, "epochs=12", "seed=2")
+    losses = [record["loss"] for record in lines(tmp_path / "train.jsonl")]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    for split in ("dev", "test"):
+        for metric, value in result["metrics"][split].items():
+            # In this small world a dictionary of the training entities is never wrong.
+            assert value > (80 if kind == "tagging" else result["majority"][split][metric] + 20)
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == result
+    evaluations = [record for record in lines(tmp_path / "metrics.jsonl") if "selection" in record]
+    assert len(evaluations) == 12 and evaluations[-1]["step"] == result["steps"] == 120
+    best = max(evaluations, key=lambda record: record["selection"])
+    assert result["runs"][0]["best_step"] == best["step"] and result["metrics"]["dev"] == best["metrics"]["dev"]
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json", "vocab.txt"}
+    suffix = ".json" if kind == "span" else ".jsonl"
+    assert {f"dev{suffix}", f"test{suffix}"} <= {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert yaml.safe_load((tmp_path / "task.yaml").read_text(encoding="utf-8"))["seed"] == 2
+
+
+def test_the_same_seed_gives_the_same_run(checkpoint, data, tmp_path):
+    args = ("classification", checkpoint, data["classification"])
+    runs = [
+        run(*args, tmp_path / str(i), "max_steps=6", "head_dropout=0.3", f"seed={seed}")
+        for i, seed in enumerate((4, 4, 5))
+    ]
+    records = [[(r["loss"], r["grad_norm"]) for r in lines(tmp_path / str(i) / "train.jsonl")] for i in range(3)]
+    assert records[0] == records[1] != records[2]
+    assert runs[0]["metrics"] == runs[1]["metrics"]
+    one, two = (load_file(str(tmp_path / str(i) / "best" / "model.safetensors")) for i in (0, 1))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("kind", CHECK)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(kind, checkpoint, data, tmp_path):
+    norms = []
+    for micro_tokens in (100_000, 64):
+        run(kind, checkpoint, data[kind], tmp_path, "max_steps=3", f"micro_tokens={micro_tokens}")
+        norms.append([(r["grad_norm"], r["loss"]) for r in lines(tmp_path / "train.jsonl")])
+    assert np.allclose(*norms, rtol=2e-4)
+
+
+def test_several_runs_give_mean_median_and_std(checkpoint, data, tmp_path):
+    result = run(
+        "classification", checkpoint, data["classification"], tmp_path, "max_steps=4", "repeat=3", "peak_lr=0.001"
+    )
+    values = [entry["metrics"]["test"]["accuracy"] for entry in result["runs"]]
+    assert [entry["seed"] for entry in result["runs"]] == [1, 2, 3]
+    assert result["metrics"]["test"]["accuracy"] == pytest.approx(np.mean(values), abs=1e-3)
+    assert result["median"]["test"]["accuracy"] == pytest.approx(np.median(values), abs=1e-3)
+    assert result["std"]["test"]["accuracy"] == pytest.approx(np.std(values, ddof=1), abs=1e-3)
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("run_*/best")) and len(list(tmp_path.glob("run_*/predictions/test.jsonl"))) == 3
+    best = tmp_path / f"run_{result['best_run']}" / "predictions" / "dev.jsonl"
+    assert (tmp_path / "predictions" / "dev.jsonl").read_text() == best.read_text()
+    assert {record["run"] for record in lines(tmp_path / "metrics.jsonl")} == {1, 2, 3}
+    assert over_runs([{"dev": {"f1": 1.0}}, {"dev": {"f1": 4.0}}], np.mean) == {"dev": {"f1": 2.5}}
+
+
+def test_evaluation_steps(checkpoint, data, tmp_path):
+    args = ("classification", checkpoint, data["classification"], tmp_path)
+    run(*args, "max_steps=7", "eval_every=3")
+    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl") if "selection" in r] == [3, 6, 7]
+    run(*args, "epochs=2", "max_train_samples=40")
+    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl") if "selection" in r] == [3, 6]
+
+
+def test_random_start_takes_the_configuration_only(checkpoint, data, tmp_path):
+    overrides = [
+        "init_from=none",
+        f"config_from={checkpoint}",
+        f"data_dir={data['classification']}",
+        f"out_dir={tmp_path}",
+        *SETTINGS,
+        "max_steps=1",
+        "peak_lr=1e-9",
+        "weight_decay=0.0",
+    ]
+    finetune.fine_tune(prepare_job(TASKS / "chnsenticorp.yaml", overrides))
+    warm = run(
+        "classification",
+        checkpoint,
+        data["classification"],
+        tmp_path / "warm",
+        "max_steps=1",
+        "peak_lr=1e-9",
+        "weight_decay=0.0",
+    )
+    theirs = load_file(str(checkpoint / "model.safetensors"))
+    name = "ernie.encoder.layers.0.linear1.weight"
+    cold, kept = (
+        load_file(str(folder / "best" / "model.safetensors"))[name] for folder in (tmp_path, tmp_path / "warm")
+    )
+    assert np.allclose(kept, theirs[name], atol=1e-6) and not np.allclose(cold, theirs[name], atol=1e-3)
+    assert np.std(cold) == pytest.approx(0.02, rel=0.2) and warm["size"] is None
+
+
+def test_a_missing_test_file_is_a_note_and_an_unlabelled_one_is_predicted(checkpoint, tmp_path):
+    folder = write_data(tmp_path / "data", "classification", test=0)
+    result = run("classification", checkpoint, folder, tmp_path / "a", "max_steps=2")
+    assert "test" not in result["metrics"] and "test is skipped" in result["notes"][0]
+    (folder / "test.tsv").write_text("text_a\n书好\n山坏\n", encoding="utf-8")
+    result = run("classification", checkpoint, folder, tmp_path / "b", "max_steps=2")
+    assert "test" not in result["metrics"] and "no labels" in result["notes"][0]
+    assert len(lines(tmp_path / "b" / "predictions" / "test.jsonl")) == 2
+
+
+def test_several_dev_files_are_evaluated_each_by_itself(checkpoint, data, tmp_path):
+    folder = write_data(tmp_path / "data", "classification")
+    (folder / "m").mkdir()
+    (folder / "dev.tsv").rename(folder / "m" / "dev.tsv")
+    result = run(
+        "classification", checkpoint, folder, tmp_path / "out", "max_steps=2", "files.dev=[m/dev.tsv, test.tsv]"
+    )
+    assert set(result["metrics"]) == {"m_dev", "test"}
+
+
+def test_majority_baselines(checkpoint, data):
+    for kind, expected in (("regression", 0.0), ("tagging", 60.0), ("classification", 30.0), ("span", 10.0)):
+        job = prepare_job(
+            TASKS / f"{CHECK[kind]}.yaml",
+            [f"init_from={checkpoint}", f"data_dir={data[kind]}", *SETTINGS, "max_query_len=6"],
+        )
+        value = list(majority(job.task, job.data.train.split.samples, job.data.dev[0].split.samples).values())[-1]
+        assert expected <= value <= 100
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["data_dir=nowhere"], r"data_dir: no folder 'nowhere'"),
+        (["files.train=none.tsv"], r"files\.train: no file .*none\.tsv"),
+        (["files.dev=none.tsv"], r"files\.dev: no file .*none\.tsv"),
+        (["init_from=nowhere"], r"init_from: nowhere is no checkpoint folder"),
+        (["max_seq_len=65"], r"max_seq_len: 65 tokens, but the encoder has 64 positions"),
+        (["task_id=16"], r"task_id: 16, but the encoder has 16"),
+        (["precision=bf16"], r"precision: bf16 needs a GPU"),
+        (['labels=["0", "2"]'], r"train\.tsv:\d+: label '1' is not one of the task's labels"),
+    ],
+)
+def test_bad_input_stops_before_anything_is_written(change, message, checkpoint, data, tmp_path, capsys):
+    argv = [
+        str(TASKS / "chnsenticorp.yaml"),
+        f"init_from={checkpoint}",
+        f"data_dir={data['classification']}",
+        f"out_dir={tmp_path / 'out'}",
+        *SETTINGS,
+        *change,
+    ]
+    with pytest.raises(SystemExit) as stop:
+        cli(finetune.main)(argv)
+    assert stop.value.code == 2 and not (tmp_path / "out").exists()
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(message, error), error
+
+
+def test_a_checkpoint_of_another_shape_is_refused(data, tmp_path):
+    folder = write_checkpoint(tmp_path / "a")
+    wider = write_checkpoint(tmp_path / "b", hidden=64)
+    (folder / "model.safetensors").write_bytes((wider / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match=r"init_from: only 0% of the encoder's tensors match"):
+        run("classification", folder, data["classification"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

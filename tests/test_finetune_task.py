@@ -1,0 +1,132 @@
+"""Task files and the layers of their settings; length-bucketed batches. No tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie2.finetune_data import cut_by_tokens, micro_batches, plan_batches, split_name
+from ernie2.finetune_run import load_finetune, load_finetune_task
+from ernie2.strict import ConfigError
+
+TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
+NAMES = sorted(path.stem for path in TASKS.glob("*.yaml"))
+PAPER_TASKS = {
+    "cmrc2018",
+    "drcd",
+    "dureader",
+    "msra_ner",
+    "xnli",
+    "chnsenticorp",
+    "lcqmc",
+    "bq",
+    "nlpcc_dbqa",
+    "cola",
+    "sst2",
+    "mrpc",
+    "stsb",
+    "qqp",
+    "mnli",
+    "qnli",
+    "rte",
+    "wnli",
+}
+NEEDED = ["init_from=none", "config_from=x", "data_dir=x"]
+
+
+def test_every_task_of_the_paper_has_a_file():
+    assert set(NAMES) == PAPER_TASKS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_file_loads_and_names_its_metrics(name):
+    task = load_finetune_task(TASKS / f"{name}.yaml")
+    chinese = name in {"cmrc2018", "drcd", "dureader", "msra_ner", "xnli", "chnsenticorp", "lcqmc", "bq", "nlpcc_dbqa"}
+    assert task.warmup_proportion == (0.0 if chinese else 0.1)
+    assert task.weight_decay == (0.01 if chinese and name != "lcqmc" else 0.0)
+    files = [getattr(task.files, role) for role in ("dev", "test")]
+    names = {
+        split_name(one) if isinstance(f, list) else role
+        for role, f in zip(("dev", "test"), files)
+        for one in ([f] if isinstance(f, str) else f or [])
+    }
+    for splits in task.paper.values():
+        assert set(splits) <= names
+        for value in splits.values():
+            assert isinstance(value, float) or set(value) <= set(task.metrics)
+    text = (TASKS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("#") and "Data:" in text and "icen" in text or "terms" in text or "application" in text
+
+
+def test_sizes_are_below_the_command_line(tmp_path):
+    path = TASKS / "rte.yaml"
+    assert load_finetune(path, NEEDED)[0].peak_lr == 2e-5
+    large, _ = load_finetune(path, NEEDED, size="large")
+    assert (large.peak_lr, large.epochs, large.batch_size) == (3e-5, 5, 16)
+    assert load_finetune(path, [*NEEDED, "epochs=9"], size="large")[0].epochs == 9
+    assert load_finetune(path, NEEDED, size="base")[0].batch_size == 4
+
+
+def test_batch_size_and_batch_tokens_displace_each_other():
+    xnli, _ = load_finetune(TASKS / "xnli.yaml", [*NEEDED, "batch_size=8"])
+    lcqmc, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=4096"])
+    assert (xnli.batch_size, xnli.batch_tokens) == (8, None) and (lcqmc.batch_size, lcqmc.batch_tokens) == (None, 4096)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["data_dir=x"], r"missing key 'init_from'; add init_from=CHECKPOINT or init_from=none"),
+        (["init_from=none", "config_from=x"], r"missing key 'data_dir'"),
+        (["init_from=none", "data_dir=x"], r"init_from: none needs size= and vocab_file=, or config_from"),
+        (["init_from=none", "data_dir=x", "size=tiny"], r"needs size= and vocab_file="),
+        (["init_from=a", "data_dir=x", "size=tiny"], r"size: found 'tiny'.*init_from=a settles it"),
+        ([*NEEDED, "peek_lr=1"], r"unknown key 'peek_lr'; did you mean 'peak_lr'"),
+        ([*NEEDED, "metrics=[mcc, f2]"], r"metrics: 'f2' does not fit kind classification"),
+        ([*NEEDED, "labels=[a, a]"], r"labels: .*each label once"),
+        ([*NEEDED, "labels=[0, 1]"], r"labels\[0\]: expected text"),
+        ([*NEEDED, "max_seq_len=two"], r"max_seq_len: expected a whole number"),
+        ([*NEEDED, "batch_size=4", "batch_tokens=512"], r"give one of the two"),
+        ([*NEEDED, "kind=tagging", "metrics=[entity_f1]", "labels=[I-A, O]"], r"labels: found 'I-A', expected B-A"),
+        ([*NEEDED, "sizes.huge={}"], r"sizes: found 'huge'"),
+        ([*NEEDED, "repeat=0"], r"repeat: found 0"),
+    ],
+)
+def test_mistakes_in_settings_name_the_key(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_finetune(TASKS / "lcqmc.yaml", overrides)
+
+
+# Batches
+
+
+def test_a_plan_takes_each_sequence_once_and_pads_little():
+    task, _ = load_finetune(TASKS / "lcqmc.yaml", NEEDED)
+    lengths = np.random.default_rng(0).integers(5, 120, 1003)
+    batches = plan_batches(lengths, task, seed=3, epoch=0)
+    assert sorted(np.concatenate(batches)) == list(range(1003)) and len(batches) == -(-1003 // 32)
+    padded = sum(len(b) * lengths[b].max() for b in batches)
+    assert padded / lengths.sum() < 1.06
+    again, other_epoch, other_seed = (plan_batches(lengths, task, *key) for key in ((3, 0), (3, 1), (4, 0)))
+    assert all((a == b).all() for a, b in zip(batches, again))
+    assert any(list(a) != list(b) for a, b in zip(batches, other_epoch))
+    assert any(list(a) != list(b) for a, b in zip(batches, other_seed))
+
+
+def test_batches_by_tokens_keep_the_budget():
+    task, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=512"])
+    lengths = np.random.default_rng(0).integers(5, 128, 700)
+    batches = plan_batches(lengths, task, seed=1, epoch=0)
+    assert sorted(np.concatenate(batches)) == list(range(700))
+    assert max(len(b) * lengths[b].max() for b in batches) <= 512
+
+
+def test_micro_batches_cut_to_size_and_number():
+    lengths = np.array([3, 9, 4, 8, 5])
+    parts = micro_batches(np.arange(5), lengths, 16)
+    assert sorted(np.concatenate(parts)) == list(range(5)) and max(len(p) * lengths[p].max() for p in parts) <= 16
+    assert len(micro_batches(np.arange(5), lengths, 999, at_least=4)) == 4
+    assert len(micro_batches(np.arange(2), lengths, 999, at_least=4)) == 2
+    assert [len(part) for part in cut_by_tokens(np.array([1]), lengths, 2)] == [1]  # longer than the budget: alone

@@ -1,0 +1,317 @@
+"""The seven generators: every label means what PAPER says, held against the text it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_gen import connectives
+from data_gen.annotate import Annotator, Document, Pair, Sentence
+from data_gen.documents import RawDocument, RawPair
+from data_gen.generators import (
+    capitalization,
+    discourse_relation,
+    ir_relevance,
+    knowledge_masking,
+    load_generator,
+    sentence_distance,
+    sentence_reordering,
+    token_document,
+)
+from data_gen.packing import Packer, Rejected
+from ernie2.config import ConfigError
+from ernie2.shards import IGNORED, Example, check_example
+from ernie2.tasks import Task, load_task, load_tasks
+from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+PUNCTUATION = ".,:;!?'\"()-，。：；！？、“”"
+
+
+def make_vocab(*texts: str) -> Vocab:
+    """Every character of the texts, and the letters as pieces."""
+    characters = sorted({c for text in texts for c in text.lower() if not c.isspace()} | set(LETTERS + PUNCTUATION))
+    return Vocab([*SPECIAL_TOKENS, *characters, *("##" + c for c in LETTERS)])
+
+
+def documents(texts: list[list[str]], language: str = "en") -> tuple[list[Document], Tokenizer]:
+    """Annotated documents; a text is a list of paragraphs."""
+    vocab = make_vocab(*("".join(text) for text in texts))
+    annotator = Annotator(Tokenizer(vocab), language)
+    return [annotator.document(RawDocument(f"t:{i}", text)) for i, text in enumerate(texts)], annotator.tokenizer
+
+
+def packer(tokenizer: Tokenizer, max_seq_len: int = 64) -> Packer:
+    return Packer(tokenizer.vocab.cls_id, tokenizer.vocab.sep_id, max_seq_len)
+
+
+def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en", max_seq_len: int = 64, seed: int = 0,
+        **args: object) -> tuple[list[Example], list[Rejected]]:
+    made = list(module.generate(source, np.random.default_rng(seed), packer=packer(tokenizer, max_seq_len), language=language,
+                                **args))
+    return [m for m in made if isinstance(m, Example)], [m for m in made if isinstance(m, Rejected)]
+
+
+def segments(example: Example, tokenizer: Tokenizer) -> list[str]:
+    """Text of each segment, spaces removed."""
+    special = tokenizer.vocab.special[example.token_ids]
+    return [tokenizer.decode(example.token_ids[(example.sentence_ids == i) & ~special]).replace(" ", "")
+            for i in np.unique(example.sentence_ids)]
+
+
+def story(number: int, sentences: int) -> str:
+    """Sentences that name their document and place: `d3 s7 ....`"""
+    return " ".join(f"D{number} s{place} went on well." for place in range(sentences))
+
+
+STORIES = [[story(i, n)] for i, n in enumerate([12, 5, 2, 9, 1, 30])]
+
+
+def test_every_yaml_agrees_with_its_generator() -> None:
+    tasks = load_tasks()
+    assert {task.task_id: name for name, task in tasks.items()} == {
+        0: "knowledge_masking", 1: "capitalization", 2: "token_document", 3: "sentence_reordering", 4: "sentence_distance",
+        5: "discourse_relation", 6: "ir_relevance"}
+    for task in tasks.values():
+        for language in ("zh", "en"):
+            generator = load_generator(task, language)
+            for label in range(task.sentence_classes or task.token_classes or 0):
+                assert generator.describe(label)
+
+
+def test_knowledge_masking_uses_every_token_once() -> None:
+    docs, tokenizer = documents(STORIES)
+    examples, _ = run(knowledge_masking, docs, tokenizer)
+    special = tokenizer.vocab.special
+    made = np.concatenate([e.token_ids[~special[e.token_ids]] for e in examples])
+    assert made.tolist() == np.concatenate([s.token_ids for d in docs for s in d.sentences]).tolist()
+    assert all((e.sentence_ids == 0).all() for e in examples)
+    assert np.mean([len(e.token_ids) for e in examples]) > 40
+
+
+def test_capitalization_labels_words_before_lower_casing() -> None:
+    docs, tokenizer = documents([["The old Man saw NASA in 1969. it rained."], ["1 + 1 = 2."]])
+    examples, rejected = run(capitalization, docs, tokenizer)
+    labelled: dict[str, set[int]] = {}
+    for e in examples:
+        for word in np.unique(e.span_ids["word"]):
+            at = e.span_ids["word"] == word
+            labelled[tokenizer.decode(e.token_ids[at])] = set(e.token_labels[at].tolist())
+    assert {w for w, v in labelled.items() if v == {1}} == {"the", "man", "nasa"}
+    assert {w for w, v in labelled.items() if v == {0}} == {"old", "saw", "in", "it", "rained"}
+    assert all(v == {IGNORED} for w, v in labelled.items() if not w.isalpha())  # numbers, punctuation, special tokens
+    assert [r.reason for r in rejected] == ["text without cased letters"]
+
+
+def test_token_document_says_whether_the_word_is_in_other_segments() -> None:
+    text = ["Cats chase birds here. Cats sleep now.", "Birds sing songs. Dogs bark too."]
+    docs, tokenizer = documents([text, ["One sentence only."]])
+    examples, rejected = run(token_document, docs, tokenizer, max_seq_len=40, short_seq_prob=0.0)
+    assert [r.reason for r in rejected] == ["document of one sentence"]
+    words = [re.findall(r"[a-z]+", tokenizer.decode(e.token_ids[~tokenizer.vocab.special[e.token_ids]])) for e in examples]
+    assert len(examples) >= 2
+    for i, example in enumerate(examples):
+        others = {w for j, ws in enumerate(words) if j != i for w in ws}
+        for word in np.unique(example.span_ids["word"]):
+            at = example.span_ids["word"] == word
+            text_of, labels = tokenizer.decode(example.token_ids[at]), set(example.token_labels[at].tolist())
+            ignored = not text_of.isalpha() or text_of in token_document.STOP_WORDS["en"]
+            assert labels == ({IGNORED} if ignored else {int(text_of in others)}), text_of
+    assert {1, 0} <= {int(v) for e in examples for v in e.token_labels}
+
+
+def test_token_document_can_keep_stop_words_and_bounds_documents() -> None:
+    docs, tokenizer = documents([[story(0, 60)]])
+    kept, _ = run(token_document, docs, tokenizer, ignore_stop_words=False)
+    at = next(e for e in kept)
+    assert at.token_labels[np.flatnonzero(at.token_ids == tokenizer.vocab.token_to_id["o"])[0]] == 1  # "on"
+    # Words "s0", "s1" ... occur once: with windows of two segments the label of nothing but them is 0.
+    small, _ = run(token_document, docs, tokenizer, max_segments=2)
+    assert len(small) >= len(kept) - 2
+
+
+@pytest.mark.parametrize("most", [2, 3, 4, 5])
+def test_reordering_table_is_a_bijection(most: int) -> None:
+    orders = [order for n in range(1, most + 1) for order in permutations(range(n))]
+    assert sentence_reordering.num_classes(most) == len(orders)
+    assert [sentence_reordering.permutation_of(label, most) for label in range(len(orders))] == orders
+    assert [sentence_reordering.label_of(order) for order in orders] == list(range(len(orders)))
+    assert len(sentence_reordering.class_table(most).splitlines()) == len(orders) + 1
+
+
+def test_reordering_labels_restore_the_text_and_reach_every_class() -> None:
+    docs, tokenizer = documents([[story(i, 12)] for i in range(300)])
+    examples, _ = run(sentence_reordering, docs, tokenizer, max_seq_len=128)
+    counts = Counter(e.sentence_label for e in examples)
+    assert set(counts) == set(range(33))
+    expected = len(examples) / 33
+    chi2 = sum((counts[k] - expected) ** 2 / expected for k in range(33))
+    assert chi2 < 70  # 32 degrees of freedom: P < 0.0002
+    for example in examples:
+        order = sentence_reordering.permutation_of(example.sentence_label)
+        shown = [[int(n) for n in re.findall(r"s(\d+)", s)] for s in segments(example, tokenizer)]
+        assert len(shown) == len(order)
+        original = [shown[order.index(i)] for i in range(len(order))]
+        flat = [n for part in original for n in part]
+        assert flat == list(range(flat[0], flat[0] + len(flat)))
+
+
+def test_reordering_rejects_single_sentences_and_leaves_none_over() -> None:
+    docs, tokenizer = documents(STORIES)
+    examples, rejected = run(sentence_reordering, docs, tokenizer, max_seq_len=64)
+    assert [r.reason for r in rejected] == ["document of one sentence"]
+    assert sum(e.sentence_label == 0 for e in examples) < len(examples) / 3
+
+
+def test_reordering_with_two_segments_has_three_classes() -> None:
+    docs, tokenizer = documents([[story(i, 12)] for i in range(20)])
+    examples, _ = run(sentence_reordering, docs, tokenizer, max_segments=2)
+    assert {e.sentence_label for e in examples} == {0, 1, 2}
+    with pytest.raises(ConfigError, match="max_segments"):
+        sentence_reordering.num_classes(1)
+
+
+def test_distance_labels_are_true_and_balanced() -> None:
+    docs, tokenizer = documents(STORIES * 1 + [[story(i, 8)] for i in range(10, 30)])
+    examples, rejected = run(sentence_distance, docs, tokenizer)
+    assert [r.reason for r in rejected] == ["document of one sentence"]
+    counts = Counter(e.sentence_label for e in examples)
+    assert len(set(counts.values())) == 1 and set(counts) == {0, 1, 2} and counts[0] > 20
+    for example in examples:
+        (d1, s1), (d2, s2) = (map(int, re.match(r"d(\d+)s(\d+)", s).groups()) for s in segments(example, tokenizer))
+        truth = 2 if d1 != d2 else 0 if s2 == s1 + 1 else 1
+        assert example.sentence_label == truth
+        assert truth != 1 or abs(s1 - s2) > 1
+
+
+def test_distance_needs_two_documents() -> None:
+    docs, tokenizer = documents([[story(0, 8)]])
+    examples, rejected = run(sentence_distance, docs, tokenizer)
+    assert not examples and [r.reason for r in rejected] == ["no other document in its block"]
+
+
+@pytest.mark.parametrize(("language", "text", "expected"), [
+    ("en", "However, he left.", ("however", 9, True)), ("en", "However he left.", (connectives.NO_CONNECTIVE, 8, False)),
+    ("en", "But he left.", ("but", 4, False)), ("en", "Button up.", None), ("en", "In other words, no.", ("in other words", 16, True)),
+    ("en", "He left.", None), ("zh", "因此，他走了。", ("因此", 3, True)), ("zh", "因此他走了。", ("因此", 2, False)),
+    ("zh", "而且他走了。", ("而且", 2, False)), ("zh", "例如：水。", ("例如", 3, True)),
+    ("zh", "第一次去。", (connectives.NO_CONNECTIVE, 2, False)), ("zh", "这样一来，好了。", ("这样一来", 5, True)), ("zh", "最后一次去。", (connectives.NO_CONNECTIVE, 2, False)), ("zh", "他走了。", None)])
+def test_longest_connective_wins(language: str, text: str, expected: tuple | None) -> None:
+    found = connectives.opening_connective(text, language)
+    if found is not None:
+        found = (connectives.class_names(language)[found[0]], *found[1:])
+    assert found == expected
+
+
+def test_connective_lists() -> None:
+    for language in ("zh", "en"):
+        names = connectives.class_names(language)
+        assert names[0] == connectives.NO_CONNECTIVE and len(set(names)) == len(names) <= connectives.num_classes()
+        for label, name in enumerate(names[1:], 1):
+            comma = ", 他" if language == "zh" else ", he"
+            assert connectives.opening_connective(name + comma, language)[0] == label
+    assert len(connectives.class_names("en")) == 174 and len(connectives.class_names("zh")) > 60
+    with pytest.raises(ConfigError, match=r"data\.language"):
+        connectives.class_names("fr")
+
+
+def test_discourse_removes_the_connective_and_keeps_it_as_label() -> None:
+    docs, tokenizer = documents([["It rained all day long.", "However, we went out. But nobody came along. We sat there alone."],
+                                 ["The sun set early. Then, it was dark."], ["Only one sentence."]])
+    examples, rejected = run(discourse_relation, docs, tokenizer, no_conn_share=0.5)
+    names = connectives.class_names("en")
+    made = {(names[e.sentence_label], *segments(e, tokenizer)) for e in examples}
+    assert {m for m in made if m[0] != "[no-conn]"} == {
+        ("however", "itrainedalldaylong.", "wewentout."), ("but", "however,wewentout.", "nobodycamealong."),
+        ("then", "thesunsetearly.", "itwasdark.")}
+    assert [m for m in made if m[0] == "[no-conn]"] == [("[no-conn]", "butnobodycamealong.", "wesattherealone.")]
+    assert [r.reason for r in rejected] == ["document of one sentence"]
+
+
+def test_chinese_connectives_respect_word_edges() -> None:
+    docs, tokenizer = documents([["他们很早就出发了。", "而他们的车坏在路上。", "而立之年的人都明白。", "这样的人不多。", "因此，大家走路回家。"]], "zh")
+    examples, _ = run(discourse_relation, docs, tokenizer, "zh", no_conn_share=0.0)
+    names = connectives.class_names("zh")
+    assert [(names[e.sentence_label], segments(e, tokenizer)[1]) for e in examples] == [
+        ("而", "他们的车坏在路上。"), ("因此", "大家走路回家。")]
+
+
+def pairs() -> tuple[list[Pair], Tokenizer]:
+    rows = [(f"query {q}", f"title {q}x{t}", int(t > 0)) for q in range(20) for t in range(4)]
+    vocab = make_vocab(*(q + t for q, t, _ in rows))
+    annotator = Annotator(Tokenizer(vocab), "en")
+    return [annotator.pair(RawPair(f"l:{i}", *row)) for i, row in enumerate(rows)], annotator.tokenizer
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(1, 20), (2, 40), (0, 0), ("balanced", 40)])
+def test_ir_relevance_keeps_the_log_and_adds_titles_of_others(wanted: int | str, count: int) -> None:
+    source, tokenizer = pairs()
+    examples, rejected = run(ir_relevance, source, tokenizer, random_per_query=wanted)
+    assert Counter(e.sentence_label for e in examples) == Counter({0: 20, 1: 60} | ({2: count} if count else {}))
+    assert not rejected
+    for example in examples:
+        query, title = segments(example, tokenizer)
+        assert title.startswith("title" + query.removeprefix("query") + "x") == (example.sentence_label < 2)
+
+
+def test_ir_relevance_refuses_a_wrong_argument_and_a_lone_query() -> None:
+    source, tokenizer = pairs()
+    with pytest.raises(ConfigError, match="random_per_query"):
+        run(ir_relevance, source, tokenizer, random_per_query="many")
+    _, rejected = run(ir_relevance, source[:4], tokenizer, random_per_query=1)
+    assert [r.reason for r in rejected] == ["no other query's title in its block"]
+
+
+def test_same_seed_same_examples() -> None:
+    docs, tokenizer = documents(STORIES)
+    for module in (knowledge_masking, token_document, sentence_reordering, sentence_distance, discourse_relation):
+        first, second, other = (run(module, docs, tokenizer, seed=seed)[0] for seed in (3, 3, 4))
+        assert [e.token_ids.tolist() for e in first] == [e.token_ids.tolist() for e in second]
+        if module is sentence_reordering:
+            assert [e.token_ids.tolist() for e in first] != [e.token_ids.tolist() for e in other]
+
+
+def test_every_example_keeps_its_contract() -> None:
+    docs, tokenizer = documents(STORIES)
+    for task in load_tasks().values():
+        source = docs if task.source == "documents" else pairs()[0]
+        tok = tokenizer if task.source == "documents" else pairs()[1]
+        for item in load_generator(task, "en").generate(source, np.random.default_rng(0), packer(tok)):
+            if isinstance(item, Example):
+                check_example(item, task, len(tok.vocab))
+
+
+def yaml_task(folder: Path, **changes: object) -> Task:
+    fields = {"name": "new", "task_id": 9, "source": "documents", "generator": "data_gen.generators.sentence_reordering",
+              "generator_args": "{max_segments: 4}", "losses": "[{head: sentence, num_classes: 33}]"} | changes
+    path = folder / "new.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in fields.items()), encoding="utf-8")
+    return load_task(path)
+
+
+@pytest.mark.parametrize(("changes", "parts"), [
+    ({"generator": "data_gen.generators.sentence_reorderng"}, ["generator: there is no module", "did you mean", "new.yaml"]),
+    ({"generator": "nowhere.at_all"}, ["generator: there is no module 'nowhere.at_all'"]),
+    ({"generator": "data_gen.packing", "generator_args": "{}"}, ["no function generate"]),
+    ({"generator_args": "{max_segment: 4}"}, ["generator_args.max_segment", "did you mean 'max_segments'"]),
+    ({"generator_args": "{max_segments: 3}"}, ["num_classes is 33", "makes 9 classes"]),
+    ({"generator_args": "{max_segments: 9}"}, ["max_segments: found 9", "new.yaml"]),
+    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{}", "balance": 2.0, "losses": "[{head: masked_lm}]"},
+     ["balance", "sentence head"])])
+def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts: list[str]) -> None:
+    task = yaml_task(tmp_path, **changes)
+    with pytest.raises(ConfigError) as caught:
+        load_generator(task, "zh")
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_sentence_without_opening_keeps_its_annotation() -> None:
+    docs, _ = documents([["However, Tom went home."]])
+    sentence: Sentence = docs[0].sentences[0]
+    rest = discourse_relation.without_opening(sentence, 9, True)
+    assert rest.text == "Tom went home." and rest.word_ids[0] == 0 and rest.starts[0] == 0 and rest.capital[0] == 1

@@ -1,0 +1,230 @@
+"""Fine-tuning data formats: what is read, what is repaired, and the one clear message for everything else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+
+from ernie2.finetune_task import FinetuneTask
+from ernie2.readers import find_file, locate_answer, read_split
+from ernie2.strict import ConfigError, build
+from ernie2.tagging import join_tokens
+
+BASE = {"name": "t", "files": {"train": "train.tsv", "dev": "dev.tsv"}, "peak_lr": 1e-3, "epochs": 1, "batch_size": 2}
+TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
+
+
+def make_task(kind: str = "classification", **keys) -> FinetuneTask:
+    labels = {"classification": ["0", "1"], "tagging": TAGS}.get(kind, [])
+    metrics = {"classification": "accuracy", "tagging": "entity_f1", "regression": "pearson", "span": "cmrc_f1"}
+    return build(FinetuneTask, {**BASE, "kind": kind, "labels": labels, "metrics": [metrics[kind]], **keys}, "test")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def squad(*questions: dict, context: str = "北京是中国的首都。") -> str:
+    return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": list(questions)}]}]}, ensure_ascii=False)
+
+
+def question(qid: str, text: str, start: int) -> dict:
+    return {"id": qid, "question": "？", "answers": [{"text": text, "answer_start": start}]}
+
+
+@pytest.mark.parametrize(
+    "header, row",
+    [
+        ("text_a\ttext_b\tlabel", "甲\t乙\t1"),
+        ("label\ttext_b\ttext_a", "1\t乙\t甲"),
+        ("id\tlabel\ttext_a\ttext_b", "7\t1\t甲\t乙"),
+    ],
+)
+def test_columns_come_in_any_order(tmp_path, header, row):
+    split = read_split(write(tmp_path / "a.tsv", f"{header}\n{row}\n"), "train", make_task())
+    sample = split.samples[0]
+    assert (sample.text_a, sample.text_b, sample.label) == ("甲", "乙", 1)
+    assert sample.where.endswith("a.tsv:2") and split.labelled
+
+
+def test_lines_end_at_line_feeds_and_fields_at_tabs_only(tmp_path):
+    strange = '一\x0b二\x0c三\x1c四\x85五\u2028六\u2029七\r八"九'
+    split = read_split(write(tmp_path / "a.tsv", f"text_a\tlabel\n{strange}\t0\nb\t1\n"), "train", make_task())
+    assert [sample.text_a for sample in split.samples] == [strange, "b"]
+
+
+def test_windows_line_ends_byte_order_mark_gzip_and_blank_lines(tmp_path):
+    data = "\ufefftext_a\tlabel\r\n甲\t0\r\n\r\n乙\t1\r\n".encode()
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(data))
+    split = read_split(path, "train", make_task())
+    assert [(sample.text_a, sample.label) for sample in split.samples] == [("甲", 0), ("乙", 1)]
+    assert split.counts["blank lines"] == 1
+
+
+def test_find_file_takes_the_compressed_twin(tmp_path):
+    (tmp_path / "train.tsv.gz").write_bytes(gzip.compress(b"x"))
+    assert find_file(tmp_path, "train.tsv") == tmp_path / "train.tsv.gz"
+    (tmp_path / "train.tsv").write_bytes(b"x")
+    assert find_file(tmp_path, "train.tsv") == tmp_path / "train.tsv"
+    assert find_file(tmp_path, "dev.tsv") is None
+
+
+def test_aliases_qid_and_column_names(tmp_path):
+    task = make_task(labels=["no", "yes"], label_aliases={"contradictory": "no"}, columns={"text_a": "sentence"})
+    path = write(tmp_path / "a.tsv", "qid\tsentence\tlabel\n3\t甲\tcontradictory\n3\t乙\tyes\n")
+    assert [(s.qid, s.text_a, s.label) for s in read_split(path, "train", task).samples] == [
+        ("3", "甲", 0),
+        ("3", "乙", 1),
+    ]
+
+
+def test_regression_labels_are_numbers(tmp_path):
+    task = make_task("regression")
+    path = write(tmp_path / "a.tsv", "text_a\tlabel\n甲\t4.200\n")
+    assert read_split(path, "train", task).samples[0].label == 4.2
+    with pytest.raises(ConfigError, match=r"b\.tsv:2: label 'nan' is not a number"):
+        read_split(write(tmp_path / "b.tsv", "text_a\tlabel\n甲\tnan\n"), "train", task)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("text_a\tlabel\n甲\t0\n乙\t2\n", r"x\.tsv:3: label '2' is not one of the task's labels"),
+        ("text\tlabel\n甲\t0\n", r"x\.tsv:1: no column 'text_a' in the header, found: text, label"),
+        ("text_a\n甲\n", r"x\.tsv:1: no column 'label'"),
+        ("text_a\tlabel\n甲\t0\t1\n", r"x\.tsv:2: found 3 tab-separated fields, expected 2"),
+        ("text_a\ttext_a\tlabel\n", r"x\.tsv:1: a column name is given twice"),
+        ("text_a\tlabel\n", r"x\.tsv: no samples"),
+        ("", r"x\.tsv:1: no column 'text_a'"),
+    ],
+)
+def test_mistakes_name_file_and_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_split(write(tmp_path / "x.tsv", text), "train", make_task())
+
+
+def test_bytes_that_are_not_utf8_name_the_line(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_bytes("text_a\tlabel\n甲\t0\n".encode() + "乙\t1\n".encode("gb18030"))
+    with pytest.raises(ConfigError, match=r"x\.tsv:3: not UTF-8"):
+        read_split(path, "train", make_task())
+
+
+def test_damaged_gzip_is_a_clear_message(tmp_path):
+    path = tmp_path / "x.tsv.gz"
+    path.write_bytes(gzip.compress(b"text_a\tlabel\n" * 50)[:-12])
+    with pytest.raises(ConfigError, match=r"x\.tsv\.gz: cannot be read"):
+        read_split(path, "train", make_task())
+
+
+def test_a_test_split_may_have_no_labels(tmp_path):
+    minus = write(tmp_path / "a.tsv", "text_a\tlabel\n甲\t-1\n乙\t-1\n")
+    bare = write(tmp_path / "b.tsv", "text_a\n甲\n")
+    for path in (minus, bare):
+        split = read_split(path, "test", make_task(), "optional")
+        assert not split.labelled and split.samples[0].label is None
+    mixed = write(tmp_path / "c.tsv", "text_a\tlabel\n甲\t0\n乙\t-1\n")
+    with pytest.raises(ConfigError, match=r"c\.tsv:3: label '-1'"):
+        read_split(mixed, "test", make_task(), "optional")
+    assert not read_split(mixed, "input", make_task(), "ignored").labelled
+
+
+@pytest.mark.parametrize(
+    "text, label",
+    [
+        ("张\x02三\x02在\x02北\x02京", "B-PER\x02I-PER\x02O\x02B-LOC\x02I-LOC"),
+        ("张三在北京", "B-PER\x02I-PER\x02O\x02B-LOC\x02I-LOC"),
+        ("张三在北京", "B-PER I-PER O B-LOC I-LOC"),
+    ],
+)
+def test_tagging_rows(tmp_path, text, label):
+    path = write(tmp_path / "a.tsv", f"text_a\tlabel\n{text}\t{label}\n")
+    sample = read_split(path, "train", make_task("tagging")).samples[0]
+    assert sample.tokens.text == "张三在北京" and sample.tags == [0, 1, 4, 2, 3]
+    assert sample.tokens.spans == [(i, i + 1) for i in range(5)]
+
+
+def test_tags_for_words_between_spaces_and_for_visible_characters(tmp_path):
+    rows = "Li Lei sleeps\tB-PER I-PER O\n张 三\tB-PER I-PER\n"
+    split = read_split(write(tmp_path / "a.tsv", f"text_a\tlabel\n{rows}"), "train", make_task("tagging"))
+    assert split.samples[0].tokens.spans == [(0, 2), (3, 6), (7, 13)]
+    assert split.samples[1].tokens.spans == [(0, 1), (2, 3)]
+
+
+def test_words_are_joined_with_spaces_and_characters_without():
+    assert join_tokens(["EU", "rejects", "German", "call", "."]).text == "EU rejects German call."
+    assert join_tokens(list("1998年nba赛")).text == "1998年nba赛"
+    tokens = join_tokens(["in", "北", "京", "Bei", "jing"])
+    assert [tokens.text[a:b] for a, b in tokens.spans] == ["in", "北", "京", "Bei", "jing"]
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("张\x02三\tO", r"a\.tsv:2: found 1 tags for 2 tokens"),
+        ("张三\tO O O", r"a\.tsv:2: found 3 tags for 2 or 1 tokens"),
+        ("张\x02三\tO\x02B-PRE", r"a\.tsv:2: token 2 \('三'\): tag 'B-PRE' is not .*'B-PER'"),
+    ],
+)
+def test_tagging_mistakes_name_line_and_token(tmp_path, row, message):
+    with pytest.raises(ConfigError, match=message):
+        read_split(write(tmp_path / "a.tsv", f"text_a\tlabel\n{row}\n"), "train", make_task("tagging"))
+
+
+def test_squad_answers_are_repaired_by_search():
+    counts = Counter()
+    context = "天下大事，分久必合，合久必分。大事"
+    assert locate_answer(context, "大事", 2, counts) == (2, 4) and not counts
+    assert locate_answer(context, "大事", 13, counts) == (15, 17)  # the occurrence nearest to the offset given
+    assert locate_answer(context, "分久必合。", -1, counts) == (5, 9)  # a full stop that the passage does not have
+    assert counts == {"answers found by search": 2}
+    assert locate_answer(context, "不在文中", -1, counts) is None
+    assert counts["answers that are no span of their passage"] == 1
+
+
+def test_squad_json(tmp_path):
+    item = question("q1", "无此", -1)
+    item["answers"].append({"text": "中国", "answer_start": 3})
+    path = write(tmp_path / "a.json", squad(item, question("q2", "北京", 0)))
+    first, second = read_split(path, "dev", make_task("span", max_seq_len=128)).samples
+    assert first.references == ["无此", "中国"] and first.answer == (3, 5)
+    assert second.answer == (0, 2) and second.context is first.context
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", r"a\.json:1: not valid JSON"),
+        ("[]", r"top level: no key 'data'"),
+        (squad({"id": "q"}), r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: no key 'question'"),
+        (squad(question("q", "北", 0), question("q", "北", 0)), r"qas\[1\]: question id 'q' is used twice"),
+        (squad({"id": "q", "question": "？"}), r"question 'q' has no reference answers"),
+    ],
+)
+def test_squad_mistakes_name_the_place(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_split(write(tmp_path / "a.json", text), "dev", make_task("span", max_seq_len=128))
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "finetune").is_dir(), reason="no shared data")
+@pytest.mark.parametrize(
+    "name, file, kind, rows",
+    [
+        ("msra_ner", "dev.tsv", "tagging", 2318),
+        ("chnsenticorp", "dev.tsv", "classification", 1160),
+        ("cmrc2018", "train.json.gz", "span", 2887),
+        ("glue/STS-B", "dev.tsv", "regression", 569),
+    ],
+)
+def test_real_files(name, file, kind, rows):
+    tags = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
+    task = make_task(kind, labels=tags) if kind == "tagging" else make_task(kind)
+    split = read_split(SHARED / "data" / "finetune" / name / file, "train", task)
+    assert len(split.samples) == rows
