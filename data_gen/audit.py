@@ -1,7 +1,8 @@
-"""`python -m data_gen.audit SHARDS`: what is in the shards, in tables; exit code 1 where a label cannot be learned from.
+"""`python -m data_gen.audit SHARDS`: what is in the shards, in tables; exit code 1 where a label cannot be learned
+from.
 
-A label is degenerate where a class of a task of three classes or fewer does not occur in the train split, or one class has
-more than 95% of it.
+A label is degenerate where a class of a task of three classes or fewer does not occur in the train split, or one class
+has more than 95% of it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def measure(folder: Path, split: str, unk_id: int, num_classes: int) -> SplitSta
 
 
 def faults(task: str, labels: np.ndarray) -> list[str]:
-    """What makes the label of a task degenerate. labels: int (classes), counts in the train split; empty without labels."""
+    """What makes the label of a task degenerate. labels: int (classes), counts in the train split; empty without
+    labels."""
     total = int(labels.sum())
     if not len(labels):
         return []

@@ -1,7 +1,8 @@
-"""Blocks: what one worker treats at a time. Cutting the input into blocks, annotating one, running the generators on it.
+"""Blocks: what one worker treats at a time. Cutting the input into blocks, annotating one, running the generators on
+it.
 
-Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, block, split): what is made
-of it is the same whichever process does it.
+Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, block, split): what is
+made of it is the same whichever process does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from data_gen.generators import load_generator
 from data_gen.packing import Packer, Rejected
 from data_gen.spill import write_spill
 from ernie2.config import Recipe
-from ernie2.shards import SPLITS, Example, check_example
+from ernie2.shards import SPLITS, Example, check_example, file_digest
 from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
 
@@ -44,13 +45,16 @@ class Settings:
     dev_share: float
     max_seq_len: int
     seed: int
+    contents: str
+    """Digest of the vocabulary and the dictionaries, so that a worker that lives on notices a change."""
 
     @classmethod
     def of(cls, recipe: Recipe, dictionaries: Sequence[Path]) -> Settings:
         """The settings a recipe implies; `dictionaries` are data.entity_dicts, globs resolved."""
-        data = recipe.data
-        return cls(recipe.model.vocab_file, data.lower_case, data.language, data.segmenter, data.encoding,
-                   tuple(map(str, dictionaries)), data.dev_share, data.max_seq_len, recipe.seed)
+        data, files = recipe.data, [Path(recipe.model.vocab_file), *dictionaries]
+        vocab_file, *names = (str(file.absolute()) for file in files)
+        return cls(vocab_file, data.lower_case, data.language, data.segmenter, data.encoding, tuple(names),
+                   data.dev_share, data.max_seq_len, recipe.seed, " ".join(map(file_digest, files)))
 
 
 @dataclass
@@ -172,7 +176,8 @@ def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int,
 
 
 def _checked(example: Example, task: Task, vocab_size: int) -> Example:
-    """The example with the fields its task's heads need and no others. Raises ConfigError where it breaks the contract."""
+    """The example with the fields its task's heads need and no others. Raises ConfigError where it breaks the
+    contract."""
     check_example(example, task, vocab_size)
     return Example(example.token_ids, example.sentence_ids, example.span_ids if task.has_masked_lm else None,
                    example.token_labels if task.token_classes else None,

@@ -4,8 +4,9 @@ Class 0 is `[no-conn]`, class i is entry i - 1 of the language's list; so entrie
 An entry that ends in a comma counts only where a comma (Chinese also a colon or an enumeration comma) follows it in the
 text; the others may also open the sentence directly, the next word following ("因此他", "but he").
 
-English: the 173 markers of Discovery (Sileo et al. 2019, arXiv 1903.11850), whose data the paper used; with `[no-conn]` the
-174 classes of that corpus. Only "however" needs its comma here and not there: "However hard he tried" has no connective.
+English: the 173 markers of Discovery (Sileo et al. 2019, arXiv 1903.11850), whose data the paper used; with `[no-conn]`
+the 174 classes of that corpus. Only "however" needs its comma here and not there: "However hard he tried" has no
+connective.
 Chinese: Baidu's list was never published; this one was compiled for this project.
 """
 
@@ -87,8 +88,8 @@ def opening_connective(text: str, language: str) -> tuple[int, int, bool] | None
 
     Returns:
         (class, end, followed by a comma), `end` being the character where the rest begins, comma and spaces passed;
-        class 0 where it looks like a connective and is none (no comma where one is needed, 这样的人): such a sentence is no
-        example of a sentence without a connective either; None where none opens it.
+        class 0 where it looks like a connective and is none (no comma where one is needed, 这样的人): such a sentence
+        is no example of a sentence without a connective either; None where none opens it.
     """
     pattern, known = _pattern(language)
     match = pattern.match(text)

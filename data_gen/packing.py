@@ -70,8 +70,8 @@ class Run:
     def safe_cut(self, limit: int) -> int:
         """The last place <= `limit` (tokens) where no unit of any level is cut through.
 
-        Half an example is not given up for one long unit: where the second half of the limit has no such place, a phrase or
-        entity is cut at the end of a word, and a word that long anywhere.
+        Half an example is not given up for one long unit: where the second half of the limit has no such place, a
+        phrase or entity is cut at the end of a word, and a word that long anywhere.
         """
         if limit >= len(self):
             return len(self)
@@ -107,16 +107,17 @@ class Packer:
     def pack(self, segments: Sequence[Run | Sequence[Sentence]], sentence_label: int | None = None) -> Example:
         """Packs segments as [CLS] s1 [SEP] s2 [SEP] ...
 
-        What does not fit is cut from the ends of the longest segments, never through a unit where avoidable. [CLS] has the
-        first segment's sentence id, each [SEP] that of the segment it closes (model figure of Baidu's `repro` README).
+        What does not fit is cut from the ends of the longest segments, never through a unit where avoidable. [CLS] has
+        the first segment's sentence id, each [SEP] that of the segment it closes (model figure of Baidu's `repro`
+        README).
 
         Args:
             segments: Each a Run, or sentences in a row; none is empty.
             sentence_label: Class of the whole example, if the task has one.
 
         Returns:
-            Example with span ids of every level: unique over the example, -1 on special tokens. Token labels are those of
-            the runs, -100 on special tokens, or None where no run has any.
+            Example with span ids of every level: unique over the example, -1 on special tokens. Token labels are those
+            of the runs, -100 on special tokens, or None where no run has any.
         """
         runs = [segment if isinstance(segment, Run) else Run.of(segment) for segment in segments]
         assert runs and all(len(run) for run in runs), "a segment is empty"
@@ -163,10 +164,11 @@ def fit(lengths: Sequence[int], capacity: int) -> list[int]:
 
 def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator, short_seq_prob: float = 0.1,
          token_labels: np.ndarray | None = None) -> Iterator[Run]:
-    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; every token is used once.
+    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; every token is used
+    once.
 
-    A sentence longer than a stretch is cut at a unit's edge. With probability `short_seq_prob` a stretch aims at a random
-    shorter length, so that short inputs are known too (as BERT does).
+    A sentence longer than a stretch is cut at a unit's edge. With probability `short_seq_prob` a stretch aims at a
+    random shorter length, so that short inputs are known too (as BERT does).
 
     Args:
         sentences: Of one document, in order; none is empty.
@@ -176,7 +178,8 @@ def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator,
         token_labels: int8, one for each token of all sentences in a row; the stretches carry their share.
 
     Yields:
-        Runs whose span ids are those of `Run.of(sentences)`: unique over all stretches, so that they name units of the whole.
+        Runs whose span ids are those of `Run.of(sentences)`: unique over all stretches, so that they name units of the
+        whole.
     """
     whole = Run.of(sentences, token_labels)
     ends = np.cumsum([len(sentence) for sentence in sentences])

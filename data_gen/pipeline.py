@@ -1,6 +1,7 @@
 """The road from raw text to shards: which tasks need making, blocks in parallel, merge, report.
 
-Blocks and the merge depend on the input and the seed alone: the shards are the same bytes whatever the number of workers.
+Blocks and the merge depend on the input and the seed alone: the shards are the same bytes whatever the number of
+workers.
 Memory: a few blocks for each worker, and one bucket of the merge.
 """
 
@@ -61,9 +62,9 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
         todo += [task] if reason else []
     if not todo:
         return
-    with _building_folder(shards) as folder, _parallel_engine(engine):
+    with _building_folder(shards) as folder, _parallel(engine, workers) as parallel:
         rejects = RejectCounter()
-        made = make_blocks(recipe, todo, inputs, workers, folder, rejects, out)
+        made = make_blocks(recipe, todo, inputs, parallel, folder, rejects, out)
         _check_splits(todo, made, recipe)
         for task in todo:
             merge_task(task, made, shards / task.name, recipe, len(vocab), origins[task.name], out)
@@ -86,8 +87,8 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
     return Vocab.load(path)
 
 
-def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, workers: int, folder: Path, rejects: RejectCounter,
-                out: Out) -> list[Made]:
+def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, parallel: joblib.Parallel, folder: Path,
+                rejects: RejectCounter, out: Out) -> list[Made]:
     """Reads all input that `tasks` need and works it off; the results come in the order of the blocks.
 
     Raises:
@@ -98,7 +99,6 @@ def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, workers: 
     with Progress(inputs.total_bytes(sources), out) as progress:
         for source in sources:
             blocks = read_blocks(source, inputs.paths(source), recipe, block_bytes_for(inputs.total_bytes([source])), rejects)
-            parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=2 * workers)
             jobs = (joblib.delayed(work)(block, tasks, settings, folder) for block in _judged(blocks, source, rejects, recipe))
             for done in parallel(jobs):
                 results += done.made
@@ -183,7 +183,7 @@ def merge_task(task: Task, made: Sequence[Made], folder: Path, recipe: Recipe, v
 def _building_folder(shards: Path) -> Iterator[Path]:
     """A temporary folder beside the shards, gone afterwards whatever happens; takes away those of dead processes."""
     existed = shards.exists()
-    folder = shards / f".building-{os.uname().nodename}-{os.getpid()}"
+    folder = shards.absolute() / f".building-{os.uname().nodename}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     for other in shards.glob(f".building-{os.uname().nodename}-*"):
         if not Path("/proc").exists() or Path("/proc", other.name.rpartition("-")[2]).exists():
@@ -198,10 +198,10 @@ def _building_folder(shards: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _parallel_engine(engine: str) -> Iterator[None]:
-    """Chooses where joblib runs the blocks."""
+def _parallel(engine: str, workers: int) -> Iterator[joblib.Parallel]:
+    """What runs the blocks; it takes them as they are needed and keeps their order."""
     if engine == "local":
-        yield
+        yield joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=2 * workers)
         return
     try:
         from ray.util.joblib import register_ray
@@ -209,7 +209,8 @@ def _parallel_engine(engine: str) -> Iterator[None]:
         raise ConfigError("--engine ray: ray is not installed; install it (pip install ray) or leave --engine out") from None
     register_ray()
     with joblib.parallel_config(backend="ray"):
-        yield
+        # Ray's back end cannot hand results on as they come; they are small (the examples are on disk).
+        yield joblib.Parallel(n_jobs=workers, batch_size=1, pre_dispatch=2 * workers)
 
 
 def write_rejects(path: Path, rejects: RejectCounter, tasks: Sequence[Task], made: Sequence[Made]) -> None:

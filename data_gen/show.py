@@ -1,4 +1,5 @@
-"""`python -m data_gen.show SHARDS/TASK [-n 5]`: examples as text, with segments, spans, a draw of masks, and labels in words."""
+"""`python -m data_gen.show SHARDS/TASK [-n 5]`: examples as text, with segments, spans, a draw of masks, and labels in
+words."""
 
 from __future__ import annotations
 
@@ -130,7 +131,8 @@ def labelled_words(example: Example, label: int, tokenizer: Tokenizer) -> list[s
 
 
 def chosen(reader: ShardReader, count: int, label: int | None, start: int) -> Iterator[int]:
-    """Numbers of the first `count` examples from `start` on (of class `label`, if given: of the sentence or of any token)."""
+    """Numbers of the first `count` examples from `start` on (of class `label`, if given: of the sentence or of any
+    token)."""
     for i in range(start, len(reader)):
         if count <= 0:
             return

@@ -1,8 +1,9 @@
 """Between the workers and the shards: each block's examples on disk, then merged in random order in constant memory.
 
-A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a task and split.
-Merging reads a range of keys at a time from all files, sorts it and passes it on: a shuffle over the whole corpus. As keys and
-order depend on nothing but seed, task and block, the result is the same whatever the number of workers.
+A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a task and
+split. Merging reads a range of keys at a time from all files, sorts it and passes it on: a shuffle over the whole
+corpus. As keys and order depend on nothing but seed, task and block, the result is the same whatever the number of
+workers.
 
 Shapes: N examples of a file, T tokens of all of them.
 """
@@ -57,7 +58,8 @@ def _field(example: Example, name: str) -> np.ndarray | None:
 
 
 class Spill:
-    """One file of write_spill; keys, lengths and labels are in memory only while it exists, the rest is read by range."""
+    """One file of write_spill; keys, lengths and labels are in memory only while it exists, the rest is read by
+    range."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,7 +99,8 @@ class Thinning:
     """Which examples of the too frequent classes stay.
 
     Attributes:
-        limits: uint64 (number of classes): an example stays when the second random number drawn from its key is below the
+        limits: uint64 (number of classes): an example stays when the second random number drawn from its key is below
+            the
             limit of its class.
         dropped: Examples that do not stay.
     """
@@ -140,7 +143,8 @@ def label_counts(paths: Sequence[Path], num_classes: int) -> np.ndarray:
 
 
 def balanced_shares(counts: np.ndarray, balance: float) -> np.ndarray:
-    """Share of each class that stays so that none keeps more than `balance` x the median count of the classes that occur."""
+    """Share of each class that stays so that none keeps more than `balance` x the median count of the classes that
+    occur."""
     limit = max(balance * float(np.median(counts[counts > 0])), 1.0)
     return np.minimum(1.0, np.floor(limit) / np.maximum(counts, 1))
 

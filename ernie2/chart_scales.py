@@ -21,7 +21,7 @@ def escape(value: object) -> str:
 
 
 def compact(value: float, share: bool = False) -> str:
-    """A number for people: 1234567 -> 1.23M, 43210 -> 43.2k, 0.00005 -> 5e-5; with `share`, 0.625 -> 62.5%."""
+    """A number for people: 1234567 -> 1.23M, 43210 -> 43.2k, 0.001 -> 1e-3; with `share`, 0.625 -> 62.5%."""
     if share:
         return f"{100 * value:.1f}%"
     size = abs(value)
@@ -30,7 +30,7 @@ def compact(value: float, share: bool = False) -> str:
             return f"{value / unit:.3g}{letter}" if size < 999.5 * unit else f"{value / unit:.0f}{letter}"
     if size == 0:
         return "0"
-    if size < 0.001:
+    if size < 0.00995:
         return _exponent(value)
     return f"{value:#.3g}" if size < 99.95 else f"{value:.0f}"
 
@@ -45,7 +45,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_labels(ticks: Sequence[float], share: bool = False) -> list[str]:
-    """Labels of one axis, all with the same unit and the same number of decimals."""
+    """Labels of one axis, all with the same unit and the same number of decimals: 0, 2k, 4k; but 0, 500, 1,000."""
     top = max((abs(tick) for tick in ticks), default=0.0)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else top or 1.0
     if share:
@@ -54,8 +54,10 @@ def tick_labels(ticks: Sequence[float], share: bool = False) -> list[str]:
         return [_exponent(tick) if tick else "0" for tick in ticks]
     else:
         unit, suffix = next(((u, s) for u, s in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if top >= u), (1.0, ""))
+    if suffix == "k" and top < 9999.5 and step % unit:
+        unit, suffix = 1.0, ""
     decimals = max(0, -math.floor(math.log10(step / unit) + 1e-9))
-    return [f"{tick / unit:.{decimals}f}{suffix}" if tick else "0" + suffix.strip("BMk") for tick in ticks]
+    return [f"{tick / unit:,.{decimals}f}{suffix}" if tick else "0" + suffix.strip("BMk") for tick in ticks]
 
 
 def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
@@ -76,12 +78,12 @@ def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred moving average over about a 20th of the points, never across a gap; the window is cut at the ends.
+    """Centred moving average over a 20th of the points, at least five of 20 or more, never across a gap; the window is cut at the ends.
 
     Rare spikes count only as far as the scale reaches: a plain average would turn each into a plateau.
     """
-    half = len(points) // 40
-    if half == 0:
+    half = max(len(points) // 40, 2)
+    if len(points) < 20:
         return list(points)
     low, high = fence(points)
     result: list[Point] = []

@@ -27,7 +27,7 @@ font-variant-numeric:tabular-nums;fill:var(--soft)}
 .chart .end{font-weight:500}.chart .band{fill:var(--band)}.chart .grid{stroke:var(--hair);fill:none}
 .chart .axis{stroke:var(--soft);stroke-opacity:.6;fill:none}
 .chart .curve{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
-.chart .raw{fill:none;stroke-width:2.6;stroke-linecap:round;stroke-opacity:.2}
+.chart .raw{fill:none;stroke-width:2.6;stroke-linecap:round;stroke-opacity:.3}
 .chart .level{fill:none;stroke-width:1.3;stroke-dasharray:5 4}.chart .spot{fill:var(--page);stroke-width:1.5}
 .chart .hover{fill:var(--ink);fill-opacity:0}.chart .hover:hover{fill-opacity:.07}
 """ + "".join(f".s-{name}{{stroke:var(--{name})}}.f-{name}{{fill:var(--{name})}}\n"
@@ -183,7 +183,8 @@ def _bands(bands: Sequence[Band], frame: Frame) -> str:
 
 def _axes(frame: Frame, share: bool) -> str:
     parts = []
-    ticks = nice_ticks(*frame.y_range, count=4)
+    scales = [nice_ticks(*frame.y_range, count=count) for count in (4, 6, 9)]
+    ticks = next((scale for scale in scales if len(scale) >= 3), scales[-1])  # one or two lines tell no scale
     for tick, label in zip(ticks, tick_labels(ticks, share), strict=True):
         y = frame.y(tick)
         parts.append(f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>'

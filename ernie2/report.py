@@ -56,7 +56,7 @@ def verdict(accuracy: float, chance: float) -> tuple[str, str]:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
 
@@ -100,13 +100,19 @@ def _points(records: Sequence[dict], key: str, head: str | None = None) -> list[
 def _curves(run: Run, task: str, head: str) -> list[str]:
     """Two charts of a task's head: loss and accuracy, in training and on the dev split, with the chance level."""
     train, dev, charts = [record for record in run.train if record["task"] == task], run.dev(task), []
+    first = min((record["stage"] for record in train + dev), default=0)
+    begin = next((stage.start for stage in run.stages if stage.number == first), 0)
     for key, chance in (("losses", "chance_loss"), ("accuracy", "chance")):
-        series = [Series("chance", _points(dev, chance, head), "soft", "level"),
+        level = _points(dev, chance, head)
+        level = [(begin, level[0][1]), *level] if level else []  # one evaluation is a line, too
+        series = [Series("chance", level, "soft", "level"),
                   Series("train", _points(train, key, head), _color(run, task), "smooth"),
                   Series("dev", _points(dev, key, head), "ink", "marked")]
         share = key == "accuracy"
+        values = [y for one in series for _, y in one.points if y is not None]
+        zero = share and bool(values) and min(values) < 0.5 * max(values)
         charts.append(line_chart(f"{task} · {head} {'accuracy' if share else 'loss'}", series, _bands(run),
-                                 x_range=(0, run.last_step), share=share, zero=share))
+                                 x_range=(0, run.last_step), share=share, zero=zero))
     return charts
 
 
@@ -193,7 +199,7 @@ def _machinery(run: Run) -> str:
     def one(label: str, key: str, color: str, kind: str) -> Series:
         return Series(label, _points(steps, key), color, kind)
 
-    charts = [("Learning rate", [one("", "lr", "t0", "line")], {}),
+    charts = [("Learning rate", [one("", "lr", "t0", "line")], {"zero": True}),
               ("Gradient norm before clipping", [one("", "grad_norm", "t1", "smooth")], {"zero": True}),
               ("Tokens a second", [one("real", "tokens_per_s", "t2", "smooth"),
                                    one("padded", "padded_per_s", "t7", "smooth")], {"zero": True}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,11 +221,12 @@ def test_verdict(accuracy: float, chance: float, words: str) -> None:
 def test_ticks_and_numbers() -> None:
     assert chart_scales.nice_ticks(0, 10_000) == [0, 2000, 4000, 6000, 8000, 10_000]
     assert chart_scales.tick_labels([0, 2000, 4000]) == ["0", "2k", "4k"]
+    assert chart_scales.tick_labels([0, 500, 1000, 1500]) == ["0", "500", "1,000", "1,500"]
     assert chart_scales.tick_labels([0, 500_000, 1_000_000]) == ["0", "0.5M", "1.0M"]
     assert chart_scales.tick_labels([0.0, 5e-5, 1e-4]) == ["0", "5e-5", "1e-4"]
     assert chart_scales.tick_labels([0, 0.25, 0.5], share=True) == ["0%", "25%", "50%"]
-    assert [chart_scales.compact(x) for x in (0, 5e-5, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
-        "0", "5e-5", "0.0123", "4.20", "1k", "8.19k", "393k", "80M", "2.5B"]
+    assert [chart_scales.compact(x) for x in (0, 5e-5, 0.001, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
+        "0", "5e-5", "1e-3", "0.0123", "4.20", "1k", "8.19k", "393k", "80M", "2.5B"]
 
 
 def test_downsampling_keeps_ends_and_spikes() -> None:
@@ -250,6 +252,15 @@ def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
     points[200] = (200, 500.0)
     assert max(y for _, y in chart_scales.smooth(points)) < 1.2
     assert "1 off the scale" in charts.line_chart("x", [charts.Series("y", points, kind="smooth")])
+
+
+def test_one_evaluation_still_draws_chance_and_a_narrow_scale_has_three_lines(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(_lines([_train(10, 0, "a"), _train(20, 0, "a")]))
+    (tmp_path / "eval.jsonl").write_text(_lines([_eval(20, 0, "a", 1.2, 0.9)]))
+    levels = re.findall(r'class="level s-soft" d="M[\d.]+ [\d.]+L', page(tmp_path))
+    assert len(levels) == 2, "loss and accuracy: a line, not a point"
+    for high in (6.9, 7.2, 9.9):
+        assert charts.line_chart("x", [charts.Series("y", [(0, 5.6), (9, high)])]).count('class="grid"') >= 3
 
 
 def test_chart_of_one_point_and_of_constant_values() -> None:

@@ -1,8 +1,8 @@
 """Capitalization prediction (paper section 3.2.1): is the word written with a capital?
 
-Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters that does not;
-every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers) and special tokens: -100.
-The labels come from the annotation, which looks before anything is lower-cased.
+Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters that does
+not; every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers) and special tokens:
+-100. The labels come from the annotation, which looks before anything is lower-cased.
 """
 
 from __future__ import annotations

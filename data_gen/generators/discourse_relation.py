@@ -1,9 +1,9 @@
 """Discourse relation (paper section 3.2.3): which connective stood between two sentences?
 
 Mined as Discovery is (Sileo et al. 2019): the second of two adjacent sentences opens with a listed connective, which is
-removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`: pairs whose second sentence opens with none.
-The classes are those of `data_gen.connectives` for data.language; one head serves both lists, so num_classes is that of the
-longer one. `balance` in the YAML evens the classes out when the blocks are merged.
+removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`: pairs whose second sentence opens with
+none. The classes are those of `data_gen.connectives` for data.language; one head serves both lists, so num_classes is
+that of the longer one. `balance` in the YAML evens the classes out when the blocks are merged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""IR relevance (paper section 3.2.3): query and title; 0 strong (shown and clicked), 1 weak (shown, not clicked), 2 random.
+"""IR relevance (paper section 3.2.3): query and title; 0 strong (shown and clicked), 1 weak (shown, not clicked), 2
+random.
 
-Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that was shown for other queries of the block
-only. With graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
+Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that was shown for other queries of the
+block only. With graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         rng: Draws the random titles.
         packer: Makes the examples.
         language: Not used.
-        random_per_query: Random titles for each query of the block, or "balanced": as many in all as the mean of classes 0
+        random_per_query: Random titles for each query of the block, or "balanced": as many in all as the mean of
+            classes 0
             and 1, over the queries in turn.
     """
     if random_per_query != "balanced" and not (isinstance(random_per_query, int) and random_per_query >= 0):

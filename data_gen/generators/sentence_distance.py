@@ -1,4 +1,5 @@
-"""Sentence distance (paper section 3.2.2): two sentences, 0 adjacent, 1 same document but not adjacent, 2 other documents."""
+"""Sentence distance (paper section 3.2.2): two sentences, 0 adjacent, 1 same document but not adjacent, 2 other
+documents."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
              ) -> Iterator[Example | Rejected]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
-    Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences serve
-    classes 0 and 2 only; a block of a single usable document makes no pairs, as it has no class 2.
+    Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
+    serve classes 0 and 2 only; a block of a single usable document makes no pairs, as it has no class 2.
 
     Args:
         source: Documents of a block.
@@ -62,7 +63,8 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
 
 
 def _pair_starts(usable: list[int], rng: np.random.Generator) -> list[int]:
-    """Sentences followed by a usable one, no two pairs overlapping; the first may be skipped, so that all can be first."""
+    """Sentences followed by a usable one, no two pairs overlapping; the first may be skipped, so that all can be
+    first."""
     allowed, starts, free = set(usable), [], int(rng.integers(2)) if len(usable) > 2 else 0
     for i in usable:
         if i >= free and i + 1 in allowed:

@@ -76,8 +76,8 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
              ) -> Iterator[Example | Rejected]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
-    n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally frequent
-    wherever a document has enough sentences left; where it has not, among the n that it has.
+    n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
+    frequent wherever a document has enough sentences left; where it has not, among the n that it has.
 
     Args:
         source: Documents of a block.

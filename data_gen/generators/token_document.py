@@ -1,8 +1,9 @@
 """Token-document relation (paper section 3.2.1): does this token occur in other segments of the same document?
 
-Label of a token: 1 = its word stands in at least one other segment of the document, 0 = only in this one. Words are compared
-by their text without regard to case (two words unknown to the vocabulary stay two words). Punctuation, stop words and
-special tokens: -100, since nearly all of them occur everywhere and would drown the topic words the paper is after.
+Label of a token: 1 = its word stands in at least one other segment of the document, 0 = only in this one. Words are
+compared by their text without regard to case (two words unknown to the vocabulary stay two words). Punctuation, stop
+words and special tokens: -100, since nearly all of them occur everywhere and would drown the topic words the paper is
+after.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
              ) -> Iterator[Example | Rejected]:
     """Splits each document into at least two segments, one example each.
 
-    Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved. In a
-    very long document (a book) nearly every word recurs somewhere, so "document" means stretches of `max_segments` segments.
+    Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved.
+    In a very long document (a book) nearly every word recurs somewhere, so "document" means stretches of `max_segments`
+    segments.
 
     Args:
         source: Documents of a block.
@@ -88,7 +90,8 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
 
 
 class _Words:
-    """Numbers the words of a block by their text: from 0 on, and IGNORED for stop words and what has no letter or digit."""
+    """Numbers the words of a block by their text: from 0 on, and IGNORED for stop words and what has no letter or
+    digit."""
 
     def __init__(self, stop_words: frozenset[str]) -> None:
         self._stop_words = stop_words
