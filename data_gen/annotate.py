@@ -73,8 +73,8 @@ class Sentence:
         first = int(self.starts[lo]) if lo > 0 and lo < len(self) else 0
         last = int(self.starts[hi]) if hi < len(self) else len(self.text)
         words, phrases, entities = (ids[lo:hi] - ids[lo] if hi > lo else ids[lo:hi] for ids in levels)
-        return Sentence(self.text[first:last], self.token_ids[lo:hi], self.starts[lo:hi] - np.int32(first), words, phrases,
-                        entities, self.capital[lo:hi])
+        text, starts = self.text[first:last], self.starts[lo:hi] - np.int32(first)
+        return Sentence(text, self.token_ids[lo:hi], starts, words, phrases, entities, self.capital[lo:hi])
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class Annotator:
         return Annotator, self._arguments
 
     def sentence(self, text: str) -> Sentence:
-        """Annotates one sentence as it is, up to `MAX_SENTENCE_CHARS`; the rest of a longer one is dropped and noted."""
+        """Annotates one sentence as it is, up to `MAX_SENTENCE_CHARS`; the rest of a longer one is dropped, noted."""
         if len(text) > MAX_SENTENCE_CHARS:
             self.rejects.note("sentence", "long_sentence", text)
             text = next(_pieces(text))

@@ -1,7 +1,6 @@
-"""`python -m data_gen.audit SHARDS`: what is in the shards, in tables; exit code 1 where a label cannot be learned
-from.
+"""`python -m data_gen.audit SHARDS`: what is in the shards, in tables; exit code 1 where a label is degenerate.
 
-A label is degenerate where a class of a task of three classes or fewer does not occur in the train split, or one class
+Degenerate: where a class of a task of three classes or fewer does not occur in the train split, or one class
 has more than 95% of it.
 """
 
@@ -84,8 +83,7 @@ def measure(folder: Path, split: str, unk_id: int, num_classes: int) -> SplitSta
 
 
 def faults(task: str, labels: np.ndarray) -> list[str]:
-    """What makes the label of a task degenerate. labels: int (classes), counts in the train split; empty without
-    labels."""
+    """What makes a task's label degenerate. labels: int (classes), counts in the train split; empty without labels."""
     total = int(labels.sum())
     if not len(labels):
         return []
@@ -105,7 +103,8 @@ def table(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     widths = [max(_width(row[i]) for row in texts) for i in range(len(texts[0]))]
     for row in texts:
         cells = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join([row[0] + cells[0], *(pad + cell for pad, cell in zip(cells[1:], row[1:], strict=True))]).rstrip()
+        others = [pad + cell for pad, cell in zip(cells[1:], row[1:], strict=True)]
+        yield "  ".join([row[0] + cells[0], *others]).rstrip()
 
 
 def _width(text: str) -> int:
@@ -133,9 +132,10 @@ def report(folder: Path, vocab_file: str | None) -> tuple[list[str], list[str]]:
 def _size_rows(measured: dict[str, SplitStatistics]) -> Iterator[tuple]:
     yield "split", "examples", "tokens", "mean length", "median", "95%", "longest", "unknown"
     for split, found in measured.items():
-        median, high, longest = np.percentile(found.lengths, [50, 95, 100]).astype(int) if len(found.lengths) else (0, 0, 0)
-        yield (split, f"{len(found.lengths):,}", f"{found.tokens:,}", f"{found.tokens / max(len(found.lengths), 1):.1f}", median,
-               high, longest, f"{found.unknown / max(found.tokens, 1):.2%}")
+        count = len(found.lengths)
+        median, high, longest = np.percentile(found.lengths, [50, 95, 100]).astype(int) if count else (0, 0, 0)
+        yield (split, f"{count:,}", f"{found.tokens:,}", f"{found.tokens / max(count, 1):.1f}", median, high, longest,
+               f"{found.unknown / max(found.tokens, 1):.2%}")
 
 
 def _span_rows(found: SplitStatistics) -> Iterator[tuple]:
@@ -157,12 +157,14 @@ def _label_rows(measured: dict[str, SplitStatistics], generator: Generator, of_s
                 yield f"... {len(order) - 2 * CLASSES_SHOWN} more", "", "", "", "", ""
             continue
         shares = [f"{counts[label] / max(counts.sum(), 1):.1%}" for counts in (train, dev)]
-        yield f"{label} {generator.describe(label)}", f"{train[label]:,}", shares[0], expected, f"{dev[label]:,}", shares[1]
+        counts = f"{train[label]:,}", shares[0], expected, f"{dev[label]:,}", shares[1]
+        yield f"{label} {generator.describe(label)}", *counts
 
 
 def _losses(statistics: dict[str, Any]) -> Iterator[str]:
     accepted, rejected = statistics["accepted"], statistics["rejected"]
-    yield f"generated: {accepted['train']:,} train, {accepted['dev']:,} dev; thinned to balance: {statistics['thinned']['train']:,} train"
+    thinned = statistics["thinned"]["train"]
+    yield f"generated: {accepted['train']:,} train, {accepted['dev']:,} dev; thinned to balance: {thinned:,} train"
     for reason, count in sorted(rejected.items(), key=lambda item: -item[1]):
         yield f"rejected: {reason}: {count:,}"
 

@@ -1,5 +1,4 @@
-"""Blocks: what one worker treats at a time. Cutting the input into blocks, annotating one, running the generators on
-it.
+"""Blocks, what one worker treats at a time: cutting the input into them, annotating one, running the generators on it.
 
 Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, block, split): what is
 made of it is the same whichever process does it.
@@ -80,7 +79,8 @@ class Made:
     reasons: Counter = field(default_factory=Counter)
 
 
-def read_blocks(source: str, paths: Sequence[str], recipe: Recipe, block_bytes: int, rejects: RejectCounter) -> Iterator[Block]:
+def read_blocks(source: str, paths: Sequence[Path], recipe: Recipe, block_bytes: int,
+                rejects: RejectCounter) -> Iterator[Block]:
     """Groups what the readers yield into blocks of one split each.
 
     Args:
@@ -152,11 +152,13 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
             items.append(item)
         else:
             rejects.add(raw.source, "no_tokens")
-    made = [_run(task, items, block, packer, len(vocab), settings, folder) for task in tasks if task.source == block.source]
+    mine = [task for task in tasks if task.source == block.source]
+    made = [_run(task, items, block, packer, len(vocab), settings, folder) for task in mine]
     return Done(block.size, made, rejects)
 
 
-def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings, folder: Path) -> Made:
+def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings,
+         folder: Path) -> Made:
     seeds = [settings.seed, task.task_id, block.number, SPLITS.index(block.split)]
     made, examples = Made(task.name, block.split, None), []
     generator = load_generator(task, settings.language)
@@ -176,8 +178,7 @@ def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int,
 
 
 def _checked(example: Example, task: Task, vocab_size: int) -> Example:
-    """The example with the fields its task's heads need and no others. Raises ConfigError where it breaks the
-    contract."""
+    """The example with the fields its task's heads need, no others. Raises ConfigError where it breaks the contract."""
     check_example(example, task, vocab_size)
     return Example(example.token_ids, example.sentence_ids, example.span_ids if task.has_masked_lm else None,
                    example.token_labels if task.token_classes else None,

@@ -20,38 +20,46 @@ from ernie2.config import ConfigError
 NO_CONNECTIVE = "[no-conn]"
 
 _ZH = """
-但是 但 然而 不过 可是 只是, 反之 相反 反而 尽管如此 即便如此, 虽然如此 话虽如此 与此相反 相比之下 相对而言 另一方面 而 否则 不然
+但是 但 然而 不过 可是 只是, 反之 相反 反而 尽管如此 即便如此, 虽然如此 话虽如此 与此相反 相比之下 相对而言 另一方面
+而 否则 不然
 要不然 殊不知 谁知 岂料 不料 没想到 奇怪的是 遗憾的是 可惜的是 可惜 不幸的是 幸运的是 幸好 幸而 好在 所幸
-因此 因而 所以 于是 故而 故 从而 由此 由此可见 可见 这样 这样一来 如此一来 结果, 正因如此 正因为如此 正因为这样 有鉴于此 鉴于此 为此
+因此 因而 所以 于是 故而 故 从而 由此 由此可见 可见 这样 这样一来 如此一来 结果, 正因如此 正因为如此 正因为这样
+有鉴于此 鉴于此 为此
 以致 以至于 难怪 怪不得 原来 毕竟 既然如此 那么
-而且 并且 此外 另外 同时 与此同时 再者 再说 况且 何况 更何况 甚至 不仅如此 除此之外 除此以外 更重要的是 加之 同样 同样地 同理 还有
+而且 并且 此外 另外 同时 与此同时 再者 再说 况且 何况 更何况 甚至 不仅如此 除此之外 除此以外 更重要的是 加之 同样
+同样地 同理 还有
 尤其是 特别是 其中 值得注意的是 需要注意的是 值得一提的是
-首先 其次 再次, 最后 第一, 第二, 第三, 第四, 一方面 接着 接下来 随后 然后 后来 之后 此后 其后 从此 最终 终于 这时 此时 那时
+首先 其次 再次, 最后 第一, 第二, 第三, 第四, 一方面 接着 接下来 随后 然后 后来 之后 此后 其后 从此 最终 终于 这时 此时
+那时
 起初 最初 不久 忽然 突然 有时 至此
-例如 比如 譬如 比如说 举例来说 具体来说 具体而言 也就是说 换句话说 换言之 即 总之 总的来说 总而言之 总体而言 综上所述 简而言之 简单来说
-一般来说 一般而言 通常 事实上 实际上 其实 的确 确实 当然 显然 毫无疑问 无疑 据说 据悉 也许 或许 看来 严格来说 老实说 说实话
+例如 比如 譬如 比如说 举例来说 具体来说 具体而言 也就是说 换句话说 换言之 即 总之 总的来说 总而言之 总体而言 综上所述
+简而言之 简单来说
+一般来说 一般而言 通常 事实上 实际上 其实 的确 确实 当然 显然 毫无疑问 无疑 据说 据悉 也许 或许 看来 严格来说 老实说
+说实话
 至于 对此 无论如何 不管怎样 或者 要么 归根结底 相应地 反过来
 """
 
 _EN = """
-absolutely, | accordingly | actually, | additionally | admittedly, | afterward | again, | already, | also, | alternately, |
-alternatively | although, | altogether, | amazingly, | and | anyway, | apparently, | arguably, | as a result, | basically, |
-because of that | because of this | besides, | but | by comparison, | by contrast, | by doing this, | by then | certainly, |
-clearly, | coincidentally, | collectively, | consequently | conversely | curiously, | currently, | elsewhere, | especially, |
-essentially, | eventually, | evidently, | finally, | first, | firstly, | for example | for instance | fortunately, | frankly, |
-frequently, | further, | furthermore | generally, | gradually, | happily, | hence, | here, | historically, | honestly, |
-hopefully, | however, | ideally, | immediately, | importantly, | in contrast, | in fact, | in other words | in particular, |
-in short, | in sum, | in the end, | in the meantime, | in turn, | incidentally, | increasingly, | indeed, | inevitably, |
-initially, | instead, | interestingly, | ironically, | lastly, | lately, | later, | likewise, | locally, | luckily, | maybe, |
-meaning, | meantime, | meanwhile, | moreover | mostly, | namely, | nationally, | naturally, | nevertheless | next, |
+absolutely, | accordingly | actually, | additionally | admittedly, | afterward | again, | already, | also, |
+alternately, | alternatively | although, | altogether, | amazingly, | and | anyway, | apparently, | arguably, |
+as a result, | basically, | because of that | because of this | besides, | but | by comparison, | by contrast, |
+by doing this, | by then | certainly, | clearly, | coincidentally, | collectively, | consequently | conversely |
+curiously, | currently, | elsewhere, | especially, | essentially, | eventually, | evidently, | finally, | first, |
+firstly, | for example | for instance | fortunately, | frankly, | frequently, | further, | furthermore | generally, |
+gradually, | happily, | hence, | here, | historically, | honestly, | hopefully, | however, | ideally, | immediately, |
+importantly, | in contrast, | in fact, | in other words | in particular, | in short, | in sum, | in the end, |
+in the meantime, | in turn, | incidentally, | increasingly, | indeed, | inevitably, | initially, | instead, |
+interestingly, | ironically, | lastly, | lately, | later, | likewise, | locally, | luckily, | maybe, | meaning, |
+meantime, | meanwhile, | moreover | mostly, | namely, | nationally, | naturally, | nevertheless | next, |
 nonetheless | normally, | notably, | now, | obviously, | occasionally, | oddly, | often, | on the contrary, |
-on the other hand | once, | only, | optionally, | or, | originally, | otherwise, | overall, | particularly, | perhaps, |
-personally, | plus, | preferably, | presently, | presumably, | previously, | probably, | rather, | realistically, | really, |
-recently, | regardless, | remarkably, | sadly, | second, | secondly, | separately, | seriously, | significantly, | similarly, |
-simultaneously | slowly, | so, | sometimes, | soon, | specifically, | still, | strangely, | subsequently, | suddenly, |
-supposedly, | surely, | surprisingly, | technically, | thankfully, | then, | theoretically, | thereafter, | thereby, |
-therefore | third, | thirdly, | this, | though, | thus, | together, | traditionally, | truly, | truthfully, | typically, |
-ultimately, | undoubtedly, | unfortunately, | unsurprisingly, | usually, | well, | yet,
+on the other hand | once, | only, | optionally, | or, | originally, | otherwise, | overall, | particularly, |
+perhaps, | personally, | plus, | preferably, | presently, | presumably, | previously, | probably, | rather, |
+realistically, | really, | recently, | regardless, | remarkably, | sadly, | second, | secondly, | separately, |
+seriously, | significantly, | similarly, | simultaneously | slowly, | so, | sometimes, | soon, | specifically, |
+still, | strangely, | subsequently, | suddenly, | supposedly, | surely, | surprisingly, | technically, | thankfully, |
+then, | theoretically, | thereafter, | thereby, | therefore | third, | thirdly, | this, | though, | thus, |
+together, | traditionally, | truly, | truthfully, | typically, | ultimately, | undoubtedly, | unfortunately, |
+unsurprisingly, | usually, | well, | yet,
 """
 
 _ENTRIES = {"zh": _ZH.split(), "en": [entry.strip() for entry in _EN.split("|")]}
@@ -76,7 +84,8 @@ def num_classes() -> int:
 def _pattern(language: str) -> tuple[re.Pattern, dict[str, tuple[int, bool]]]:
     """A pattern of all connectives, longest first, and what each stands for: (class, comma needed)."""
     names = class_names(language)[1:]
-    known = {name: (i + 1, entry.endswith(",")) for i, (name, entry) in enumerate(zip(names, _ENTRIES[language], strict=True))}
+    commas = [entry.endswith(",") for entry in _ENTRIES[language]]
+    known = {name: (label, comma) for label, (name, comma) in enumerate(zip(names, commas, strict=True), 1)}
     assert len(known) == len(names), "a connective is listed twice"
     longest_first = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
     boundary = r"(?!\w)" if language == "en" else ""

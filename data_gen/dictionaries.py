@@ -1,9 +1,9 @@
 """User dictionaries of entities and phrases, jieba's own dictionary, and the matcher that finds entries in a sentence.
 
-Which entry wins: the match that begins furthest left; of those that begin together the longest; a word that is both entity
-and phrase is an entity. Matches never overlap. A match neither begins nor ends inside a token. In Chinese it does not cut a
-word of jieba's own dictionary either (财政部 is not found in 财政|部门); it may cut a word that jieba guessed, where the entry
-has three characters or more.
+Which entry wins: the match that begins furthest left; of those that begin together the longest; a word that is both
+entity and phrase is an entity. Matches never overlap. A match neither begins nor ends inside a token. In Chinese it
+does not cut a word of jieba's own dictionary either (财政部 is not found in 财政|部门); it may cut a word that jieba
+guessed, where the entry has three characters or more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PHRASE_TAGS = frozenset(["i", "l", "j", "phrase"])
 """Tags of phrases: jieba's idiom, fixed expression and abbreviation, and the plain word."""
 
 MODIFIER_TAGS = frozenset(["a", "b", "vn", "an"])
-"""jieba's tags of words that may stand before a noun in a noun phrase (adjective, distinguishing word, nominal verb/adjective)."""
+"""jieba's tags of words that may stand before a noun in a noun phrase: adjectives, nominal verbs and the like."""
 MIN_CHARS = 2
 
 _EN_WORDS = re.compile(r"[^\W_]+|[^\w\s]|_")
@@ -40,15 +40,16 @@ _EN_WORDS = re.compile(r"[^\W_]+|[^\w\s]|_")
 def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> dict[str, bool]:
     """Reads dictionaries, plain or .gz: one `word [tag]` a line, `#` begins a comment line.
 
-    Entries without a tag are phrases in a file whose name begins with `phrase`, and entities in any other (person_x.txt, place.txt).
-    Word and tag are parted by a TAB, or by white space where the last field is a known tag; numbers (jieba's frequencies)
-    between them are passed over. Entries may hold spaces; those of a single character are left out.
+    Entries without a tag are phrases in a file whose name begins with `phrase`, and entities in any other
+    (person_x.txt, place.txt). Word and tag are parted by a TAB, or by white space where the last field is a known
+    tag; numbers (jieba's frequencies) between them are passed over. Entries may hold spaces; those of a single
+    character are left out.
 
     Returns:
         Entry -> True where it is an entity, False where it is a phrase.
 
     Raises:
-        ConfigError: missing or wrongly encoded file, unknown tag after a TAB (names file and line), dictionary without entries.
+        ConfigError: missing or wrongly encoded file, unknown tag after a TAB (names file and line), no entry at all.
     """
     entries: dict[str, bool] = {}
     for path in expand_paths(paths, "dictionary") if paths else []:
@@ -63,7 +64,8 @@ def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> dict[s
                 is_entity = default if tag is None else tag in ENTITY_TAGS
                 entries[word] = entries.get(word, False) or is_entity
         if empty:
-            raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of data.entity_dicts")
+            raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of "
+                              f"data.entity_dicts")
     return entries
 
 
@@ -102,8 +104,8 @@ class ChineseMatcher:
 
         Args:
             text: The text.
-            edges: uint8 (len(text) + 1), places between characters: 0 where no match may begin or end, 2 where a word does,
-                1 at any other place where one may.
+            edges: uint8 (len(text) + 1), places between characters: 0 where no match may begin or end, 2 where a word
+                does, 1 at any other place where one may.
         """
         lengths, entries, allowed, free, found = self._lengths, self._entries, edges.tobytes(), 0, []
         for at in np.flatnonzero(edges[:-1]).tolist():
@@ -123,7 +125,7 @@ class ChineseMatcher:
 
 
 class EnglishMatcher:
-    """Finds entries word by word, whatever white space parts the words: entities as they are written, phrases in any case."""
+    """Finds entries word by word, whatever white space parts them; entities as written, phrases in any case."""
 
     def __init__(self, entries: dict[str, bool]) -> None:
         self._entries: dict[str, bool] = {}
@@ -155,10 +157,11 @@ class EnglishMatcher:
 
 @functools.cache
 def jieba_segmenter() -> tuple[jieba.Tokenizer, dict[str, str]]:
-    """A segmenter of our own (user words of the process's global one do not reach it) and what its dictionary's tags tell.
+    """A segmenter of our own, apart from jieba's global one and words added to it, and what its dictionary's tags say.
 
-    The tags are those of jieba's dictionary file. Its tagger (jieba.posseg) guesses a tag for unknown words too, at a third
-    of the speed; unknown words have no tag here. jieba's cache file in the temporary folder is neither read nor written.
+    The tags are those of jieba's dictionary file. Its tagger (jieba.posseg) guesses a tag for unknown words too, at a
+    third of the speed; unknown words have no tag here. jieba's cache file in the temporary folder is neither read nor
+    written.
 
     Returns:
         The segmenter, and word -> "n" (noun) or "m" (modifier that may stand before one).

@@ -21,12 +21,12 @@ from pathlib import Path
 from data_gen.sentences import split_sentences
 from ernie2.config import ConfigError
 
-__all__ = ["RawDocument", "RawPair", "RejectCounter", "expand_paths", "is_dev", "read_documents", "read_lines", "read_pairs",
-           "split_sentences"]
+__all__ = ["RawDocument", "RawPair", "RejectCounter", "clean_text", "expand_paths", "is_dev", "read_documents",
+           "read_lines", "read_pairs", "split_sentences"]
 
 DOCUMENT_SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
-# Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant, neither shown-and-clicked nor
-# shown-and-not-clicked; class 2 of the paper is a random title, which the generator draws.
+# Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong nor weak.
+# Class 2 of the paper is a random title, which the generator draws.
 LABEL_COLUMNS = {"clicked": {"1": 0, "0": 1}, "relevance": {"2": 0, "1": 1, "0": None}}
 
 _BREAKS = re.compile("[\t\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")
@@ -119,7 +119,7 @@ def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[P
         else:
             found = [p for p in glob.glob(pattern, recursive=True) if not Path(p).is_dir()]
         if not found:
-            raise ConfigError(f"{what} {pattern}: no such file; check the path (relative paths start at the folder you run in)")
+            raise ConfigError(f"{what} {pattern}: no such file; check the path (relative to the folder you run in)")
         files.update((Path(p), None) for p in sorted(found))
     return list(files)
 
@@ -128,15 +128,14 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
     """Lines of a text file, plain or .gz, with their numbers from 1; without line ends, byte-order mark or CR.
 
     Raises:
-        ConfigError: cannot be read, damaged gzip, not in `encoding` (names line and byte offset), or an encoding that is
-            unknown or cannot be read by lines.
+        ConfigError: cannot be read, damaged gzip, not in `encoding` (names line and byte offset), unknown encoding.
     """
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
         raise ConfigError(f"encoding {encoding!r} is unknown; use utf-8, gb18030 or big5") from None
     if name.startswith(("utf-16", "utf-32")):
-        raise ConfigError(f"{path}: {encoding} is not supported; convert the file to UTF-8 first (iconv -f {encoding} -t utf-8)")
+        raise ConfigError(f"{path}: {encoding} is not supported; convert it to UTF-8 (iconv -f {encoding} -t utf-8)")
     offset = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -156,12 +155,12 @@ def _decode(line: bytes, encoding: str, path: Path, number: int, offset: int) ->
     except UnicodeDecodeError as error:
         bad = line[error.start:error.start + 4].hex(" ")
         other = "gb18030" if encoding == "utf-8" else "utf-8"
-        raise ConfigError(f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the right encoding "
-                          f"(--encoding {other}, or data.encoding={other} in the recipe) or repair the file") from None
+        raise ConfigError(f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
+                          f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the file") from None
 
 
 def clean_text(text: str) -> str:
-    """Text without control characters, zero-width spaces and lone surrogates; tabs and odd line breaks become one space."""
+    """Text without control characters, zero-width spaces, lone surrogates; tabs and odd line breaks become a space."""
     if _UNCLEAN.search(text) is not None:
         text = _INVISIBLE.sub("", _BREAKS.sub(" ", text))
     return text.strip()
@@ -189,8 +188,8 @@ def read_documents(paths: Iterable[str | Path], encoding: str = "utf-8",
             found += 1
             yield document
     if not found:
-        raise ConfigError(f"corpus {', '.join(map(str, files[:5]))}: no document in it; documents are lines of text with a blank "
-                          f"line between them, or JSON objects with `text`, one a line")
+        raise ConfigError(f"corpus {', '.join(map(str, files[:5]))}: no document in it; documents are lines of text with "
+                          f"a blank line between them, or JSON objects with `text`, one a line")
 
 
 def is_dev(item: RawDocument | RawPair, dev_share: float) -> bool:
@@ -248,7 +247,7 @@ def read_pairs(paths: Iterable[str | Path], rejects: RejectCounter | None = None
     Rejects: `wrong_columns`, `empty_query`, `empty_title`.
 
     Raises:
-        ConfigError: missing or unreadable file, another header, a label out of range (names file and line), no row at all.
+        ConfigError: missing or unreadable file, another header, label out of range (names file and line), no row.
     """
     rejects = RejectCounter() if rejects is None else rejects
     files = expand_paths(paths, "query log")

@@ -108,8 +108,7 @@ class Packer:
         """Packs segments as [CLS] s1 [SEP] s2 [SEP] ...
 
         What does not fit is cut from the ends of the longest segments, never through a unit where avoidable. [CLS] has
-        the first segment's sentence id, each [SEP] that of the segment it closes (model figure of Baidu's `repro`
-        README).
+        the first segment's sentence id, each [SEP] that of the segment it closes (figure of Baidu's `repro` README).
 
         Args:
             segments: Each a Run, or sentences in a row; none is empty.
@@ -164,8 +163,7 @@ def fit(lengths: Sequence[int], capacity: int) -> list[int]:
 
 def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator, short_seq_prob: float = 0.1,
          token_labels: np.ndarray | None = None) -> Iterator[Run]:
-    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; every token is used
-    once.
+    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; uses every token once.
 
     A sentence longer than a stretch is cut at a unit's edge. With probability `short_seq_prob` a stretch aims at a
     random shorter length, so that short inputs are known too (as BERT does).
@@ -178,8 +176,7 @@ def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator,
         token_labels: int8, one for each token of all sentences in a row; the stretches carry their share.
 
     Yields:
-        Runs whose span ids are those of `Run.of(sentences)`: unique over all stretches, so that they name units of the
-        whole.
+        Runs whose span ids are those of `Run.of(sentences)`: unique over all stretches: they name units of the whole.
     """
     whole = Run.of(sentences, token_labels)
     ends = np.cumsum([len(sentence) for sentence in sentences])

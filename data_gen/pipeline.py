@@ -1,7 +1,6 @@
 """The road from raw text to shards: which tasks need making, blocks in parallel, merge, report.
 
-Blocks and the merge depend on the input and the seed alone: the shards are the same bytes whatever the number of
-workers.
+Blocks and the merge depend on input and seed alone: the shards are the same bytes whatever the number of workers.
 Memory: a few blocks for each worker, and one bucket of the merge.
 """
 
@@ -78,8 +77,8 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
     path, size = Path(recipe.model.vocab_file), recipe.data.vocab_size
     if not path.exists():
         if size is None:
-            raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set data.vocab_size to "
-                              f"have one of that size built from the corpus")
+            raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set "
+                              f"data.vocab_size to have one of that size built from the corpus")
         out(f"building a vocabulary of {size} tokens: {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         build_vocab([*inputs.corpus, *inputs.query_log], size, path, recipe.data.lower_case, recipe.data.language,
@@ -98,9 +97,10 @@ def make_blocks(recipe: Recipe, tasks: Sequence[Task], inputs: Inputs, parallel:
     sources = list(dict.fromkeys(task.source for task in tasks))
     with Progress(inputs.total_bytes(sources), out) as progress:
         for source in sources:
-            blocks = read_blocks(source, inputs.paths(source), recipe, block_bytes_for(inputs.total_bytes([source])), rejects)
-            jobs = (joblib.delayed(work)(block, tasks, settings, folder) for block in _judged(blocks, source, rejects, recipe))
-            for done in parallel(jobs):
+            block_bytes = block_bytes_for(inputs.total_bytes([source]))
+            blocks = read_blocks(source, inputs.paths(source), recipe, block_bytes, rejects)
+            blocks = _judged(blocks, source, rejects, recipe)
+            for done in parallel(joblib.delayed(work)(block, tasks, settings, folder) for block in blocks):
                 results += done.made
                 annotating.merge(done.rejects)
                 progress.add(done.size)
@@ -118,8 +118,8 @@ def _judged(blocks: Iterator[Block], source: str, rejects: RejectCounter, recipe
         if seen + rejected >= least and rejected > limit * (seen + rejected):
             reasons = "; ".join(f"{reason}: {count}, for example {' | '.join(rejects.examples.get(reason, []))}"
                                 for reason, count in rejects.counts.most_common())
-            raise ConfigError(f"data.max_reject_share: {rejected} of {seen + rejected} {source} rejected, more than {limit:g} of "
-                              f"them ({reasons}); mend the input, or allow more")
+            raise ConfigError(f"data.max_reject_share: {rejected} of {seen + rejected} {source} rejected, more than "
+                              f"{limit:g} of them ({reasons}); mend the input, or allow more")
 
     for block in blocks:
         seen += len(block.items)
@@ -139,11 +139,11 @@ def _check_splits(tasks: Sequence[Task], made: Sequence[Made], recipe: Recipe) -
         why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
         why = f" (rejected: {why})" if why else ""
         if not accepted["train"]:
-            raise ConfigError(f"task '{task.name}': no training example in the whole input{why}; give it text that it can use, or "
-                              f"leave it out of curriculum.stages")
+            raise ConfigError(f"task '{task.name}': no training example in the whole input{why}; give it text that it "
+                              f"can use, or leave it out of curriculum.stages")
         if not accepted["dev"]:
-            raise ConfigError(f"task '{task.name}': no example in the dev split{why}: too few {task.source} are held out; raise "
-                              f"data.dev_share (now {recipe.data.dev_share:g}) or give more text")
+            raise ConfigError(f"task '{task.name}': no example in the dev split{why}: too few {task.source} are held "
+                              f"out; raise data.dev_share (now {recipe.data.dev_share:g}) or give more text")
 
 
 def merge_task(task: Task, made: Sequence[Made], folder: Path, recipe: Recipe, vocab_size: int, source: dict[str, Any],
@@ -206,7 +206,7 @@ def _parallel(engine: str, workers: int) -> Iterator[joblib.Parallel]:
     try:
         from ray.util.joblib import register_ray
     except ImportError:
-        raise ConfigError("--engine ray: ray is not installed; install it (pip install ray) or leave --engine out") from None
+        raise ConfigError("--engine ray: ray is not installed; pip install ray, or leave --engine out") from None
     register_ray()
     with joblib.parallel_config(backend="ray"):
         # Ray's back end cannot hand results on as they come; they are small (the examples are on disk).

@@ -24,13 +24,15 @@ class Progress:
     def __init__(self, total: int, out: Callable[[str], None]) -> None:
         self.total, self.done, self._out = max(total, 1), 0, out
         self._start = self._last = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=self.total, unit="B", unit_scale=True, desc="generate", dynamic_ncols=True) if terminal else None
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self.total, unit="B", unit_scale=True, desc="generate", dynamic_ncols=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
         if error is None:

@@ -17,8 +17,7 @@ from ernie2.tasks import Task
 
 KEYS = {"documents": "data.corpus", "pairs": "data.query_log"}
 NO_MATTER = ("__main__.py", "audit.py", "progress.py", "provenance.py", "show.py", "vocab.py")
-"""Files of this package whose change does not change shards; that of any other file, and of the task's generator,
-may."""
+"""Files of this package whose change does not change shards. A change of any other, or of the generator, may."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Inputs:
 
     @classmethod
     def of(cls, recipe: Recipe, tasks: Sequence[Task]) -> Inputs:
-        """Resolves the paths of a recipe. Raises ConfigError for a file that is missing or that a task needs and has
-        not."""
+        """Resolves the paths of a recipe. Raises ConfigError where a file is missing or a task has none to read."""
         given = {"documents": recipe.data.corpus, "pairs": recipe.data.query_log}
         for task in tasks:
             if not given[task.source]:

@@ -2,7 +2,7 @@
 
 Decisions (none is given by the paper):
 
-* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? too where no Latin text follows); ； and ： do not end one.
+* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? where no Latin text follows); ； and ： do not end one.
 * Closing quotes and brackets stay with the sentence they close.
 * A quotation or a bracket that closes within `MAX_QUOTE` characters is kept whole, whatever stands in it. After it the
   sentence ends when an end mark stands right before the closing quote, unless a comma or the like follows:
@@ -23,7 +23,8 @@ from collections.abc import Iterator
 MAX_QUOTE = {"zh": 120, "en": 400}
 """Characters of a quotation that is kept whole."""
 
-_PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")", "[": "]"}
+_PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")",
+          "[": "]"}
 _BRACKETS = "》〉】）)]"
 _CLOSERS = "”’」』\"'" + _BRACKETS
 _EVENTS = re.compile("[" + re.escape("".join(_PAIRS) + "".join(_PAIRS.values()) + '"') + "]")
@@ -38,15 +39,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_TITLES = _words("mr mrs ms messrs dr prof sr jr gen col capt cpt lt sgt maj cmdr adm rev hon gov sen rep pres fr mme mlle vs e.g i.e "
-                 "cf viz figs eq vol vols pp op eds al approx")
+_TITLES = _words("mr mrs ms messrs dr prof sr jr gen col capt cpt lt sgt maj cmdr adm rev hon gov sen rep pres fr mme "
+                 "mlle vs e.g i.e cf viz figs eq vol vols pp op eds al approx")
 _BEFORE_NUMBERS = _words("no nos fig ch sec art ed p")
 _BEFORE_NAMES = _words("st mt ft")
-_ABBREVIATIONS = _words("etc inc ltd co corp bros dept univ assn ave blvd rd a.m p.m jan feb apr jun jul aug sep sept oct nov dec mon "
-                        "tue tues wed thu thur thurs fri ph.d m.d b.a m.a b.c a.d esq")
-_OPENING_WORDS = _words("the a an he she it we they i you this that these those there here his her its our their my your in on at by for "
-                        "from with to of as but and or so yet if when while after before since although though because however then "
-                        "now what why how who where which not no yes")
+_ABBREVIATIONS = _words("etc inc ltd co corp bros dept univ assn ave blvd rd a.m p.m jan feb apr jun jul aug sep sept oct "
+                        "nov dec mon tue tues wed thu thur thurs fri ph.d m.d b.a m.a b.c a.d esq")
+_OPENING_WORDS = _words("the a an he she it we they i you this that these those there here his her its our their my your "
+                        "in on at by for from with to of as but and or so yet if when while after before since although "
+                        "though because however then now what why how who where which not no yes")
 
 
 def split_sentences(text: str, language: str = "zh") -> list[str]:
@@ -71,7 +72,7 @@ def split_sentences(text: str, language: str = "zh") -> list[str]:
 
 
 def _quotations(text: str, limit: int) -> dict[int, int]:
-    """Outermost quotations and brackets of at most `limit` characters: {index of the closing mark: of the opening one}."""
+    """Outermost quotations and brackets of at most `limit` characters: {closing index: opening index}."""
     spans: list[tuple[int, int]] = []
     stack: list[tuple[str, int]] = []
     # Straight quotes open and close in turn; an odd number of them (inches, a slip) says nothing.

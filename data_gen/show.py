@@ -1,5 +1,4 @@
-"""`python -m data_gen.show SHARDS/TASK [-n 5]`: examples as text, with segments, spans, a draw of masks, and labels in
-words."""
+"""`python -m data_gen.show SHARDS/TASK [-n 5]`: examples as text, with segments, spans, masks, and labels in words."""
 
 from __future__ import annotations
 
@@ -131,8 +130,7 @@ def labelled_words(example: Example, label: int, tokenizer: Tokenizer) -> list[s
 
 
 def chosen(reader: ShardReader, count: int, label: int | None, start: int) -> Iterator[int]:
-    """Numbers of the first `count` examples from `start` on (of class `label`, if given: of the sentence or of any
-    token)."""
+    """Numbers of the first `count` examples from `start` on; of class `label`, of the sentence or of any token."""
     for i in range(start, len(reader)):
         if count <= 0:
             return
@@ -162,7 +160,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"{args.folder}: no such example among the {len(reader)} of split {args.split}")
     for i in numbers:
         example = reader[i]
-        print(paint(f"{index['task']}, {args.split}, example {i} of {len(reader):,}: {len(example.token_ids)} tokens", "head"))
+        head = f"{index['task']}, {args.split}, example {i} of {len(reader):,}: {len(example.token_ids)} tokens"
+        print(paint(head, "head"))
         for line in describe(example, generator, tokenizer, np.random.default_rng([args.seed, i]), paint):
             print(line)
         print()

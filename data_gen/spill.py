@@ -41,7 +41,7 @@ def write_spill(path: Path, examples: Sequence[Example], keys: np.ndarray) -> No
     arrays = {
         "keys": keys[order],
         "lengths": np.array([len(example.token_ids) for example in ordered]),
-        "labels": np.array([NO_LABEL if example.sentence_label is None else example.sentence_label for example in ordered]),
+        "labels": np.array([NO_LABEL if e.sentence_label is None else e.sentence_label for e in ordered]),
     }
     for name in _PER_TOKEN:
         parts = [_field(example, name) for example in ordered]
@@ -58,8 +58,7 @@ def _field(example: Example, name: str) -> np.ndarray | None:
 
 
 class Spill:
-    """One file of write_spill; keys, lengths and labels are in memory only while it exists, the rest is read by
-    range."""
+    """One file of write_spill, open: keys (uint64), lengths and labels of all N examples; the rest is read by range."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +69,7 @@ class Spill:
                 shape, _, _ = np.lib.format.read_array_header_1_0(file)
                 self._offsets[name], self._sizes[name] = file.tell(), shape[0]
                 file.seek(shape[0] * np.dtype(dtype).itemsize, 1)
-        self.keys, self.lengths, self.labels = (self._read(name, 0, self._sizes[name]) for name in ("keys", "lengths", "labels"))
+        self.keys, self.lengths, self.labels = (self._read(n, 0, self._sizes[n]) for n in ("keys", "lengths", "labels"))
 
     def examples(self, start: int, stop: int) -> list[Example]:
         """Examples [start:stop) in key order."""
@@ -99,8 +98,7 @@ class Thinning:
     """Which examples of the too frequent classes stay.
 
     Attributes:
-        limits: uint64 (number of classes): an example stays when the second random number drawn from its key is below
-            the
+        limits: uint64 (classes): an example stays when the second random number made of its key is not above the
             limit of its class.
         dropped: Examples that do not stay.
     """
@@ -143,8 +141,7 @@ def label_counts(paths: Sequence[Path], num_classes: int) -> np.ndarray:
 
 
 def balanced_shares(counts: np.ndarray, balance: float) -> np.ndarray:
-    """Share of each class that stays so that none keeps more than `balance` x the median count of the classes that
-    occur."""
+    """Share of each class that stays: none keeps more than `balance` x the median count of the classes that occur."""
     limit = max(balance * float(np.median(counts[counts > 0])), 1.0)
     return np.minimum(1.0, np.floor(limit) / np.maximum(counts, 1))
 

@@ -1,8 +1,8 @@
 """`python -m data_gen.vocab CORPUS... --size N --out vocab.txt [--language zh|en] [--no-lower-case] [--encoding utf-8]`
 
-Builds a vocabulary: the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece pieces of all
-other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs (.tsv). The same text
-gives the same file, byte for byte.
+Builds a vocabulary: the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece
+pieces of all other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs
+(.tsv). The same text gives the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, singl
 
 MIN_SIZE = 100
 PIECE_SHARE = {"zh": 0.2, "en": 0.9}
-"""Share of the vocabulary kept for the pieces of words; characters beyond the rest give way. What one side leaves, the other gets."""
+"""Share of the vocabulary kept for the pieces of words; what characters leave of the rest goes to them as well."""
 MAX_DISTINCT_WORDS = 4_000_000
-"""Rare words are forgotten beyond this many, so that memory stays bounded; applied at the same places of the text every time."""
+"""Beyond this many the rarer half is forgotten, so that memory stays bounded; at the same places every time."""
 MAX_TRAINED_WORDS = 5_000_000
 """Counts are scaled down to about this many running words for the trainer: it takes text, not counts."""
 
@@ -51,7 +51,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class VocabReport:
-    """What was built: tokens in the file, of which characters and pieces; tokens of the corpus, and the share that is [UNK]."""
+    """What was built: tokens in the file, of which characters and pieces; tokens of the corpus, share that is [UNK]."""
 
     size: int
     characters: int
@@ -60,8 +60,9 @@ class VocabReport:
     unknown_rate: float
 
 
-def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_case: bool = True, language: str | None = None,
-                encoding: str = "utf-8", report: Callable[[str], None] | None = None) -> VocabReport:
+def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_case: bool = True,
+                language: str | None = None, encoding: str = "utf-8",
+                report: Callable[[str], None] | None = None) -> VocabReport:
     """Builds a vocabulary of at most `size` tokens and writes it, one token a line, in one step.
 
     Args:
@@ -184,7 +185,7 @@ def _unknown(counts: Counts, tokens: Sequence[str], lower_case: bool) -> tuple[i
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Writes a UTF-8 file in one step: it is there whole, or not at all. Raises ConfigError where it cannot be written."""
+    """Writes a UTF-8 file in one step: all of it or nothing. Raises ConfigError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -208,7 +209,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Builds a vocabulary from a corpus."""
     parser = argparse.ArgumentParser(prog="python -m data_gen.vocab", description=main.__doc__)
-    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl) and query logs (.tsv), each also .gz; globs allowed")
+    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl), query logs (.tsv), each also .gz; globs")
     parser.add_argument("--size", type=int, required=True, help="number of tokens, special tokens included")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--language", choices=("zh", "en"), help="default: by what the text is made of")

@@ -1,14 +1,16 @@
 """Words, phrases and entities: which tokens belong together.
 
-Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two to four jieba words that form a noun phrase
-(adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters; jieba's idioms and fixed
-expressions are single words, so units already. An entity is an entry of an entity dictionary, which may join words; the names
-in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other parts as words of their own.
-English: words are runs of letters and digits, and single punctuation marks; phrases and entities come from dictionaries, and a
-run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute for a name tagger).
+Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two to four jieba words that form a noun
+phrase (adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters; jieba's idioms
+and fixed expressions are single words, so units already. An entity is an entry of an entity dictionary, which may
+join words; the names in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other
+parts as words of their own.
+English: words are runs of letters and digits, and single punctuation marks; phrases and
+entities come from dictionaries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence
+is an entity (a substitute for a name tagger).
 Pieces of one surface word are never parted, whatever a segmenter says.
 
-Texts come many at a time, joined by line feeds: the array work is done once for all of them. No unit reaches over a line feed.
+Texts come many at a time, joined by line feeds, so that array work is done once. No unit reaches over a line feed.
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ class EnglishUnits:
         return found
 
     def _sentence(self, words: list[str], first: np.ndarray, found: np.ndarray) -> None:
-        """Joins the words of phrases and entities of one sentence in `found`; `first` is the first token of each word."""
+        """Joins the words of a sentence's phrases and entities in `found`; `first` is the first token of each word."""
         taken = [False] * len(words)
         for start, stop, is_entity in self._matcher.find(words):
             found[2 if is_entity else 1, first[start + 1:stop]] = False

@@ -31,6 +31,8 @@ class Loss:
     """Factor of this loss in the step's loss (paper: not stated, 1)."""
 
     def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ConfigError(f"weight: found {self.weight}, expected a positive number")
         if self.head == "masked_lm":
             if self.num_classes is not None:
                 raise ConfigError("num_classes: head masked_lm has the vocabulary's classes; remove num_classes")
@@ -38,8 +40,6 @@ class Loss:
         limit = MAX_TOKEN_CLASSES if self.head == "token" else MAX_SENTENCE_CLASSES
         if self.num_classes is None or not 2 <= self.num_classes <= limit:
             raise ConfigError(f"num_classes: head {self.head} needs 2 to {limit} classes, found {self.num_classes}")
-        if self.weight <= 0:
-            raise ConfigError(f"weight: found {self.weight}, expected a positive number")
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Vocabulary and WordPiece with character offsets. No tensors, no paddle.
 
-The `tokenizers` library is the reference and does the work for everything that is a matter of rules: Latin words, accents,
-control characters, Hangul. What needs no rules is a table look-up: a CJK character or a punctuation mark is a token of its
-own wherever it stands. Which characters those are is not written down here but asked of the library, once, so that the
-two cannot disagree. A run of other characters is a word for the library; its answer is remembered.
+The `tokenizers` library is the reference and does the work for everything that is a matter of rules: Latin words,
+accents, control characters, Hangul. What needs no rules is a table look-up: a CJK character or a punctuation mark is
+a token of its own wherever it stands. Which characters those are is not written down here but asked of the library,
+once, so that the two cannot disagree. A run of other characters is a word for the library; its answer is remembered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CODE_POINTS = 0x110000
 _RUN, _SPACE = -1, -2
 _REMEMBERED_WORDS = 1 << 18
-# The CJK blocks of everyday text. The rarer planes need no table: as runs they cost a little more, and come out the same.
+# The CJK blocks of everyday text. The rarer planes need no table: as runs they cost a little more, that is all.
 _CJK_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00))
 
 
@@ -61,13 +61,13 @@ class Vocab:
     """
 
     def __init__(self, tokens: list[str], where: str = "vocabulary") -> None:
-        """Takes the tokens in order; `where` names their origin in messages. Raises ConfigError on a missing special token."""
+        """Takes the tokens in order; `where` is for messages. Raises ConfigError where a special token is missing."""
         self.id_to_token = list(tokens)
         self.token_to_id = {token: row for row, token in enumerate(self.id_to_token)}
         missing = [token for token in SPECIAL_TOKENS if token not in self.token_to_id]
         if missing:
-            raise ConfigError(f"{where}: the vocabulary has no {', '.join(missing)}; add a line for each special token, or "
-                              f"build a vocabulary with `python -m data_gen.vocab`")
+            raise ConfigError(f"{where}: the vocabulary has no {', '.join(missing)}; add a line for each special "
+                              f"token, or build a vocabulary with `python -m data_gen.vocab`")
         self.pad_id, self.cls_id, self.sep_id, self.mask_id, self.unk_id = (self.token_to_id[t] for t in SPECIAL_TOKENS)
         self.continuation = np.array([len(t) > 2 and t.startswith("##") for t in self.id_to_token], dtype=bool)
         self.special = np.array([t in SPECIAL_TOKENS or _UNUSED.fullmatch(t) is not None for t in self.id_to_token],
@@ -83,7 +83,7 @@ class Vocab:
         """Reads one token a line, or `token<TAB>id` with every id from 0 to V-1 given once.
 
         Raises:
-            ConfigError: not there, not UTF-8, a token twice, ids with gaps, special tokens missing; names file and line.
+            ConfigError: not there, not UTF-8, a token twice, ids with gaps, no special tokens; names file and line.
         """
         lines = _read_lines(Path(path))
         with_ids = bool(lines) and all("\t" in line for line in lines)
@@ -97,7 +97,7 @@ class Vocab:
             if not token:
                 raise ConfigError(f"{path}:{number}: empty line; a vocabulary has one token on every line")
             if token in first_line:
-                raise ConfigError(f"{path}:{number}: token {token!r} stands in line {first_line[token]} already; remove one")
+                raise ConfigError(f"{path}:{number}: token {token!r} is in line {first_line[token]} too; remove one")
             if not 0 <= row < len(lines) or tokens[row] is not None:
                 raise ConfigError(f"{path}:{number}: id {digits!r}; the ids of {len(lines)} tokens must be 0 to "
                                   f"{len(lines) - 1}, each once")
@@ -110,8 +110,8 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the vocabulary ({error.strerror}); check model.vocab_file, or build one with "
-                          f"`python -m data_gen.vocab`") from None
+        raise ConfigError(f"{path}: cannot read the vocabulary ({error.strerror}); check model.vocab_file, or build "
+                          f"one with `python -m data_gen.vocab`") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the vocabulary as UTF-8") from None
     lines = [line.removesuffix("\r") for line in text.split("\n")]
@@ -119,8 +119,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 class _WordStore:
-    """The library's answers, one row a word; the tokens of all words lie end to end in one array, so that a text's words
-    are gathered without a Python loop over tokens."""
+    """The library's answers, one row a word; tokens lie end to end in one array, for gathering without a loop."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -155,8 +154,8 @@ class _WordStore:
 class Tokenizer:
     """BERT's normalisation, splitting and WordPiece; the ids are those of the `tokenizers` library.
 
-    Text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`. PaddleNLP's ErnieTokenizer gives the
-    same tokens but for symbols beyond ASCII, at which it splits (42 ℃) and the library does not (42℃ is one word).
+    Text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`. PaddleNLP's
+    ErnieTokenizer gives the same tokens but for symbols beyond ASCII: it splits 42℃, which is one word to the library.
     """
 
     def __init__(self, vocab: Vocab, lower_case: bool = True) -> None:
@@ -194,7 +193,8 @@ class Tokenizer:
         return [Encoding(joined.ids[a:b], joined.starts[a:b] - shift, joined.ends[a:b] - shift)
                 for a, b, shift in zip(at, at[1:], first.astype(np.int32))]
 
-    def _with_runs(self, text: str, rows: np.ndarray, alone: np.ndarray, first: np.ndarray, last: np.ndarray) -> Encoding:
+    def _with_runs(self, text: str, rows: np.ndarray, alone: np.ndarray, first: np.ndarray,
+                   last: np.ndarray) -> Encoding:
         """Puts the tokens of the runs [first:last) between those of the single characters at `alone`."""
         if len(self._words.rows) > _REMEMBERED_WORDS:
             self._words = _WordStore()
@@ -229,7 +229,7 @@ class Tokenizer:
         return [self.vocab.id_to_token[row] for row in self.encode(text).ids.tolist()]
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
-        """Readable text: pieces joined, spaces between Latin words only; [PAD] is left out, other special tokens shown."""
+        """Readable text: pieces joined, spaces between Latin words only; without [PAD], with other special tokens."""
         text = ""
         for row in np.asarray(ids, dtype=np.int64).tolist():
             token = self.vocab.id_to_token[row]
@@ -260,8 +260,8 @@ def make_backend(token_to_id: dict[str, int], lower_case: bool) -> tokenizers.To
     """The reference: BertNormalizer, BertPreTokenizer and WordPiece of the `tokenizers` library."""
     backend = tokenizers.Tokenizer(models.WordPiece(vocab=token_to_id, unk_token="[UNK]",
                                                     max_input_chars_per_word=MAX_WORD_CHARS))
-    backend.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=lower_case,
-                                                    lowercase=lower_case)
+    backend.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True,
+                                                    strip_accents=lower_case, lowercase=lower_case)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return backend
 
@@ -270,8 +270,8 @@ def make_backend(token_to_id: dict[str, int], lower_case: bool) -> tokenizers.To
 def single_characters(lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
     """Code points whose treatment never depends on their neighbours, as the library itself treats them.
 
-    Each candidate is put between two letters: if it comes out as one word of its own, it is a token by itself; if nothing
-    comes out and the letters are parted, it is a space. All others are left to the library.
+    Each candidate is put between two letters: if it comes out as one word of its own, it is a token by itself; if
+    nothing comes out and the letters are parted, it is a space. All others are left to the library.
 
     Returns:
         int64 code points that are a token by themselves (CJK characters, punctuation), and those that are spaces.
@@ -284,7 +284,7 @@ def single_characters(lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
     encoded = make_backend({"[UNK]": 0, "a": 1}, lower_case).encode(_to_text(probes), add_special_tokens=False)
     starts, ends = np.array(encoded.offsets).T
     words = np.array(encoded.word_ids)
-    # (candidates, 3): how many whole words of one character stand at "a", at the candidate, at "a"; other tokens spoil it.
+    # (candidates, 4): whole words of one character at "a", the candidate, "a", " "; any other token spoils the count.
     counts = np.zeros((len(candidates), 4), dtype=np.int64)
     whole = (ends - starts == 1) & (np.bincount(words)[words] == 1)
     np.add.at(counts, (starts // 4, starts % 4), np.where(whole, 1, 100))

@@ -10,8 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.documents import (RawDocument, RawPair, RejectCounter, clean_text, expand_paths, is_dev, read_documents, read_pairs,
-                                split_sentences)
+from data_gen.documents import (
+    RawDocument,
+    RawPair,
+    RejectCounter,
+    clean_text,
+    expand_paths,
+    is_dev,
+    read_documents,
+    read_pairs,
+    split_sentences,
+)
 from ernie2.config import ConfigError
 
 

@@ -52,8 +52,8 @@ def packer(tokenizer: Tokenizer, max_seq_len: int = 64) -> Packer:
 
 def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en", max_seq_len: int = 64, seed: int = 0,
         **args: object) -> tuple[list[Example], list[Rejected]]:
-    made = list(module.generate(source, np.random.default_rng(seed), packer=packer(tokenizer, max_seq_len), language=language,
-                                **args))
+    packs = packer(tokenizer, max_seq_len)
+    made = list(module.generate(source, np.random.default_rng(seed), packer=packs, language=language, **args))
     return [m for m in made if isinstance(m, Example)], [m for m in made if isinstance(m, Rejected)]
 
 
@@ -75,8 +75,8 @@ STORIES = [[story(i, n)] for i, n in enumerate([12, 5, 2, 9, 1, 30])]
 def test_every_yaml_agrees_with_its_generator() -> None:
     tasks = load_tasks()
     assert {task.task_id: name for name, task in tasks.items()} == {
-        0: "knowledge_masking", 1: "capitalization", 2: "token_document", 3: "sentence_reordering", 4: "sentence_distance",
-        5: "discourse_relation", 6: "ir_relevance"}
+        0: "knowledge_masking", 1: "capitalization", 2: "token_document", 3: "sentence_reordering",
+        4: "sentence_distance", 5: "discourse_relation", 6: "ir_relevance"}
     for task in tasks.values():
         for language in ("zh", "en"):
             generator = load_generator(task, language)
@@ -113,7 +113,8 @@ def test_token_document_says_whether_the_word_is_in_other_segments() -> None:
     docs, tokenizer = documents([text, ["One sentence only."]])
     examples, rejected = run(token_document, docs, tokenizer, max_seq_len=40, short_seq_prob=0.0)
     assert [r.reason for r in rejected] == ["document of one sentence"]
-    words = [re.findall(r"[a-z]+", tokenizer.decode(e.token_ids[~tokenizer.vocab.special[e.token_ids]])) for e in examples]
+    special = tokenizer.vocab.special
+    words = [re.findall(r"[a-z]+", tokenizer.decode(e.token_ids[~special[e.token_ids]])) for e in examples]
     assert len(examples) >= 2
     for i, example in enumerate(examples):
         others = {w for j, ws in enumerate(words) if j != i for w in ws}
@@ -195,34 +196,10 @@ def test_distance_needs_two_documents() -> None:
     assert not examples and [r.reason for r in rejected] == ["no other document in its block"]
 
 
-@pytest.mark.parametrize(("language", "text", "expected"), [
-    ("en", "However, he left.", ("however", 9, True)), ("en", "However he left.", (connectives.NO_CONNECTIVE, 8, False)),
-    ("en", "But he left.", ("but", 4, False)), ("en", "Button up.", None), ("en", "In other words, no.", ("in other words", 16, True)),
-    ("en", "He left.", None), ("zh", "因此，他走了。", ("因此", 3, True)), ("zh", "因此他走了。", ("因此", 2, False)),
-    ("zh", "而且他走了。", ("而且", 2, False)), ("zh", "例如：水。", ("例如", 3, True)),
-    ("zh", "第一次去。", (connectives.NO_CONNECTIVE, 2, False)), ("zh", "这样一来，好了。", ("这样一来", 5, True)), ("zh", "最后一次去。", (connectives.NO_CONNECTIVE, 2, False)), ("zh", "他走了。", None)])
-def test_longest_connective_wins(language: str, text: str, expected: tuple | None) -> None:
-    found = connectives.opening_connective(text, language)
-    if found is not None:
-        found = (connectives.class_names(language)[found[0]], *found[1:])
-    assert found == expected
-
-
-def test_connective_lists() -> None:
-    for language in ("zh", "en"):
-        names = connectives.class_names(language)
-        assert names[0] == connectives.NO_CONNECTIVE and len(set(names)) == len(names) <= connectives.num_classes()
-        for label, name in enumerate(names[1:], 1):
-            comma = ", 他" if language == "zh" else ", he"
-            assert connectives.opening_connective(name + comma, language)[0] == label
-    assert len(connectives.class_names("en")) == 174 and len(connectives.class_names("zh")) > 60
-    with pytest.raises(ConfigError, match=r"data\.language"):
-        connectives.class_names("fr")
-
-
 def test_discourse_removes_the_connective_and_keeps_it_as_label() -> None:
-    docs, tokenizer = documents([["It rained all day long.", "However, we went out. But nobody came along. We sat there alone."],
-                                 ["The sun set early. Then, it was dark."], ["Only one sentence."]])
+    docs, tokenizer = documents([
+        ["It rained all day long.", "However, we went out. But nobody came along. We sat there alone."],
+        ["The sun set early. Then, it was dark."], ["Only one sentence."]])
     examples, rejected = run(discourse_relation, docs, tokenizer, no_conn_share=0.5)
     names = connectives.class_names("en")
     made = {(names[e.sentence_label], *segments(e, tokenizer)) for e in examples}
@@ -234,10 +211,12 @@ def test_discourse_removes_the_connective_and_keeps_it_as_label() -> None:
 
 
 def test_chinese_connectives_respect_word_edges() -> None:
-    docs, tokenizer = documents([["他们很早就出发了。", "而他们的车坏在路上。", "而立之年的人都明白。", "这样的人不多。", "因此，大家走路回家。"]], "zh")
+    docs, tokenizer = documents([["他们很早就出发了。", "而他们的车坏在路上。", "而立之年的人都明白。",
+                                  "这样的人不多。", "因此，大家走路回家。"]], "zh")
     examples, _ = run(discourse_relation, docs, tokenizer, "zh", no_conn_share=0.0)
     names = connectives.class_names("zh")
-    assert [(names[e.sentence_label], segments(e, tokenizer)[1]) for e in examples] == [
+    made = [(names[e.sentence_label], segments(e, tokenizer)[1]) for e in examples]
+    assert made == [
         ("而", "他们的车坏在路上。"), ("因此", "大家走路回家。")]
 
 
@@ -287,21 +266,24 @@ def test_every_example_keeps_its_contract() -> None:
 
 
 def yaml_task(folder: Path, **changes: object) -> Task:
-    fields = {"name": "new", "task_id": 9, "source": "documents", "generator": "data_gen.generators.sentence_reordering",
-              "generator_args": "{max_segments: 4}", "losses": "[{head: sentence, num_classes: 33}]"} | changes
+    fields = {"name": "new", "task_id": 9, "source": "documents",
+              "generator": "data_gen.generators.sentence_reordering", "generator_args": "{max_segments: 4}",
+              "losses": "[{head: sentence, num_classes: 33}]"} | changes
     path = folder / "new.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in fields.items()), encoding="utf-8")
     return load_task(path)
 
 
 @pytest.mark.parametrize(("changes", "parts"), [
-    ({"generator": "data_gen.generators.sentence_reorderng"}, ["generator: there is no module", "did you mean", "new.yaml"]),
+    ({"generator": "data_gen.generators.sentence_reorderng"},
+     ["generator: there is no module", "did you mean", "new.yaml"]),
     ({"generator": "nowhere.at_all"}, ["generator: there is no module 'nowhere.at_all'"]),
     ({"generator": "data_gen.packing", "generator_args": "{}"}, ["no function generate"]),
     ({"generator_args": "{max_segment: 4}"}, ["generator_args.max_segment", "did you mean 'max_segments'"]),
     ({"generator_args": "{max_segments: 3}"}, ["num_classes is 33", "makes 9 classes"]),
     ({"generator_args": "{max_segments: 9}"}, ["max_segments: found 9", "new.yaml"]),
-    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{}", "balance": 2.0, "losses": "[{head: masked_lm}]"},
+    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{}", "balance": 2.0,
+      "losses": "[{head: masked_lm}]"},
      ["balance", "sentence head"])])
 def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts: list[str]) -> None:
     task = yaml_task(tmp_path, **changes)

@@ -20,8 +20,8 @@ def sentence(words: list[int], first_id: int = 10, phrase: tuple[int, int] | Non
         joined[(word_ids >= phrase[0]) & (word_ids < phrase[1])] = phrase[0]
         joined = np.unique(joined, return_inverse=True)[1].astype(np.int16)
     length = len(word_ids)
-    return Sentence("x" * length, np.arange(first_id, first_id + length, dtype=np.int32), np.arange(length, dtype=np.int32),
-                    word_ids, joined, word_ids, np.zeros(length, np.int8))
+    token_ids, starts = np.arange(first_id, first_id + length, dtype=np.int32), np.arange(length, dtype=np.int32)
+    return Sentence("x" * length, token_ids, starts, word_ids, joined, word_ids, np.zeros(length, np.int8))
 
 
 def test_frames_segments_with_ids_of_their_own() -> None:

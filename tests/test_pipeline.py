@@ -34,7 +34,8 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 0) -> Path:
         own = rng.choice(nouns, 4, replace=False)
         for _ in range(rng.integers(3, 10)):
             a, b = rng.choice(own, 2, replace=False)
-            lines.append(f"{OPENINGS[rng.integers(len(OPENINGS))]}{a} saw the old {b.lower()} of house {rng.integers(99)}.")
+            opening = OPENINGS[rng.integers(len(OPENINGS))]
+            lines.append(f"{opening}{a} saw the old {b.lower()} of house {rng.integers(99)}.")
         lines.append("")
     path.write_text("\n".join([*lines, "A lone sentence stands here.", ""]), encoding="utf-8")
     return path
@@ -53,8 +54,8 @@ def recipe(tmp_path: Path) -> Path:
         "name": "t", "out_dir": str(tmp_path / "out"), "seed": 5,
         "model": {"size": "tiny", "vocab_file": str(tmp_path / "made" / "vocab.txt")},
         "data": {"shards_dir": str(tmp_path / "shards"), "corpus": [str(write_corpus(tmp_path / "corpus.txt"))],
-                 "query_log": [str(write_log(tmp_path / "log.tsv"))], "language": "en", "max_seq_len": 48, "dev_share": 0.2,
-                 "vocab_size": 300},
+                 "query_log": [str(write_log(tmp_path / "log.tsv"))], "language": "en", "max_seq_len": 48,
+                 "dev_share": 0.2, "vocab_size": 300},
         "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"}, "lr": {"peak": 1e-3}}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
@@ -143,8 +144,8 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
     (["--tasks", ","], ["no task named"]), (["--workers", "0"], ["--workers"]),
     (["--engine", "ray"], ["ray is not installed"]),
     (["data.curpus=[x]"], ["curpus", "did you mean"])])
-def test_mistakes_leave_nothing_behind(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str],
-                                       parts: list[str]) -> None:
+def test_mistakes_leave_nothing_behind(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                       arguments: list[str], parts: list[str]) -> None:
     assert code_of(main, recipe, "--workers", "1", *arguments) == 2
     message = capsys.readouterr().err
     assert all(part in message for part in parts), message
@@ -155,7 +156,8 @@ def test_mistakes_leave_nothing_behind(recipe: Path, tmp_path: Path, capsys: pyt
 def test_too_many_rejects_stop_the_run(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("not json\n" * 20 + '{"text": "One. Two."}\n', encoding="utf-8")
-    assert code_of(main, recipe, f"data.corpus=[{bad}]", f"model.vocab_file={made_vocab(tmp_path)}", "--workers", 1) == 2
+    changes = f"data.corpus=[{bad}]", f"model.vocab_file={made_vocab(tmp_path)}"
+    assert code_of(main, recipe, *changes, "--workers", 1) == 2
     message = capsys.readouterr().err
     assert "data.max_reject_share" in message and "20 of 21" in message and "bad_json" in message
     assert not (tmp_path / "shards").exists()
@@ -164,8 +166,8 @@ def test_too_many_rejects_stop_the_run(recipe: Path, tmp_path: Path, capsys: pyt
 def made_vocab(folder: Path) -> Path:
     path = folder / "letters.txt"
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,"
-    path.write_text("\n".join(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *letters, *("##" + c for c in letters)]) + "\n",
-                    encoding="utf-8")
+    tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *letters, *("##" + c for c in letters)]
+    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     return path
 
 
@@ -184,19 +186,23 @@ def generate(source, rng, *, packer, language, parts=2):
 '''
 
 
-@pytest.mark.parametrize(("module", "label", "code"), [("my_eighth", "int(rng.integers(2))", 0), ("my_wrong_eighth", "2", 2)])
-def test_an_eighth_task_is_one_yaml_and_one_generator(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str,
-                                                     label: str, code: int, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(("module", "label", "code"), [
+    ("my_eighth", "int(rng.integers(2))", 0), ("my_wrong_eighth", "2", 2)])
+def test_an_eighth_task_is_one_yaml_and_one_generator(
+        recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, label: str, code: int,
+        capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "tasks"
     folder.mkdir()
     (tmp_path / f"{module}.py").write_text(EIGHTH.replace("LABEL", label), encoding="utf-8")
-    (folder / "eighth.yaml").write_text(f"name: eighth\ntask_id: 7\nsource: documents\ngenerator: {module}\n"
-                                        "generator_args: {parts: 3}\nlosses: [{head: sentence, num_classes: 2}]\n", encoding="utf-8")
+    text = (f"name: eighth\ntask_id: 7\nsource: documents\ngenerator: {module}\n"
+            "generator_args: {parts: 3}\nlosses: [{head: sentence, num_classes: 2}]\n")
+    (folder / "eighth.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(tasks_module, "TASKS_DIR", folder)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert code_of(main, recipe, "curriculum.stages=[[eighth]]", "--workers", 1) == code
     if code:
-        assert "task eighth" in (message := capsys.readouterr().err) and "sentence_label: got 2, expected 0 to 1" in message
+        message = capsys.readouterr().err
+        assert "task eighth" in message and "sentence_label: got 2, expected 0 to 1" in message
         assert not (tmp_path / "shards").exists()
         return
     example = ShardReader(tmp_path / "shards" / "eighth", "train")[0]
@@ -255,7 +261,8 @@ def test_thinning_keeps_the_asked_share_of_each_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("counts", "balance", "kept"), [
-    ([100, 10, 10, 1], 2.0, [20, 10, 10, 1]), ([5, 5, 5], 1.0, [5, 5, 5]), ([9, 0, 3], 1.0, [6, 0, 3]), ([50, 1, 1], 0.5, [1, 1, 1])])
+    ([100, 10, 10, 1], 2.0, [20, 10, 10, 1]), ([5, 5, 5], 1.0, [5, 5, 5]), ([9, 0, 3], 1.0, [6, 0, 3]),
+    ([50, 1, 1], 0.5, [1, 1, 1])])
 def test_balance_is_against_the_median_class(counts: list[int], balance: float, kept: list[int]) -> None:
     shares = balanced_shares(np.array(counts), balance)
     assert np.ceil(shares * counts - 1e-9).astype(int).tolist() == kept

@@ -14,7 +14,8 @@ from data_gen.__main__ import main as generate
 from data_gen.audit import SpanStatistics, faults
 from ernie2.shards import ShardReader
 
-TASKS = ["capitalization", "token_document", "sentence_reordering", "sentence_distance", "discourse_relation", "ir_relevance"]
+TASKS = ["capitalization", "token_document", "sentence_reordering", "sentence_distance", "discourse_relation",
+         "ir_relevance"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mapping = {
         "name": "t", "out_dir": str(folder / "out"), "model": {"size": "tiny", "vocab_file": str(made_vocab(folder))},
         "data": {"shards_dir": str(folder / "shards"), "corpus": [str(write_corpus(folder / "corpus.txt"))],
-                 "query_log": [str(write_log(folder / "log.tsv"))], "language": "en", "max_seq_len": 128, "dev_share": 0.2},
+                 "query_log": [str(write_log(folder / "log.tsv"))], "language": "en", "max_seq_len": 128,
+                 "dev_share": 0.2},
         "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"}, "lr": {"peak": 1e-3}}
     (folder / "r.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
     assert code_of(generate, folder / "r.yaml", "--workers", 1) == 0
@@ -32,7 +34,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_show_prints_text_segments_spans_masks_and_labels(shards: Path, task: str, capsys: pytest.CaptureFixture) -> None:
+def test_show_prints_all_there_is(shards: Path, task: str, capsys: pytest.CaptureFixture) -> None:
     assert code_of(show.main, shards / task, "-n", "2") == 0
     printed = capsys.readouterr().out
     assert printed.count(f"{task}, train, example") == 2 and "[CLS]" in printed and "[SEP]" in printed
@@ -66,7 +68,8 @@ def test_show_in_colour(shards: Path) -> None:
 
 
 def test_show_refuses_what_is_not_there(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for arguments, part in [((tmp_path,), "no finished shards"), ((shards / "ir_relevance", "--class", 9), "no such example"),
+    for arguments, part in [((tmp_path,), "no finished shards"),
+                            ((shards / "ir_relevance", "--class", 9), "no such example"),
                             ((shards / "ir_relevance", "--vocab", tmp_path / "v.txt"), "no vocabulary there")]:
         assert code_of(show.main, *arguments) == 2
         assert part in capsys.readouterr().err
@@ -102,8 +105,9 @@ def test_audit_refuses_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no finished shards" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("labels", "count"), [([], 0), ([5, 5, 5], 0), ([5, 0, 5], 1), ([0, 0, 0], 1), ([96, 4], 1), ([95, 5], 0),
-                                               ([1] * 32 + [0], 0), ([99, 0, 1], 2)])
+@pytest.mark.parametrize(("labels", "count"), [
+    ([], 0), ([5, 5, 5], 0), ([5, 0, 5], 1), ([0, 0, 0], 1), ([96, 4], 1), ([95, 5], 0), ([1] * 32 + [0], 0),
+    ([99, 0, 1], 2)])
 def test_faults(labels: list[int], count: int) -> None:
     assert len(faults("t", np.array(labels, np.int64))) == count
 

@@ -1,5 +1,6 @@
-"""One file a task, one idea a file: `generate(source, rng, *, packer, language, **generator_args) ->
-Iterator[Example]`.
+"""One file a task, one idea a file, one function: generate(source, rng, *, packer, language, **generator_args).
+
+It yields Examples.
 
 `source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
 `data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. A generator is a pure
@@ -8,9 +9,8 @@ function of these. In place of an Example it may yield a `packing.Rejected`, whi
 A generator module may also offer
     num_classes(**generator_args) -> int                         checked against num_classes in the YAML
     describe_label(label, *, language, **generator_args) -> str  what `data_gen.show` and `data_gen.audit` print
-Of `language` and the generator_args each of the two takes those it names. Nothing else in the repository needs to know
-a
-generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
+Of `language` and the generator_args each of the two takes those it names. Nothing else in the repository needs to
+know a generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Generator:
 
     def _taken_by(self, function: Callable) -> dict[str, Any]:
         names = inspect.signature(function).parameters
-        return {name: value for name, value in {"language": self.language, **self.task.generator_args}.items() if name in names}
+        known = {"language": self.language, **self.task.generator_args}
+        return {name: value for name, value in known.items() if name in names}
 
 
 def load_generator(task: Task, language: str) -> Generator:
@@ -80,7 +81,7 @@ def load_generator(task: Task, language: str) -> Generator:
         raise ConfigError(f"{task.path}: losses: num_classes is {declared}, but generator {task.generator} with "
                           f"generator_args {task.generator_args} makes {made} classes; write num_classes: {made}")
     if task.balance is not None and task.sentence_classes is None:
-        raise ConfigError(f"{task.path}: balance: evens out the classes of a sentence head, and losses has none; remove it")
+        raise ConfigError(f"{task.path}: balance: evens out classes of a sentence head, and there is none; remove it")
     return generator
 
 
@@ -89,7 +90,8 @@ def _import(task: Task) -> ModuleType:
         module = importlib.import_module(task.generator)
     except ModuleNotFoundError as error:
         if error.name is None or not (task.generator + ".").startswith(error.name + "."):
-            raise ConfigError(f"{task.path}: generator: {task.generator} imports '{error.name}', which is not installed") from None
+            raise ConfigError(f"{task.path}: generator: {task.generator} imports '{error.name}', which is not "
+                              f"installed") from None
         ours = [f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__)]
         raise ConfigError(f"{task.path}: generator: there is no module '{task.generator}' (file "
                           f"{task.generator.replace('.', '/')}.py){nearest(task.generator, ours)}") from None
@@ -107,8 +109,8 @@ def _check_args(task: Task, function: Callable) -> None:
     own = {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
     for name in GIVEN:
         if name not in parameters:
-            raise ConfigError(f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called as "
-                              f"generate(source, rng, *, packer, language, **generator_args)")
+            raise ConfigError(f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is "
+                              f"called as generate(source, rng, *, packer, language, **generator_args)")
     for name in task.generator_args:
         if name not in own:
             hint = nearest(name, own) if own else "; it takes none"

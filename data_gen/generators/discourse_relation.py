@@ -29,8 +29,8 @@ def describe_label(label: int, *, language: str) -> str:
     return names[label] if label < len(names) else f"class {label} (not used in this language)"
 
 
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str, min_tokens: int = 4,
-             no_conn_share: float = 0.1) -> Iterator[Example | Rejected]:
+def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             min_tokens: int = 4, no_conn_share: float = 0.1) -> Iterator[Example | Rejected]:
     """Yields every pair with a connective, and `no_conn_share` as many without.
 
     "Adjacent" is over paragraph ends too: in corpora of one sentence a line paragraphs mean nothing.

@@ -1,5 +1,4 @@
-"""IR relevance (paper section 3.2.3): query and title; 0 strong (shown and clicked), 1 weak (shown, not clicked), 2
-random.
+"""IR relevance (paper section 3.2.3): query and title; 0 clicked, 1 shown but not clicked, 2 random.
 
 Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that was shown for other queries of the
 block only. With graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
@@ -39,11 +38,11 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         packer: Makes the examples.
         language: Not used.
         random_per_query: Random titles for each query of the block, or "balanced": as many in all as the mean of
-            classes 0
-            and 1, over the queries in turn.
+            classes 0 and 1, over the queries in turn.
     """
     if random_per_query != "balanced" and not (isinstance(random_per_query, int) and random_per_query >= 0):
-        raise ConfigError(f"generator_args.random_per_query: found {random_per_query!r}, expected a number or 'balanced'")
+        raise ConfigError(f"generator_args.random_per_query: found {random_per_query!r}, expected a number or "
+                          f"'balanced'")
     queries: dict[str, Sentence] = {}
     shown: dict[str, set[str]] = {}
     used = 0

@@ -1,5 +1,4 @@
-"""Sentence distance (paper section 3.2.2): two sentences, 0 adjacent, 1 same document but not adjacent, 2 other
-documents."""
+"""Sentence distance (paper section 3.2.2): 0 adjacent, 1 same document but not adjacent, 2 two documents."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ def describe_label(label: int) -> str:
     return LABELS[label]
 
 
-def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str, min_tokens: int = 4,
-             ) -> Iterator[Example | Rejected]:
+def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             min_tokens: int = 4) -> Iterator[Example | Rejected]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
     Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
@@ -42,7 +41,8 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
     for document in source:
         usable = [i for i, sentence in enumerate(document.sentences) if len(sentence) >= min_tokens]
         if len(usable) < 2:
-            reason = "document of one sentence" if len(document.sentences) < 2 else f"no two sentences of {min_tokens} tokens"
+            single = len(document.sentences) < 2
+            reason = "document of one sentence" if single else f"no two sentences of {min_tokens} tokens"
             yield Rejected(document.source, reason, document.sentences[0].text)
             continue
         documents.append((document.sentences, usable))
@@ -63,8 +63,7 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
 
 
 def _pair_starts(usable: list[int], rng: np.random.Generator) -> list[int]:
-    """Sentences followed by a usable one, no two pairs overlapping; the first may be skipped, so that all can be
-    first."""
+    """Sentences followed by a usable one; no two pairs overlap; the first may be skipped, so that all can be first."""
     allowed, starts, free = set(usable), [], int(rng.integers(2)) if len(usable) > 2 else 0
     for i in usable:
         if i >= free and i + 1 in allowed:
@@ -73,7 +72,8 @@ def _pair_starts(usable: list[int], rng: np.random.Generator) -> list[int]:
     return starts
 
 
-def _labelled(anchors: list[tuple[int, int]], documents: list, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+def _labelled(anchors: list[tuple[int, int]], documents: list,
+              rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
     """Shares the pair starts out among the classes; yields (label, document, first sentence) in random order."""
     anchors = [anchors[i] for i in rng.permutation(len(anchors))]
     far = [anchor for anchor in anchors if any(abs(i - anchor[1]) > 1 for i in documents[anchor[0]][1])]

@@ -72,8 +72,8 @@ def describe_label(label: int, max_segments: int = 4) -> str:
     return f"{len(permutation)} segments, shown in the order {order} of the original (read them as {back})"
 
 
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str, max_segments: int = 4,
-             ) -> Iterator[Example | Rejected]:
+def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             max_segments: int = 4) -> Iterator[Example | Rejected]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally

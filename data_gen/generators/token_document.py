@@ -20,9 +20,10 @@ from ernie2.shards import IGNORED, Example
 LABELS = ("only here", "in other segments too")
 
 _ZH = """
-的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为 为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至
-比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们 他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种
-一些 个 种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做
+的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为
+为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们
+他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种 一些 个
+种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做
 """
 _EN = """
 a an the and or but nor so if then than as at by for from in into of off on onto out over to up with without
@@ -90,8 +91,7 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
 
 
 class _Words:
-    """Numbers the words of a block by their text: from 0 on, and IGNORED for stop words and what has no letter or
-    digit."""
+    """Numbers the words of a block by their text; IGNORED for stop words and what has neither letter nor digit."""
 
     def __init__(self, stop_words: frozenset[str]) -> None:
         self._stop_words = stop_words
