@@ -39,9 +39,10 @@ setup(
         "joblib",
         "visualdl",
         "paddlenlp==3.0.0b4",
-        "aistudio-sdk<0.3",  # paddlenlp imports a name that 0.3 no longer has
-        "datasets<4",  # paddlenlp caps dill and multiprocess; later ones cannot go with them
-        "pyarrow<20",  # datasets 3 with dill 0.3.4
+        # Three that paddlenlp 3.0.0b4 brings without a ceiling, and whose newest versions break its import:
+        "aistudio-sdk<0.3",  # 0.3 has no aistudio_sdk.hub.download
+        "datasets<4",  # draws a huggingface_hub without names that paddlenlp and tokenizers use
+        "pyarrow<20",  # later ones ask for NumPy 2
     ],
     extras_require={
         "cpu": [f"paddlepaddle=={PADDLE}"],

@@ -156,7 +156,8 @@ def _decode(line: bytes, encoding: str, path: Path, number: int, offset: int) ->
         bad = line[error.start:error.start + 4].hex(" ")
         other = "gb18030" if encoding == "utf-8" else "utf-8"
         raise ConfigError(f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
-                          f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the file") from None
+                          f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the "
+                          f"file") from None
 
 
 def clean_text(text: str) -> str:
@@ -188,8 +189,8 @@ def read_documents(paths: Iterable[str | Path], encoding: str = "utf-8",
             found += 1
             yield document
     if not found:
-        raise ConfigError(f"corpus {', '.join(map(str, files[:5]))}: no document in it; documents are lines of text with "
-                          f"a blank line between them, or JSON objects with `text`, one a line")
+        raise ConfigError(f"corpus {', '.join(map(str, files[:5]))}: no document in it; documents are lines of text "
+                          f"with a blank line between them, or JSON objects with `text`, one a line")
 
 
 def is_dev(item: RawDocument | RawPair, dev_share: float) -> bool:

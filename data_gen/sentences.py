@@ -43,11 +43,11 @@ _TITLES = _words("mr mrs ms messrs dr prof sr jr gen col capt cpt lt sgt maj cmd
                  "mlle vs e.g i.e cf viz figs eq vol vols pp op eds al approx")
 _BEFORE_NUMBERS = _words("no nos fig ch sec art ed p")
 _BEFORE_NAMES = _words("st mt ft")
-_ABBREVIATIONS = _words("etc inc ltd co corp bros dept univ assn ave blvd rd a.m p.m jan feb apr jun jul aug sep sept oct "
-                        "nov dec mon tue tues wed thu thur thurs fri ph.d m.d b.a m.a b.c a.d esq")
-_OPENING_WORDS = _words("the a an he she it we they i you this that these those there here his her its our their my your "
-                        "in on at by for from with to of as but and or so yet if when while after before since although "
-                        "though because however then now what why how who where which not no yes")
+_ABBREVIATIONS = _words("etc inc ltd co corp bros dept univ assn ave blvd rd a.m p.m jan feb apr jun jul aug sep sept "
+                        "oct nov dec mon tue tues wed thu thur thurs fri ph.d m.d b.a m.a b.c a.d esq")
+_OPENING_WORDS = _words("the a an he she it we they i you this that these those there here his her its our their my "
+                        "your in on at by for from with to of as but and or so yet if when while after before since "
+                        "although though because however then now what why how who where which not no yes")
 
 
 def split_sentences(text: str, language: str = "zh") -> list[str]:
@@ -104,6 +104,7 @@ class _Cursor:
         self._next = 0
 
     def inside(self, at: int) -> bool:
+        """Whether the place before character `at` is inside one."""
         while self._next < len(self._spans) and self._spans[self._next][0] < at:
             self._next += 1
         return self._next < len(self._spans) and self._spans[self._next][1] < at

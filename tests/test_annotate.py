@@ -16,7 +16,8 @@ from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-CHARACTERS = "，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话经济发展和平常一样财政部门有新书李明天来"
+CHARACTERS = ("，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话"
+              "经济发展和平常一样财政部门有新书李明天来")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def units(sentence: Sentence, level: str) -> str:
     assert ids.dtype == np.int16 and len(ids) == len(sentence) and (not len(ids) or ids[0] == 0)
     assert set(np.diff(ids).tolist()) <= {0, 1}
     begins = sentence.starts[1:][np.diff(ids) == 1].tolist()
-    return "/".join(sentence.text[a:b].strip() for a, b in zip([0, *begins], [*begins, len(sentence.text)], strict=True))
+    ends = [*begins, len(sentence.text)]
+    return "/".join(sentence.text[a:b].strip() for a, b in zip([0, *begins], ends, strict=True))
 
 
 def test_words_are_jiebas(plain: Annotator) -> None:
@@ -80,7 +82,8 @@ def test_dictionary_entries_join_and_cut_words(tokenizer: Tokenizer, tmp_path: P
 
 def test_longest_leftmost_and_entity_first(tokenizer: Tokenizer, tmp_path: Path) -> None:
     text = "我在清华大学的北京大学生"
-    found = Annotator(tokenizer, "zh", [dictionary(tmp_path / "d.txt", "清华 ns\n清华大学的 nt\n大学的北京 nt\n")]).sentence(text)
+    names = dictionary(tmp_path / "d.txt", "清华 ns\n清华大学的 nt\n大学的北京 nt\n")
+    found = Annotator(tokenizer, "zh", [names]).sentence(text)
     assert "/清华大学的/" in units(found, "entity")
     both = [dictionary(tmp_path / "phrase_b.txt", "发表讲话\n"), dictionary(tmp_path / "product_b.txt", "发表讲话\n")]
     for paths in (both, both[::-1]):
@@ -88,9 +91,11 @@ def test_longest_leftmost_and_entity_first(tokenizer: Tokenizer, tmp_path: Path)
         assert units(found, "entity") == "我/发表讲话/。" and units(found, "phrase") == "我/发表/讲话/。"
 
 
-def test_known_words_are_not_cut_but_guessed_ones_are(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_words_are_not_cut_but_guessed_ones_are(tokenizer: Tokenizer, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     annotator = Annotator(tokenizer, "zh", [dictionary(tmp_path / "d.txt", "财政部\n和平\n李明天\n")])
-    assert units(annotator.sentence("财政部门和平常一样"), "entity") == units(annotator.sentence("财政部门和平常一样"), "word")
+    sentence = annotator.sentence("财政部门和平常一样")
+    assert units(sentence, "entity") == units(sentence, "word")
     # 李明天来: jieba guesses or knows; make it guess the word 天来.
     segmenter = annotator._units._jieba
     monkeypatch.setattr(segmenter, "lcut", lambda text: ["李明", "天来", "了"])
@@ -123,8 +128,8 @@ def test_english_units(tokenizer: Tokenizer, tmp_path: Path) -> None:
     text = "In spite of it, the New York City of Old Uncle Tom beat general motors. Mary Ann said I Can't."
     sentence = annotator.sentence(text)
     assert units(sentence, "phrase").startswith("In spite of/it/,/the/New/York/City/of/")
-    assert units(sentence, "entity") == ("In/spite/of/it/,/the/New York City/of/Old Uncle Tom/beat/general/motors/./"
-                                         "Mary/Ann/said/I/Can/'/t/.")
+    assert units(sentence, "entity") == ("In/spite/of/it/,/the/New York City/of/Old Uncle Tom/beat/general/motors/."
+                                         "/Mary/Ann/said/I/Can/'/t/.")
     assert units(annotator.sentence("THE OLD HOUSE"), "entity") == "THE/OLD/HOUSE"
     assert units(annotator.sentence("unbelievable-ish words"), "word") == "unbelievable/-/ish/words"
 
@@ -168,7 +173,7 @@ def test_line_feeds_in_a_title_keep_offsets(plain: Annotator) -> None:
     assert [sentence.text[a] for a in sentence.starts] == list("我在北京")
 
 
-@pytest.mark.parametrize("text", ["好" * 1_000_000, "a" * 300_000, "的，" * 200_000])
+@pytest.mark.parametrize("text", ["好" * 100_000, "a" * 200_000, "的，" * 60_000])
 def test_endless_sentences_are_cut_and_noted(tokenizer: Tokenizer, text: str) -> None:
     annotator = Annotator(tokenizer)
     document = annotator.document(RawDocument("a:1", [text]))
@@ -179,21 +184,20 @@ def test_endless_sentences_are_cut_and_noted(tokenizer: Tokenizer, text: str) ->
 
 
 def test_cut_keeps_units_whole(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    sentence = Annotator(tokenizer, "zh", [dictionary(tmp_path / "d.txt", "清华大学的\n")]).sentence("我在 清华大学的北京大学，Abc。")
+    names = dictionary(tmp_path / "d.txt", "清华大学的\n")
+    sentence = Annotator(tokenizer, "zh", [names]).sentence("我在 清华大学的北京大学，Abc。")
     assert units(sentence, "entity") == "我/在/清华大学的/北京大学/，/Abc/。"
     for start in range(len(sentence)):
         for stop in range(start, len(sentence) + 1):
             part = sentence.cut(start, stop)
             assert len(part) <= stop - start and (len(part) or start == stop)
-            shift = int(np.flatnonzero(sentence.starts == sentence.starts[0])[0])
-            for level in ("word", "phrase", "entity"):
-                if len(part):
-                    units(part, level)
             if len(part):
-                first = next(i for i in range(start, stop) if sentence.token_ids[i:i + len(part)].tolist() == part.token_ids.tolist())
-                offsets = sentence.starts[first:first + len(part)] - sentence.starts[first]
-                assert part.starts[shift:].tolist() == offsets.tolist()
-                assert sentence.text[sentence.starts[first]:].startswith(part.text.rstrip())
+                assert {units(part, level)[:1] for level in ("word", "phrase", "entity")} == {part.text[0]}
+                first = sentence.text.index(part.text, sentence.starts[start])
+                assert first in sentence.starts[start:stop]
+                begin = sentence.starts.tolist().index(first)
+                assert sentence.token_ids[begin:begin + len(part)].tolist() == part.token_ids.tolist()
+                assert (sentence.starts[begin:begin + len(part)] - first).tolist() == part.starts.tolist()
     assert sentence.cut(0, 4).text.strip() == "我在" and sentence.cut(3, 11).text == "北京大学"
     assert sentence.cut(3, 6).text == "华大学", "nothing whole lies inside: taken as it is"
     assert sentence.cut(2, 10 ** 9).text == "清华大学的北京大学，Abc。"
@@ -209,17 +213,22 @@ def test_annotator_travels_to_other_processes(tokenizer: Tokenizer, tmp_path: Pa
 
 
 def test_dictionary_formats(tmp_path: Path) -> None:
-    text = "\ufeff# comment\n周杰伦\t nr \n清华大学 nt\nred hat\tproduct\n上海 2000 ns\n打酱油 phrase\nC#\nNew York\n守株待兔\t120\ti\n山\n\n北京 100\r\n"
+    text = ("\ufeff# comment\n周杰伦\t nr \n清华大学 nt\nred hat\tproduct\n上海 2000 ns\n打酱油 phrase\nC#\nNew York\n"
+            "守株待兔\t120\ti\n山\n\n北京 100\r\n")
     path = tmp_path / "person_x.txt.gz"
     path.write_bytes(gzip.compress(text.encode()))
-    assert load_entries([path]) == {"周杰伦": True, "清华大学": True, "red hat": True, "上海": True, "打酱油": False, "C#": True,
-                                    "New York": True, "守株待兔": False, "北京": True}
-    assert load_entries([dictionary(tmp_path / "phrase_y.txt", "打酱油\n周杰伦 nr\n")]) == {"打酱油": False, "周杰伦": True}
+    phrases = {"打酱油", "守株待兔"}
+    entities = {"周杰伦", "清华大学", "red hat", "上海", "C#", "New York", "北京"}
+    assert load_entries([path]) == dict.fromkeys(phrases, False) | dict.fromkeys(entities, True)
+    for name in ("phrase_y.txt", "phrase.txt"):
+        found = load_entries([dictionary(tmp_path / name, "打酱油\n周杰伦 nr\n")])
+        assert found == {"打酱油": False, "周杰伦": True}
     assert load_entries([]) == {}
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"), ("# nothing\n", "no entry"),
+    ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"),
+    ("# nothing\n", "no entry"),
 ])
 def test_bad_dictionary_is_refused(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

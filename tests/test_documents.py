@@ -47,10 +47,11 @@ def test_odd_bytes_are_cleaned(tmp_path: Path) -> None:
 
 
 def test_jsonl_takes_both_forms_and_counts_bad_lines(tmp_path: Path) -> None:
-    rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}', '{"content": "五。"}', "{broken", "[1]",
-            '{"text": 3}', '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
+    rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}', '{"content": "五。"}',
+            "{broken", "[1]", '{"text": 3}', '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
     path, rejects = write(tmp_path / "a.jsonl.gz", "\n".join(rows)), RejectCounter()
-    assert read(path, rejects=rejects) == [(":1", ["一。", "二。"]), (":3", ["题", "三。", "四。"]), (":4", ["五。"]), (":10", ["六"])]
+    wanted = [(":1", ["一。", "二。"]), (":3", ["题", "三。", "四。"]), (":4", ["五。"]), (":10", ["六"])]
+    assert read(path, rejects=rejects) == wanted
     assert rejects.counts == {"bad_json": 2, "no_text": 2, "empty_document": 1} and rejects.total == 5
     assert rejects.examples["bad_json"][0] == f"{path}:5: {{broken"
 
@@ -73,8 +74,10 @@ def test_bad_bytes_are_located(tmp_path: Path) -> None:
 
 def test_missing_and_empty_input_is_named(tmp_path: Path) -> None:
     cases = {
-        "no such file": [tmp_path / "nowhere.txt"], "no such file ": [tmp_path / "none*.txt"], "at least one file": [],
-        "no document in it": [write(tmp_path / "empty.txt", "")], "no document in it ": [write(tmp_path / "blank.txt", " \n\n")],
+        "no such file": [tmp_path / "nowhere.txt"], "no such file ": [tmp_path / "none*.txt"],
+        "at least one file": [],
+        "no document in it": [write(tmp_path / "empty.txt", "")],
+        "no document in it ": [write(tmp_path / "blank.txt", " \n\n")],
         "unknown kind": [write(tmp_path / "a.pdf", "x")], "damaged gzip": [tmp_path / "cut.txt.gz"],
         "damaged gzip ": [tmp_path / "plain.txt.gz"], "no such file  ": [tmp_path / "folder"],
     }
@@ -212,9 +215,10 @@ def test_nothing_is_lost_and_time_is_linear(language: str) -> None:
         sentences = split_sentences(text, language)
         assert "".join("".join(sentences).split()) == "".join(text.split()) and all(s == s.strip() != "" for s in sentences)
     started = time.process_time()
-    for text in ("“（" * 100_000 + "”" * 50_000, "。" * 200_000, "a. " * 60_000, "中。" * 100_000, "“中。”" * 50_000, "(" * 200_000 + ")"):
+    for text in ("“（" * 50_000 + "”" * 25_000, "。" * 100_000, "a. " * 30_000, "中。" * 50_000, "“中。”" * 25_000,
+                 "(" * 100_000 + ")"):
         split_sentences(text, language)
-    assert time.process_time() - started < 15
+    assert time.process_time() - started < 10
 
 
 def test_text_wins_over_title(tmp_path: Path) -> None:

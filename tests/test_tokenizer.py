@@ -19,14 +19,16 @@ from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab, make_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("ERNIE2_SHARED", ROOT.parent / "shared"))
-PIECES = ["一", "中", "文", "的", "，", "。", "?", "!", "-", ".", "a", "b", "c", "e", "##a", "##b", "##c", "##e", "##é", "é", "the",
-          "un", "##believ", "##able", "1", "##9", "##0", "A", "B", "##X", "ß", "ss", "ａ", "ᄀ", "##ᅡ", "한", "の", "##の", "σ", "##ς"]
-# Code points that interact: combining marks, controls, every kind of space, CJK of all planes, Hangul, emoji, full width.
-POOLS = [range(0x20, 0x7F), range(0x180), range(0x300, 0x370), range(0x370, 0x400), range(0x2000, 0x2070), range(0x3000, 0x3100),
-         range(0x3400, 0x3420), range(0x4DB0, 0x4E20), range(0x9FC0, 0xA000), range(0xAC00, 0xAC80), range(0xF900, 0xFB10),
-         range(0xFE00, 0xFE10), range(0xFF00, 0xFFF0), range(0xFFF8, 0x10000), range(0x1F300, 0x1F400), range(0x20000, 0x20010),
-         range(0x2A6D0, 0x2A710), range(0x2B730, 0x2B930), range(0x2CEA0, 0x2CEC0), range(0x2F7F0, 0x2FA30), range(0x30000, 0x30010),
-         range(0xE0000, 0xE0080), range(0x10FFF0, 0x110000), range(0xD800), range(0xE000, 0x110000)]
+PIECES = ["一", "中", "文", "的", "，", "。", "?", "!", "-", ".", "a", "b", "c", "e", "##a", "##b", "##c", "##e", "##é", "é",
+          "the", "un", "##believ", "##able", "1", "##9", "##0", "A", "B", "##X", "ß", "ss", "ａ", "ᄀ", "##ᅡ", "한", "の",
+          "##の", "σ", "##ς"]
+# Code points that interact: combining marks, controls, all kinds of space, CJK of all planes, Hangul, emoji, full width.
+POOLS = [range(0x20, 0x7F), range(0x180), range(0x300, 0x370), range(0x370, 0x400), range(0x2000, 0x2070),
+         range(0x3000, 0x3100), range(0x3400, 0x3420), range(0x4DB0, 0x4E20), range(0x9FC0, 0xA000), range(0xAC00, 0xAC80),
+         range(0xF900, 0xFB10), range(0xFE00, 0xFE10), range(0xFF00, 0xFFF0), range(0xFFF8, 0x10000),
+         range(0x1F300, 0x1F400), range(0x20000, 0x20010), range(0x2A6D0, 0x2A710), range(0x2B730, 0x2B930),
+         range(0x2CEA0, 0x2CEC0), range(0x2F7F0, 0x2FA30), range(0x30000, 0x30010), range(0xE0000, 0xE0080),
+         range(0x10FFF0, 0x110000), range(0xD800), range(0xE000, 0x110000)]
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +43,22 @@ def assert_same(tokenizer: Tokenizer, texts: list[str]) -> None:
         mine, theirs = tokenizer.encode(text), reference.encode(text, add_special_tokens=False)
         assert mine.ids.tolist() == theirs.ids, ascii(text)
         assert list(zip(mine.starts.tolist(), mine.ends.tolist(), strict=True)) == theirs.offsets, ascii(text)
-        assert all((a == b).all() and a.dtype == b.dtype == np.int32 for a, b in zip(mine, batched, strict=True)), ascii(text)
+        for one, other in zip(mine, batched, strict=True):
+            assert one.dtype == other.dtype == np.int32 and one.tolist() == other.tolist(), ascii(text)
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
 def test_equals_library_on_random_text(vocab: Vocab, lower_case: bool) -> None:
     rng = random.Random(7)
-    texts = ["".join(chr(rng.choice(rng.choice(POOLS))) for _ in range(rng.randrange(30))) for _ in range(4000)]
-    words = ["".join(rng.choice(PIECES).removeprefix("##") for _ in range(rng.randrange(12))) for _ in range(1000)]
+    texts = ["".join(chr(rng.choice(rng.choice(POOLS))) for _ in range(rng.randrange(30))) for _ in range(1500)]
+    words = ["".join(rng.choice(PIECES).removeprefix("##") for _ in range(rng.randrange(12))) for _ in range(500)]
     assert_same(Tokenizer(vocab, lower_case), [*texts, *words])
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
 def test_equals_library_on_every_code_point(vocab: Vocab, lower_case: bool) -> None:
-    """Each code point between two letters, at the end of a word, and alone: over 200,000 of them that are assigned or odd."""
-    codes = [c for c in range(0x33FF) if not 0xD800 <= c < 0xE000] + list(range(0x9FF0, 0xD800, 3)) + list(range(0xE000, 0x20000, 5))
+    """Each code point between two letters, at the end of a word, and alone; a sample where blocks are alike."""
+    codes = [*range(0x3400), *range(0x3400, 0x9FF0, 7), *range(0x9FF0, 0xD800, 7), *range(0xE000, 0x20000, 7)]
     tokenizer = Tokenizer(vocab, lower_case)
     reference = make_backend(vocab.token_to_id, lower_case)
     for first in range(0, len(codes), 500):
@@ -64,8 +67,9 @@ def test_equals_library_on_every_code_point(vocab: Vocab, lower_case: bool) -> N
 
 
 @pytest.mark.parametrize("text", [
-    "", " ", "\n\t\r", "\x00", "\ufeff中文", "a\u200bb", "e\u0301", "\u0301", "中\u0301文", "[SEP] [MASK]", "##a", "a" * 100, "a" * 101,
-    "中" * 300, "ＡＢＣ，１２３", "👨‍👩‍👧中", "\U00020000中\U0002f800", "\u3000　x", "3.14%", "UnBelievable-ish", "한국어", "ひらがな", "a\u00a0b",
+    "", " ", "\n\t\r", "\x00", "\ufeff中文", "a\u200bb", "e\u0301", "\u0301", "中\u0301文", "[SEP] [MASK]", "##a", "a" * 100,
+    "a" * 101, "中" * 300, "ＡＢＣ，１２３", "👨‍👩‍👧中", "\U00020000中\U0002f800", "\u3000　x", "3.14%", "UnBelievable-ish", "한국어",
+    "ひらがな", "a\u00a0b",
 ])
 def test_equals_library_on_hard_cases(vocab: Vocab, text: str) -> None:
     assert_same(Tokenizer(vocab), [text])
@@ -124,7 +128,7 @@ def test_vocab_reads_both_formats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "message"), [
     (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n", r"vocab.txt: .*no \[UNK\]"),
-    (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\nb\na\n", r"vocab.txt:8: token 'a' stands in line 6"),
+    (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\nb\na\n", r"vocab.txt:8: token 'a' is in line 6"),
     (b"[PAD]\n[CLS]\n\n[SEP]\n[MASK]\n[UNK]\n", r"vocab.txt:3: empty line"),
     (b"[PAD]\t0\n[CLS]\t1\n[SEP]\t2\n[MASK]\t3\n[UNK]\t7\n", r"vocab.txt:5: id '7'.*0 to 4"),
     (b"[PAD]\t0\n[CLS]\t1\n[SEP]\t1\n[MASK]\t3\n[UNK]\t4\n", r"vocab.txt:3: id '1'"),

@@ -14,7 +14,8 @@ from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
-ZH = "北京大学的学生在学习。\n学生都在学习ERNIE，Ernie的学习！\n\n" * 5 + "鲁迅、café、한국𠀀。\n" + "0123456789 testing tested tests\n" * 3
+ZH = ("北京大学的学生在学习。\n学生都在学习ERNIE，Ernie的学习！\n\n" * 5 + "鲁迅、café、한국𠀀。\n"
+      + "0123456789 testing tested tests\n" * 3)
 EN = "The tests are testing what was tested; unbelievable believers believe.\n" * 20 + "A naïve rest.\n"
 
 
@@ -102,7 +103,8 @@ def test_an_old_vocabulary_survives_a_crash(corpus: Path, tmp_path: Path, monkey
     monkeypatch.setattr("data_gen.vocab.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_vocab([corpus], 150, out)
-    assert out.read_text(encoding="utf-8") == "old" and sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "vocab.txt"]
+    assert out.read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "vocab.txt"]
 
 
 def test_memory_stays_bounded(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,14 @@ order. A permutation is a tuple `order`: order[i] is the original position of th
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from math import factorial
 
 import numpy as np
 
-from data_gen.annotate import Document, Sentence
+from data_gen.annotate import Document
 from data_gen.packing import Packer, Rejected
 from ernie2.config import ConfigError
 from ernie2.shards import Example
@@ -90,29 +91,36 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         if len(document.sentences) < 2:
             yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
             continue
+        ends = np.cumsum([0] + [len(sentence) for sentence in document.sentences])
         start = 0
         while start < len(document.sentences):
-            left = document.sentences[start:]
-            segments = draw_segments(rng, min(max_segments, len(left)))
-            count = _passage(left, segments, packer.capacity(segments))
-            edges = [0, *sorted(rng.choice(count - 1, segments - 1, replace=False) + 1), count]
-            parts = [left[a:b] for a, b in pairwise(edges)]
-            order = tuple(int(position) for position in rng.permutation(segments))
+            segments = draw_segments(rng, min(max_segments, len(document.sentences) - start))
+            stop = _passage_end(ends, start, segments, packer.capacity(segments))
+            inner = rng.permutation(stop - start - 1)[:segments - 1] + start + 1
+            parts = [document.sentences[a:b] for a, b in pairwise([start, *sorted(inner.tolist()), stop])]
+            order = tuple(rng.permutation(segments).tolist())
             yield packer.pack([parts[position] for position in order], label_of(order))
-            start += count
+            start = stop
 
 
 def draw_segments(rng: np.random.Generator, most: int) -> int:
     """n from 1..most with probability n! / (1! + ... + most!)."""
-    weights = np.array([factorial(n) for n in range(1, most + 1)], float)
-    return int(rng.choice(most, p=weights / weights.sum())) + 1
+    upper = list(accumulate(factorial(n) for n in range(1, most + 1)))
+    return bisect_right(upper, int(rng.integers(upper[-1]))) + 1
 
 
-def _passage(sentences: Sequence[Sentence], fewest: int, capacity: int) -> int:
-    """Number of leading sentences that fit `capacity` tokens, at least `fewest`, never leaving a single one over."""
-    ends = np.cumsum([len(sentence) for sentence in sentences])
-    count = max(fewest, int(np.searchsorted(ends, capacity, side="right")), 1)
-    return count + 1 if count == len(sentences) - 1 else count
+def _passage_end(ends: np.ndarray, start: int, fewest: int, capacity: int) -> int:
+    """Where a passage from sentence `start` on ends: as many as fit, at least `fewest`, never leaving one over.
+
+    Args:
+        ends: int (sentences + 1), tokens before each sentence of the document, and all.
+        start: First sentence of the passage.
+        fewest: Fewest sentences.
+        capacity: Tokens that fit.
+    """
+    fitting = int(np.searchsorted(ends, ends[start] + capacity, side="right")) - 1
+    stop, total = max(fitting, start + fewest), len(ends) - 1
+    return total if stop == total - 1 else stop
 
 
 if __name__ == "__main__":

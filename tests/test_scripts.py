@@ -1,0 +1,281 @@
+"""The shell scripts: usage, which Python they take, how many processes they start, exit codes, and the default run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", ".ci/run")
+SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "NPROC",
+           "GPUS", "NNODES", "NODE_RANK", "MASTER", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SYSTEM = ("bash", "env", "dirname", "cut", "cat", "sha256sum", "sed", "head", "tail", "grep", "sort", "awk", "paste", "mkdir",
+          "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep")
+FAKE_PYTHON = """#!/usr/bin/env bash
+# Says what it was asked, and acts out a Python that lacks everything until pip has installed something beside it.
+echo "$(basename "$(dirname "$(dirname "$0")")")/$(basename "$0") $(printf '%q ' "${@//$'\\n'/ }")" >>"$FAKE_LOG"
+here="$(dirname "$0")"
+case "$1 ${2:-}" in
+  "-c "*find_spec*) [ -f "$here/installed" ] && cat "$here/installed" || { echo "no paddle, yaml" >&2; exit 1; } ;;
+  "-c "*version_info*) exit "${FAKE_OLD:-0}" ;;
+  "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m pip") [ -z "${FAKE_PIP_FAILS:-}" ] || exit 1; echo cpu >"$here/installed" ;;
+  "-m data_gen") exit "${FAKE_DATA_GEN:-0}" ;;
+esac
+"""
+
+
+@pytest.fixture()
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the scripts alone, with a PATH folder that holds a fake python3, and a log of what was called."""
+    root = tmp_path / "checkout"
+    for name in (*SCRIPTS, "constraints.txt", "setup.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    programs = tmp_path / "base" / "bin"
+    programs.mkdir(parents=True)
+    for name in SYSTEM:
+        found = shutil.which(name)
+        if found:
+            (programs / name).symlink_to(found)
+    fake(programs / "python3", FAKE_PYTHON)
+    return root
+
+
+@pytest.fixture()
+def call(checkout: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """call("run_pretrain.sh", "seed=2", NPROC="2") runs a script of the copy, with nothing but the fakes on PATH."""
+
+    def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        kept = {key: value for key, value in os.environ.items() if key not in SETTLED}
+        kept |= {"PATH": str(tmp_path / "base/bin"), "FAKE_LOG": str(tmp_path / "calls"), **environment}
+        return subprocess.run(["bash", checkout / script, *arguments], env=kept, capture_output=True, text=True, timeout=60,
+                              cwd=checkout)
+
+    return run
+
+
+def fake(path: Path, text: str) -> None:
+    """An executable file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+
+
+def calls(tmp_path: Path) -> list[str]:
+    """Lines of what the fake Pythons were asked, probes left out, and the log emptied."""
+    log = tmp_path / "calls"
+    lines = [line.replace("\\", "") for line in log.read_text().splitlines() if " -c " not in line] if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [line.strip() for line in lines]
+
+
+def gpus(tmp_path: Path, count: int, compute: str = "7.0") -> None:
+    """A fake nvidia-smi that lists `count` GPUs."""
+    listing = "".join(f"echo 'GPU {i}: Fake (UUID: GPU-{i})'; " for i in range(count))
+    fake(tmp_path / "base/bin/nvidia-smi", f'#!/usr/bin/env bash\ncase "$1" in -L) {listing};; *) echo {compute};; esac\n')
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_syntax(script):
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+@pytest.mark.parametrize(("script", "words"), [("run_pretrain.sh", "RECIPE.yaml NPROC NNODES MASTER NODE_RANK PADDLE_INDEX"),
+                                               ("run_finetune.sh", "TASK.yaml init_from= data_dir=")])
+def test_usage(call, tmp_path, script, words):
+    for option in ("-h", "--help"):
+        done = call(script, option)
+        assert done.returncode == 0 and all(word in done.stdout for word in words.split())
+    assert not calls(tmp_path)
+    done = call(script, "task.yaml", "--recipee")
+    assert done.returncode == 2 and "unknown option --recipee" in done.stderr
+
+
+def test_finetune_needs_a_task(call, tmp_path):
+    for arguments in ((), ("init_from=none",)):
+        done = call("run_finetune.sh", *arguments)
+        assert done.returncode == 2 and "no TASK.yaml" in done.stderr
+    assert not calls(tmp_path)
+
+
+def test_makes_an_environment_once_and_trains_in_it(call, tmp_path, checkout):
+    first = call("run_pretrain.sh")
+    assert first.returncode == 0 and "making .venv" in first.stderr and "paddle for the CPU" in first.stderr
+    assert calls(tmp_path) == [
+        f"base/python3 -m venv {checkout}/.venv", ".venv/python -m pip install -q -c constraints.txt -e .[cpu,test]",
+        ".venv/python -m data_gen tasks/recipes/demo.yaml", ".venv/python -m ernie2.pretrain tasks/recipes/demo.yaml"]
+    again = call("run_pretrain.sh", "mine.yaml", "seed=2")
+    assert again.returncode == 0 and not again.stderr
+    assert calls(tmp_path) == [".venv/python -m data_gen mine.yaml seed=2", ".venv/python -m ernie2.pretrain mine.yaml seed=2"]
+    call("run_finetune.sh", "task.yaml", "init_from=none")
+    assert calls(tmp_path) == [".venv/python -m ernie2.finetune task.yaml init_from=none"]
+    call("tests/run.sh", "-m", "not slow")
+    assert calls(tmp_path) == [f".venv/python -m pytest -q -n 2 --dist loadfile --rootdir {checkout} -m not slow"]
+
+
+def test_remakes_an_environment_that_was_cut_short_or_is_out_of_date(call, tmp_path, checkout):
+    failed = call("run_pretrain.sh", FAKE_PIP_FAILS="1")
+    assert failed.returncode == 1 and "pip could not install" in failed.stderr
+    (checkout / ".venv/leftover").touch()
+    second = call("run_pretrain.sh")
+    assert second.returncode == 0 and "unfinished or out of date" in second.stderr
+    assert not (checkout / ".venv/leftover").exists()
+    with (checkout / "constraints.txt").open("a") as file:
+        file.write("\n# changed\n")
+    assert "unfinished or out of date" in call("run_pretrain.sh").stderr
+    gpus(tmp_path, 1)
+    assert "paddle for the GPU" in call("run_pretrain.sh").stderr
+    assert call("run_pretrain.sh", ERNIE2_DEVICE="cpu").stderr == ""  # a GPU's paddle does on a CPU
+
+
+@pytest.mark.parametrize(("compute", "index"), [("7.0", "cu118"), ("8.6", "cu118"), ("9.0", "cu126"), ("12.0", "cu129"),
+                                                ("[N/A]", "cu118")])
+def test_a_gpu_gets_its_paddle_from_paddles_index(call, tmp_path, compute, index):
+    gpus(tmp_path, 1, compute)
+    call("run_pretrain.sh")
+    assert calls(tmp_path)[1] == (".venv/python -m pip install -q -c constraints.txt -e .[gpu,test] "
+                                  f"--extra-index-url https://www.paddlepaddle.org.cn/packages/stable/{index}/")
+
+
+def test_index_and_device_can_be_named(call, tmp_path):
+    gpus(tmp_path, 1)
+    call("run_pretrain.sh", PADDLE_INDEX="file:///wheels")
+    assert calls(tmp_path)[1].endswith("--extra-index-url file:///wheels")
+    wrong = call("run_pretrain.sh", ERNIE2_DEVICE="tpu")
+    assert wrong.returncode == 2 and "ERNIE2_DEVICE: found 'tpu'" in wrong.stderr
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX", ""])
+def test_an_active_environment_is_used_as_it_is(call, tmp_path, checkout, variable):
+    folder = tmp_path / ("active" if variable else "base")
+    fake(folder / "bin/python", FAKE_PYTHON)
+    (folder / "bin/installed").write_text("cpu\n")
+    done = call("run_pretrain.sh", **({variable: str(folder)} if variable else {}))
+    assert done.returncode == 0 and "as it is" in done.stderr and not (checkout / ".venv").exists()
+    name = "active/python" if variable else "base/python3"
+    assert [line.split(" -m ")[0] for line in calls(tmp_path)] == [name, name]
+
+
+def test_an_active_environment_that_lacks_something_is_left_alone(call, tmp_path, checkout):
+    fake(tmp_path / "active/bin/python", FAKE_PYTHON)
+    done = call("run_pretrain.sh", VIRTUAL_ENV=str(tmp_path / "active"))
+    assert done.returncode == 0 and f"{tmp_path}/active/bin/python lacks what is needed (no paddle, yaml)" in done.stderr
+    assert not (tmp_path / "active/bin/installed").exists() and (checkout / ".venv/.complete").exists()
+    own = call("run_pretrain.sh", VIRTUAL_ENV=str(checkout / ".venv"), PATH=f"{checkout}/.venv/bin:{tmp_path}/base/bin")
+    assert own.returncode == 0 and not own.stderr
+
+
+def test_named_interpreter(call, tmp_path, checkout):
+    fake(tmp_path / "own/bin/py", FAKE_PYTHON)
+    wrong = call("run_pretrain.sh", ERNIE2_PYTHON=str(tmp_path / "own/bin/py"))
+    assert wrong.returncode == 2 and "ERNIE2_PYTHON" in wrong.stderr
+    (tmp_path / "own/bin/installed").write_text("cpu\n")
+    assert call("run_pretrain.sh", ERNIE2_PYTHON=str(tmp_path / "own/bin/py")).returncode == 0
+    assert calls(tmp_path)[-1].startswith("own/py -m ernie2.pretrain") and not (checkout / ".venv").exists()
+
+
+def test_no_python_that_fits(call):
+    done = call("run_pretrain.sh", FAKE_OLD="1")
+    assert done.returncode == 2 and "no Python 3.10, 3.11 or 3.12 on PATH" in done.stderr
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"NPROC": "two"}, "NPROC: found 'two'"), ({"NPROC": "0"}, "NPROC: found '0'"), ({"GPUS": "0"}, "GPUS: found '0'"),
+    ({"NNODES": "2"}, "MASTER: found ''"), ({"NNODES": "2", "MASTER": "host"}, "MASTER: found 'host'"),
+    ({"NNODES": "2", "MASTER": "host:1", "NODE_RANK": "2"}, "NODE_RANK: found 2")])
+def test_wrong_numbers_are_refused(call, tmp_path, settings, message):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    done = call("run_pretrain.sh", **settings)
+    assert done.returncode == 2 and message in done.stderr and not calls(tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "options"), [
+    ({"NPROC": "2"}, "--nnodes 1 --nproc_per_node 2 --log_dir LOGS --log_level ERROR PYTHON -u"),
+    ({"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9"},
+     "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master host:9 --rank 1 PYTHON -u")])
+def test_launch_on_cpus(call, tmp_path, settings, options):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    call("run_pretrain.sh", TMPDIR=str(tmp_path), **settings)
+    made = calls(tmp_path)
+    words = ["LOGS" if str(tmp_path / "ernie2.") in word else "PYTHON" if word.endswith("/python3") and number else word
+             for number, word in enumerate(made[-1].split())]
+    assert " ".join(words) == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
+    assert len(made) == (1 if "NODE_RANK" in settings else 2)  # node 0 alone makes the shards
+
+
+@pytest.mark.parametrize(("settings", "processes", "devices"), [
+    ({}, 4, "0,1,2,3"), ({"NPROC": "2"}, 2, "0,1"), ({"GPUS": "1,3"}, 2, "1,3"), ({"CUDA_VISIBLE_DEVICES": "2,3"}, 2, "2,3")])
+def test_launch_on_gpus(call, tmp_path, settings, processes, devices):
+    gpus(tmp_path, 4)
+    (tmp_path / "base/bin/installed").write_text("gpu\n")
+    call("run_pretrain.sh", **settings)
+    made = calls(tmp_path)[-1]
+    assert f"--nproc_per_node {processes} " in made and f"--gpus {devices} " in made
+
+
+def test_more_processes_than_gpus(call, tmp_path):
+    gpus(tmp_path, 2)
+    (tmp_path / "base/bin/installed").write_text("gpu\n")
+    done = call("run_pretrain.sh", NPROC="3")
+    assert done.returncode == 2 and "NPROC: found 3, but GPUS=0,1 names 2" in done.stderr
+
+
+def test_exit_code_of_the_first_step_is_the_scripts(call, tmp_path):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    assert call("run_pretrain.sh", FAKE_DATA_GEN="2").returncode == 2
+    assert [line.split()[2] for line in calls(tmp_path)] == ["data_gen"]
+
+
+def real(*arguments: str, timeout: int = 600, **environment: str) -> subprocess.CompletedProcess:
+    """run_pretrain.sh of this checkout, with this interpreter."""
+    kept = {key: value for key, value in os.environ.items() if key not in SETTLED and not key.startswith("PADDLE_")}
+    kept |= {"ERNIE2_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(["bash", ROOT / "run_pretrain.sh", *arguments], env=kept, capture_output=True, text=True,
+                          timeout=timeout)
+
+
+def test_unknown_key_is_named():
+    done = real("curriculum.steps_per_tusk=4")
+    assert done.returncode == 2 and "curriculum.steps_per_tusk" in done.stderr and "steps_per_task" in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("error:") == 1
+
+
+def test_paths_are_taken_from_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "here.yaml").write_text("nonsense: 1\n")
+    monkeypatch.chdir(tmp_path)
+    done = real("here.yaml")
+    assert done.returncode == 2 and f"{tmp_path}/here.yaml" in done.stderr and "nonsense" in done.stderr
+
+
+@pytest.mark.slow
+def test_default_run_in_one_and_two_processes(tmp_path):
+    """The whole road with few steps: stage table first, results last, the same losses whatever NPROC; a mistake that only
+    the processes can see gives one message and exit code 2."""
+    short = ["curriculum.steps_per_task=4", "runtime.log_every=1", f"data.shards_dir={tmp_path}/shards",
+             f"model.vocab_file={tmp_path}/vocab.txt"]
+    losses = {}
+    for processes in ("1", "2"):
+        out = tmp_path / f"out{processes}"
+        done = real(*short, f"out_dir={out}", NPROC=processes, TMPDIR=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        text = done.stdout + done.stderr
+        assert text.index("stage 1") < text.index("step 1/") < text.rindex("chance") < text.index("what next")
+        assert ("up to date" in text) == (processes == "2")
+        lines = (out / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[processes] = [json.loads(line)["loss"] for line in lines[:20]]
+        assert json.loads((out / "result.json").read_text(encoding="utf-8"))["finished"]
+    assert len(losses["1"]) == 20
+    assert losses["2"] == pytest.approx(losses["1"], abs=1e-4)
+
+    other_width = real(*short, f"out_dir={tmp_path}/out2", "model.size=mini", NPROC="2", TMPDIR=str(tmp_path))
+    assert other_width.returncode == 2, other_width.stderr
+    assert other_width.stderr.count("error:") == 1 and "Traceback" not in other_width.stderr
+    assert not list(tmp_path.glob("ernie2.*"))  # logs of the processes are kept only where they tell something

@@ -1,0 +1,85 @@
+"""The house rules that a machine can check: rooms stay small, data flows one way, nothing unsafe is called."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+SOURCES = sorted(path for folder in ("ernie2", "data_gen", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+TENSOR_FREE = ("batching", "charts", "chart_scales", "cmrc", "config", "curriculum", "decoding", "features", "finetune_run",
+               "finetune_task", "masking", "metrics", "plan", "readers", "report", "run_log", "shards", "strict", "tagging",
+               "tasks", "tokenizer")
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+            assert all(alias.name != "*" for alias in node.names)
+            assert node.level == 0, "imports are absolute"
+    return names
+
+
+def test_sources_are_found():
+    assert len(SOURCES) > 50
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_house_rules(path):
+    tree, text = parse(path), path.read_text(encoding="utf-8")
+    names = imports(tree)
+    assert text.count("\n") <= 330, "a file past 300 lines asks for another room"
+    assert ast.get_docstring(tree), "every file says what it is"
+    if path.parent.name == "ernie2":
+        assert not any(name.split(".")[0] == "data_gen" for name in names), "data_gen may import ernie2, never the reverse"
+    assert not {"pickle", "marshal", "shelve", "dill"} & {name.split(".")[0] for name in names}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is longer than 60 lines"
+            if not node.name.startswith("_") and not _overrides_paddle(node):
+                assert node.returns is not None, f"{node.name} has no return type"
+                assert ast.get_docstring(node) or _is_nested(tree, node), f"{node.name} has no docstring"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load", "paddle.load"), called
+            if called.endswith("np.load"):
+                assert "allow_pickle=False" in ast.unparse(node)
+            assert not any(keyword.arg == "shell" for keyword in node.keywords)
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "no bare except"
+
+
+def _overrides_paddle(node: ast.FunctionDef) -> bool:
+    return bool(node.args.args) and node.args.args[0].arg == "ctx"
+
+
+def _is_nested(tree: ast.Module, wanted: ast.AST) -> bool:
+    """Inside another function, or in a class of this module alone."""
+    return any(wanted in ast.walk(node) and wanted is not node for node in ast.walk(tree)
+               if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+               or isinstance(node, ast.ClassDef) and node.name.startswith("_"))
+
+
+def test_modules_without_tensors_do_not_import_paddle():
+    modules = [f"ernie2.{name}" for name in TENSOR_FREE] + ["data_gen.pipeline", "data_gen.show", "data_gen.audit", "data_gen.vocab"]
+    code = f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name)\nsys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_main_loop_fits_on_two_screens():
+    path = ROOT / "ernie2/pretrain.py"
+    assert path.read_text(encoding="utf-8").count("\n") <= 200
+    train = next(node for node in parse(path).body if isinstance(node, ast.FunctionDef) and node.name == "train")
+    assert train.end_lineno - train.lineno <= 50
