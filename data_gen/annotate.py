@@ -20,6 +20,8 @@ MAX_SENTENCE_CHARS = 2_000
 """A longer "sentence" (a table, text without punctuation) is cut into several; counted as the note `long_sentence`."""
 BATCH_CHARS = 32_000
 """Characters annotated in one go: enough to make array overhead vanish, little enough to stay in cache."""
+LANGUAGE_CHARS, CHINESE_SHARE = 2_000, 0.1
+"""A page of a Chinese corpus is English when less than a tenth of the letters among its first 2,000 characters are not Latin."""
 
 _BREAK = re.compile(r"[，、；：,;:\s]")
 _LINE_BREAKS = re.compile("[\n\r]")
@@ -86,12 +88,14 @@ class Document:
         sentences: In reading order; none is empty.
         paragraph_starts: Index in `sentences` of the first sentence of each paragraph, rising, the first is 0.
         dev: Whether it belongs to the dev split: a hash of its content decides, the same in every task.
+        language: "zh" or "en", by whose rules it was split and annotated.
     """
 
     source: str
     sentences: list[Sentence]
     paragraph_starts: list[int]
     dev: bool
+    language: str = "zh"
 
 
 @dataclass(slots=True)
@@ -138,7 +142,9 @@ class Annotator:
         self.tokenizer, self.language = tokenizer, language
         self.rejects = RejectCounter() if rejects is None else rejects
         self._arguments = (tokenizer, language, tuple(map(str, dictionaries)), segmenter, encoding)
-        self._units = (EnglishUnits if language == "en" else ChineseUnits)(load_entries(dictionaries, encoding))
+        entries = load_entries(dictionaries, encoding)
+        # A Chinese corpus holds English pages too: they are split and annotated by English rules.
+        self._units = {"en": EnglishUnits(entries)} | ({"zh": ChineseUnits(entries)} if language == "zh" else {})
 
     def __reduce__(self) -> tuple:
         """Another process loads dictionaries and tables anew; counts stay behind."""
@@ -149,52 +155,62 @@ class Annotator:
         if len(text) > MAX_SENTENCE_CHARS:
             self.rejects.note("sentence", "long_sentence", text)
             text = next(_pieces(text))
-        return next(self._annotate([text]))
+        return next(self._annotate([text], self._language_of(text)))
 
     def document(self, raw: RawDocument, dev_share: float = 0.005) -> Document:
         """Splits and annotates a document. Sentences without tokens are left out, so a document may come out empty."""
         texts, paragraphs = [], []
+        language = self._language_of("\n".join(raw.paragraphs))
         for number, paragraph in enumerate(raw.paragraphs):
-            for sentence in split_sentences(paragraph, self.language):
+            for sentence in split_sentences(paragraph, language):
                 if len(sentence) > MAX_SENTENCE_CHARS:
                     self.rejects.note(raw.source, "long_sentence", sentence)
                 pieces = list(_pieces(sentence))
                 texts += pieces
                 paragraphs += [number] * len(pieces)
         sentences, paragraph_starts, last = [], [], -1
-        for number, sentence in zip(paragraphs, self._annotate(texts)):
+        for number, sentence in zip(paragraphs, self._annotate(texts, language)):
             if len(sentence) == 0:
                 continue
             if number != last:
                 paragraph_starts.append(len(sentences))
             sentences.append(sentence)
             last = number
-        return Document(raw.source, sentences, paragraph_starts, is_dev(raw, dev_share))
+        return Document(raw.source, sentences, paragraph_starts, is_dev(raw, dev_share), language)
 
     def pair(self, raw: RawPair, dev_share: float = 0.005) -> Pair:
         """Annotates query and title, each as one sentence."""
         return Pair(raw.source, self.sentence(raw.query), self.sentence(raw.title), raw.label, is_dev(raw, dev_share))
 
-    def _annotate(self, texts: list[str]) -> Iterator[Sentence]:
+    def _language_of(self, text: str) -> str:
+        """"en" where the corpus is English, or where hardly a letter of the text's beginning is Chinese."""
+        if self.language == "en":
+            return "en"
+        beginning = text[:LANGUAGE_CHARS]
+        letters = sum(character.isalpha() for character in beginning)
+        ascii_letters = sum(character.isascii() and character.isalpha() for character in beginning)
+        return "en" if letters and letters - ascii_letters < CHINESE_SHARE * letters else "zh"
+
+    def _annotate(self, texts: list[str], language: str) -> Iterator[Sentence]:
         """Annotates sentences, in order, in batches of about BATCH_CHARS characters."""
         batch, size = [], 0
         for text in texts:
             if size + len(text) > BATCH_CHARS and batch:
-                yield from self._annotate_batch(batch)
+                yield from self._annotate_batch(batch, language)
                 batch, size = [], 0
             batch.append(text)
             size += len(text) + 1
         if batch:
-            yield from self._annotate_batch(batch)
+            yield from self._annotate_batch(batch, language)
 
-    def _annotate_batch(self, texts: list[str]) -> Iterator[Sentence]:
+    def _annotate_batch(self, texts: list[str], language: str) -> Iterator[Sentence]:
         # A line feed is white space to tokenizer and segmenter alike: joined by it, texts do not touch each other.
         text = "\n".join(_LINE_BREAKS.sub(" ", one) for one in texts)
         tokens = self.tokenizer.encode(text)
         first_char = np.cumsum([0] + [len(one) + 1 for one in texts], dtype=np.int32)
         edges = np.searchsorted(tokens.starts, first_char)
         sizes = np.diff(edges)
-        units, capital = self._levels(text, tokens)
+        units, capital = self._levels(text, tokens, language)
         # Units count from 0 in each sentence: its first token's number is taken off.
         heads = np.minimum(edges[:-1], max(len(tokens.ids) - 1, 0))
         units = (units - np.repeat(units[:, heads], sizes, axis=1)).astype(np.int16) if len(tokens.ids) else units
@@ -202,12 +218,12 @@ class Annotator:
         for one, a, b in zip(texts, edges.tolist(), edges[1:].tolist()):
             yield Sentence(one, tokens.ids[a:b], starts[a:b], units[0, a:b], units[1, a:b], units[2, a:b], capital[a:b])
 
-    def _levels(self, text: str, tokens: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    def _levels(self, text: str, tokens: Encoding, language: str) -> tuple[np.ndarray, np.ndarray]:
         """Running unit numbers int32 (3, T) of word, phrase and entity, and capital labels int8 (T)."""
         if len(tokens.ids) == 0:
             return np.zeros((3, 0), np.int16), np.zeros(0, np.int8)
         inside = self.tokenizer.vocab.continuation[tokens.ids]
-        units = np.cumsum(self._units.find(text, tokens, inside), axis=1, dtype=np.int32)
+        units = np.cumsum(self._units[language].find(text, tokens, inside), axis=1, dtype=np.int32)
         if text.lower() == text.upper():
             return units, np.full(len(inside), -100, np.int8)
         _, sizes, words = surface_words(text, tokens, inside)

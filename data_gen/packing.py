@@ -60,7 +60,7 @@ class Run:
         """Sentences in a row as one run; `token_labels` has one value for each of their tokens."""
         levels = [[getattr(sentence, f"{level}_ids") for sentence in sentences] for level in LEVELS]
         if len(sentences) == 1:
-            return cls(sentences[0].token_ids, np.stack([ids[0] for ids in levels]).astype(np.int32), token_labels)
+            return cls(sentences[0].token_ids, np.array([ids[0] for ids in levels], np.int32), token_labels)
         spans = np.array([np.concatenate(ids) for ids in levels], np.int32)
         lengths = [len(sentence) for sentence in sentences]
         units = np.array([[int(ids[-1]) + 1 for ids in level] for level in levels], np.int32)

@@ -67,7 +67,8 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
         _check_splits(todo, made, recipe)
         for task in todo:
             merge_task(task, made, shards / task.name, recipe, len(vocab), origins[task.name], out)
-        shutil.copyfile(recipe.model.vocab_file, shards / "vocab.txt")
+        if Path(recipe.model.vocab_file).resolve() != (shards / "vocab.txt").resolve():
+            shutil.copyfile(recipe.model.vocab_file, shards / "vocab.txt")
         write_rejects(shards / "rejects.jsonl", rejects, todo, made)
     report_rejects(rejects, todo, made, out)
 

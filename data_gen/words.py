@@ -5,8 +5,8 @@ phrase (adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PH
 and fixed expressions are single words, so units already. An entity is an entry of an entity dictionary, which may
 join words; the names in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other
 parts as words of their own.
-English: words are runs of letters and digits, and single punctuation marks; phrases and entities come from dictionaries,
-and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute for a
+English: words are runs of letters and digits, and single punctuation marks; phrases and entities are dictionary
+entries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute for a
 name tagger).
 Pieces of one surface word are never parted, whatever a segmenter says.
 

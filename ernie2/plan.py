@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ernie2.config import SIZES, Recipe, cli, load_recipe
 from ernie2.curriculum import Plan, make_plan
 from ernie2.shards import read_index
 from ernie2.strict import ConfigError
-from ernie2.tasks import select_tasks
+from ernie2.tasks import Task, select_tasks
 
 DEFAULT_RECIPE = "tasks/recipes/demo.yaml"
 
@@ -158,20 +159,24 @@ def main(argv: list[str]) -> None:
     plan = make_plan(recipe.curriculum)
     if args.json:
         stages = [{"stage": s.number, "first_step": s.first_step, "steps": s.steps, "tasks": s.shares} for s in plan.stages]
-        print(json.dumps({"name": recipe.name, "steps": plan.steps, "stages": stages,
-                          "micro_batches": recipe.batch.micro_batches,
-                          **estimate(recipe, plan, vocabulary_rows(recipe), args.tokens_per_s)}, indent=1))
-        return
-    print(opening_page(recipe, plan, args.ranks, args.tokens_per_s))
-    for task in tasks:
-        try:
-            index = read_index(Path(recipe.data.shards_dir) / task.name)
-        except ConfigError:
-            print(f"shards   {task.name}: none yet in {recipe.data.shards_dir}")
-            continue
-        had = next(sum(counts) for name, counts in plan.table() if name == task.name) * recipe.batch.tokens
-        print(f"shards   {task.name}: {index['samples']['train']:,} samples, {index['tokens']['train'] / 1e6:.2f} M tokens, "
-              f"{had / max(index['tokens']['train'], 1):.1f} epochs")
+        page = json.dumps({"name": recipe.name, "steps": plan.steps, "stages": stages,
+                           "micro_batches": recipe.batch.micro_batches,
+                           **estimate(recipe, plan, vocabulary_rows(recipe), args.tokens_per_s)}, indent=1)
+    else:
+        page = "\n".join([opening_page(recipe, plan, args.ranks, args.tokens_per_s),
+                          *(shards_line(recipe, plan, task) for task in tasks)])
+    sys.stdout.write(page + "\n")
+
+
+def shards_line(recipe: Recipe, plan: Plan, task: Task) -> str:
+    """What a task has to train on, and how often the plan goes through it."""
+    try:
+        index = read_index(Path(recipe.data.shards_dir) / task.name)
+    except ConfigError:
+        return f"shards   {task.name}: none yet in {recipe.data.shards_dir}"
+    asked = sum(dict(plan.table())[task.name]) * recipe.batch.tokens
+    return (f"shards   {task.name}: {index['samples']['train']:,} samples, {index['tokens']['train'] / 1e6:.2f} M tokens, "
+            f"{asked / max(index['tokens']['train'], 1):.1f} epochs")
 
 
 if __name__ == "__main__":

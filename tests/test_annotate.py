@@ -97,7 +97,7 @@ def test_known_words_are_not_cut_but_guessed_ones_are(tokenizer: Tokenizer, tmp_
     sentence = annotator.sentence("财政部门和平常一样")
     assert units(sentence, "entity") == units(sentence, "word")
     # 李明天来: jieba guesses or knows; make it guess the word 天来.
-    segmenter = annotator._units._jieba
+    segmenter = annotator._units["zh"]._jieba
     monkeypatch.setattr(segmenter, "lcut", lambda text: ["李明", "天来", "了"])
     cut = annotator.sentence("李明天来了")
     assert units(cut, "entity") == "李明天/来/了" and units(cut, "word") == "李明/天/来/了"
@@ -114,8 +114,10 @@ def test_user_words_of_the_process_do_not_leak_in(plain: Annotator) -> None:
 
 def test_capital_is_taken_before_lower_casing(plain: Annotator) -> None:
     sentence = plain.sentence("我是Ab，cD和3D、Éa x 。12")
-    words = {sentence.text[a:]: label for a, label in zip(sentence.starts.tolist(), sentence.capital.tolist(), strict=True)}
-    expected = {"我": -100, "A": 1, "b": 1, "，": -100, "c": 0, "D和": 0, "3": 0, "É": 1, "x": 0, "。": -100, "12": -100}
+    labels = zip(sentence.starts.tolist(), sentence.capital.tolist(), strict=True)
+    words = {sentence.text[start:]: label for start, label in labels}
+    expected = {"我": -100, "A": 1, "b": 1, "，": -100, "c": 0, "D和": 0, "3": 0, "É": 1, "x": 0, "。": -100,
+                "12": -100}
     assert sentence.capital.dtype == np.int8
     for begin, label in expected.items():
         assert next(value for text, value in words.items() if text.startswith(begin)) == label, begin
@@ -137,7 +139,8 @@ def test_english_units(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_english_units_stay_in_their_sentence(tokenizer: Tokenizer, tmp_path: Path) -> None:
     annotator = Annotator(tokenizer, "en", [dictionary(tmp_path / "e.txt", "home. in\n")])
     document = annotator.document(RawDocument("a:1", ["he went home.", "In spring he saw Tom", "Brown there."]))
-    assert [units(s, "entity") for s in document.sentences] == ["he/went/home/.", "In/spring/he/saw/Tom", "Brown/there/."]
+    found = [units(sentence, "entity") for sentence in document.sentences]
+    assert found == ["he/went/home/.", "In/spring/he/saw/Tom", "Brown/there/."]
 
 
 def test_document(plain: Annotator) -> None:

@@ -47,8 +47,8 @@ def test_odd_bytes_are_cleaned(tmp_path: Path) -> None:
 
 
 def test_jsonl_takes_both_forms_and_counts_bad_lines(tmp_path: Path) -> None:
-    rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}', '{"content": "五。"}',
-            "{broken", "[1]", '{"text": 3}', '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
+    rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}',
+            '{"content": "五。"}', "{broken", "[1]", '{"text": 3}', '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
     path, rejects = write(tmp_path / "a.jsonl.gz", "\n".join(rows)), RejectCounter()
     wanted = [(":1", ["一。", "二。"]), (":3", ["题", "三。", "四。"]), (":4", ["五。"]), (":10", ["六"])]
     assert read(path, rejects=rejects) == wanted
@@ -213,7 +213,8 @@ def test_nothing_is_lost_and_time_is_linear(language: str) -> None:
     for _ in range(2000):
         text = "".join(rng.choice(marks) for _ in range(rng.randrange(60)))
         sentences = split_sentences(text, language)
-        assert "".join("".join(sentences).split()) == "".join(text.split()) and all(s == s.strip() != "" for s in sentences)
+        assert "".join("".join(sentences).split()) == "".join(text.split())
+        assert all(sentence == sentence.strip() != "" for sentence in sentences)
     started = time.process_time()
     for text in ("“（" * 50_000 + "”" * 25_000, "。" * 100_000, "a. " * 30_000, "中。" * 50_000, "“中。”" * 25_000,
                  "(" * 100_000 + ")"):

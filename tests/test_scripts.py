@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", ".ci/run")
 SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "NPROC",
            "GPUS", "NNODES", "NODE_RANK", "MASTER", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-SYSTEM = ("bash", "env", "dirname", "cut", "cat", "sha256sum", "sed", "head", "tail", "grep", "sort", "awk", "paste", "mkdir",
+SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "head", "tail", "grep", "sort", "awk", "paste", "mkdir",
           "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep")
 FAKE_PYTHON = """#!/usr/bin/env bash
 # Says what it was asked, and acts out a Python that lacks everything until pip has installed something beside it.

@@ -45,6 +45,9 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     """
     mined, plain = 0, []
     for document in source:
+        if document.language != language:
+            yield Rejected(document.source, "page in another language than data.language")
+            continue
         if len(document.sentences) < 2:
             yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
             continue

@@ -102,8 +102,8 @@ class _Words:
         """int64 (words of all sentences in a row)."""
         found = []
         for sentence in sentences:
-            edges = np.flatnonzero(np.diff(sentence.word_ids, prepend=-1))
-            places = [*sentence.starts[edges].tolist(), len(sentence.text)]
+            ids = sentence.word_ids
+            places = [0, *sentence.starts[1:][ids[1:] != ids[:-1]].tolist(), len(sentence.text)]
             texts = [sentence.text[a:b] for a, b in pairwise(places)]
             found += [self._as_written[text] if text in self._as_written else self._new(text) for text in texts]
         return np.array(found, np.int64)
