@@ -13,7 +13,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
 README = ROOT / "README.md"
 
 PADDLE = "3.3.1"

@@ -6,8 +6,8 @@ and fixed expressions are single words, so units already. An entity is an entry 
 join words; the names in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other
 parts as words of their own.
 English: words are runs of letters and digits, and single punctuation marks; phrases and entities are dictionary
-entries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute for a
-name tagger).
+entries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute
+for a name tagger).
 Pieces of one surface word are never parted, whatever a segmenter says.
 
 Texts come many at a time, joined by line feeds, so that array work is done once. No unit reaches over a line feed.

@@ -217,8 +217,8 @@ class RuntimeConfig:
     """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100); fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    sharding_stage: Literal[0, 1, 2] = 0
-    """Fleet sharding of optimizer state (1) and gradients (2) over ranks."""
+    sharding_stage: Literal[0] = 0
+    """0: every rank holds the whole optimizer state. Sharding it over ranks (1, 2) is not there yet and is refused."""
     init_loss_scale: float = 102_400.0
     """First loss scale of fp16 (released code)."""
     log_every: int = 10

@@ -84,7 +84,7 @@ ernie2_kept() { # prints the device of a .venv that is whole and up to date, els
   printf '%s' "$device"
 }
 
-ernie2_has_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
+ernie2_has_gpu() { [[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]]; }
 
 ernie2_device() {
   case "${ERNIE2_DEVICE:-}" in
@@ -96,7 +96,7 @@ ernie2_device() {
 
 ernie2_index() { # the folder of Paddle's index whose wheels were compiled for this GPU
   local generation
-  generation="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | head -n 1)"
+  generation="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | sed -n 1p)" || true
   case "${generation%%.*}" in
     9) printf '%s/cu126/' "$PADDLE_PACKAGES" ;;
     1[0-9]) printf '%s/cu129/' "$PADDLE_PACKAGES" ;;
@@ -213,7 +213,7 @@ ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the firs
 
 ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
   local rank="" code=""
-  read -r rank code <<<"$(sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | head -n 1)"
+  read -r rank code <<<"$(sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | sed -n 1p)"
   if [ -z "$code" ]; then
     tail -n 20 "$1/launcher.log" >&2
     ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"

@@ -48,7 +48,8 @@ def test_odd_bytes_are_cleaned(tmp_path: Path) -> None:
 
 def test_jsonl_takes_both_forms_and_counts_bad_lines(tmp_path: Path) -> None:
     rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}',
-            '{"content": "五。"}', "{broken", "[1]", '{"text": 3}', '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
+            '{"content": "五。"}', "{broken", "[1]", '{"text": 3}',
+            '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六"}']
     path, rejects = write(tmp_path / "a.jsonl.gz", "\n".join(rows)), RejectCounter()
     wanted = [(":1", ["一。", "二。"]), (":3", ["题", "三。", "四。"]), (":4", ["五。"]), (":10", ["六"])]
     assert read(path, rejects=rejects) == wanted

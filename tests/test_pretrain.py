@@ -82,3 +82,10 @@ def test_a_head_stays_where_it_is_on_another_tasks_step(tiny_recipe, tmp_path, s
 def test_all_tasks_step_trains_every_active_task(tiny_recipe):
     _, records = run(tiny_recipe, "curriculum.step=all_tasks", "curriculum.mode=multitask", "curriculum.steps_per_task=4")
     assert [record["task"] for record in records if record["step"] == 2] == ["cover", "label", "order"]
+
+
+def test_recompute_changes_memory_alone(tiny_recipe, tmp_path):
+    """Activations computed again in the backward pass: the same losses to rounding."""
+    curves = [[record["loss"] for record in run(tiny_recipe, "runtime.max_steps=6", "model.dropout=0.0", f"runtime.recompute={flag}",
+                                                f"out_dir={tmp_path / flag}")[1]] for flag in ("false", "true")]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)

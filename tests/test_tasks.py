@@ -104,3 +104,12 @@ def test_unknown_task_and_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks_module, "TASKS_DIR", tmp_path)
     with pytest.raises(ConfigError, match="no such file"):
         load_task(tmp_path / "x.yaml")
+
+
+def test_every_yaml_belongs_to_a_loader():
+    """Whatever YAML is in tasks/ is loaded by a test: this file's, test_config's or test_finetune_task's."""
+    found = {path.relative_to(ROOT / "tasks").parent.as_posix() for path in (ROOT / "tasks").rglob("*.y*ml")}
+    assert found == {"pretrain", "recipes", "finetune"}
+    assert not [path for folder in ("ernie2", "data_gen", "examples", "tests", "docs", "benchmarks")
+                for path in (ROOT / folder).rglob("*.y*ml")]
+    assert len(TASKS) == len(list((ROOT / "tasks/pretrain").glob("*.yaml")))

@@ -22,13 +22,13 @@ SHARED = Path(os.environ.get("ERNIE2_SHARED", ROOT.parent / "shared"))
 PIECES = ["一", "中", "文", "的", "，", "。", "?", "!", "-", ".", "a", "b", "c", "e", "##a", "##b", "##c", "##e", "##é",
           "é", "the", "un", "##believ", "##able", "1", "##9", "##0", "A", "B", "##X", "ß", "ss", "ａ", "ᄀ", "##ᅡ", "한",
           "の", "##の", "σ", "##ς"]
-# Code points that interact: combining marks, controls, all kinds of space, CJK of all planes, Hangul, emoji, full width.
+# Code points that interact: marks, controls, all kinds of space, CJK of all planes, Hangul, emoji, full width.
 POOLS = [range(0x20, 0x7F), range(0x180), range(0x300, 0x370), range(0x370, 0x400), range(0x2000, 0x2070),
          range(0x3000, 0x3100), range(0x3400, 0x3420), range(0x4DB0, 0x4E20), range(0x9FC0, 0xA000),
-         range(0xAC00, 0xAC80), range(0xF900, 0xFB10), range(0xFE00, 0xFE10), range(0xFF00, 0xFFF0), range(0xFFF8, 0x10000),
-         range(0x1F300, 0x1F400), range(0x20000, 0x20010), range(0x2A6D0, 0x2A710),
-         range(0x2B730, 0x2B930), range(0x2CEA0, 0x2CEC0), range(0x2F7F0, 0x2FA30), range(0x30000, 0x30010), range(0xE0000, 0xE0080),
-         range(0x10FFF0, 0x110000), range(0xD800), range(0xE000, 0x110000)]
+         range(0xAC00, 0xAC80), range(0xF900, 0xFB10), range(0xFE00, 0xFE10), range(0xFF00, 0xFFF0),
+         range(0xFFF8, 0x10000), range(0x1F300, 0x1F400), range(0x20000, 0x20010), range(0x2A6D0, 0x2A710),
+         range(0x2B730, 0x2B930), range(0x2CEA0, 0x2CEC0), range(0x2F7F0, 0x2FA30), range(0x30000, 0x30010),
+         range(0xE0000, 0xE0080), range(0x10FFF0, 0x110000), range(0xD800), range(0xE000, 0x110000)]
 
 
 @pytest.fixture(scope="module")

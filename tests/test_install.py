@@ -1,0 +1,116 @@
+"""setup.py, constraints.txt and ernie2/env.sh say the same; with ERNIE2_TEST_INSTALL=1 they really install."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = {"pyyaml": "yaml", "pytest-xdist": "xdist", "paddlepaddle": "paddle", "aistudio-sdk": "aistudio_sdk"}
+"""Packages that are imported by another name."""
+
+
+@pytest.fixture()
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What setup.py hands to setuptools."""
+    setuptools = pytest.importorskip("setuptools")
+    arguments: dict = {}
+    monkeypatch.setattr(setuptools, "setup", arguments.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return arguments
+
+
+@pytest.fixture()
+def pins() -> dict[str, str]:
+    """Package -> version, of the lines of constraints.txt that hold for this Python."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, version, marker = re.fullmatch(r'([a-z0-9-]+)==([^ ;]+)( ; python_version >= "3.11")?', line).groups()
+        assert name not in found, f"{name} is pinned twice"
+        if not marker or sys.version_info >= (3, 11):
+            found[name] = version
+    return found
+
+
+def split(requirement: str) -> tuple[str, list[tuple[str, str]]]:
+    """'numpy<=1.26.4' -> ('numpy', [('<=', '1.26.4')])"""
+    name = re.match(r"[A-Za-z0-9-]+", requirement)[0]
+    return name.lower(), re.findall(r"(==|<=|>=|<|>)([^,]+)", requirement)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """'3.0.0b4' -> (3, 0, 0): what the comparisons here need."""
+    return tuple(int(part) for part in re.match(r"[\d.]*\d", version)[0].split("."))
+
+
+def holds(version: str, sign: str, bound: str) -> bool:
+    """Whether a pinned version satisfies one comparison."""
+    if sign == "==":
+        return version == bound
+    a, b = release(version), release(bound)
+    return {"<=": a <= b, ">=": a >= b, "<": a < b, ">": a > b}[sign]
+
+
+def test_every_dependency_is_pinned_within_its_bounds(declared, pins):
+    extras = declared["extras_require"]
+    assert set(extras) == {"cpu", "gpu", "test", "dev"} and set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
+    for requirement in [*declared["install_requires"], *extras["dev"], *extras["gpu"]]:
+        name, bounds = split(requirement)
+        assert name in pins, f"constraints.txt does not pin {name}"
+        for sign, bound in bounds:
+            assert holds(pins[name], sign, bound), f"{requirement}, but constraints.txt pins {pins[name]}"
+    assert pins["paddlepaddle"] == pins["paddlepaddle-gpu"]
+
+
+def test_pins_are_what_the_environment_of_the_scripts_has(pins):
+    names = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in metadata.distributions()}
+    different = {name: (version, names[name]) for name, version in pins.items() if names.get(name, version) != version}
+    if different and Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip(f"an environment of another make: {different}")
+    assert not different
+    assert len(names.keys() & pins.keys()) > 30
+
+
+def test_the_scripts_look_for_what_setup_installs(declared):
+    text = (ROOT / "ernie2/env.sh").read_text(encoding="utf-8")
+    for variable, requirements in (("ERNIE2_MODULES", [*declared["install_requires"], *declared["extras_require"]["cpu"]]),
+                                   ("ERNIE2_TEST_MODULES", declared["extras_require"]["test"])):
+        modules = re.search(rf'^{variable}="(.+)"$', text, re.MULTILINE)[1].split()
+        assert set(modules) == {MODULES.get(name, name) for name, _ in map(split, requirements)}
+    assert declared["python_requires"] == ">=3.10,<3.13" and "(3, 10) <= sys.version_info[:2] < (3, 13)" in text
+
+
+def test_every_package_and_data_file_is_named(declared):
+    folders = {path.parent.relative_to(ROOT) for top in ("ernie2", "data_gen") for path in (ROOT / top).rglob("__init__.py")}
+    assert {str(folder).replace(os.sep, ".") for folder in folders} == set(declared["packages"])
+    files = [path for top in ("ernie2", "data_gen") for path in (ROOT / top).rglob("*")
+             if path.is_file() and path.suffix not in (".py", ".pyc") and not any(p.startswith(".") for p in path.parts)]
+    unnamed = [path for path in files if not any(path.match(f"{package.replace('.', '/')}/{pattern}")
+                                                 for package, patterns in declared["package_data"].items() for pattern in patterns)]
+    assert files and not unnamed
+    assert declared["version"] == __import__("ernie2").__version__
+
+
+def test_licence_is_apache_2(declared):
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert declared["license"] == "Apache-2.0" and "Apache License" in text and "Version 2.0, January 2004" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("ERNIE2_TEST_INSTALL") != "1", reason="downloads 0.6 GB; ERNIE2_TEST_INSTALL=1 runs it")
+def test_really_installs(tmp_path):
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[dev]"], cwd=ROOT, check=True)
+    subprocess.run([python, "-m", "pip", "check"], check=True)
+    code = "import ernie2.pretrain, data_gen.pipeline, pytest, xdist; from paddlenlp.transformers import ErnieModel"
+    subprocess.run([python, "-c", code], cwd=tmp_path, check=True)

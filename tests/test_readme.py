@@ -1,0 +1,256 @@
+"""The pages: README's commands run, the map is the territory, links lead somewhere, keys and lists are those of the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from data_gen import connectives
+from data_gen.generators.sentence_reordering import class_table
+from ernie2 import config, finetune_run, finetune_task, tasks
+
+ENGLISH, CHINESE = "README.md", "README.zh.md"
+PAGES = (ENGLISH, CHINESE, "tasks/README.md", "examples/README.md", "docs/data.md", "docs/cluster.md")
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def commands(page: str) -> list[str]:
+    """The commands of a page's bash blocks, one a line."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
+
+
+# ---- the commands -----------------------------------------------------------------------------------------------------
+
+SHORT = "batch.tokens=512 batch.micro_tokens=256 runtime.eval_tokens=512"
+FEW_STEPS = f"{SHORT} curriculum.steps_per_task=6 lr.warmup_steps=2 runtime.log_every=5"
+DEMO = "data.shards_dir=out/demo/shards model.vocab_file=out/demo/vocab.txt"
+MINI = "out_dir=out/mini data.shards_dir=out/mini/shards model.vocab_file=out/mini/vocab.txt"
+CLICKS = "max_steps=2 max_train_samples=64"
+PLAN = "python -m ernie2.plan tasks/recipes/table7.yaml"
+
+# What is appended to a command of README so that it takes seconds; out/ stands for a folder of the test's own. A command
+# that is not here fails the test: whoever writes it into README decides how it is run here.
+QUICK = {
+    PLAN: "",
+    f"{PLAN} curriculum.mode=multitask": "",
+    f"{PLAN} curriculum.mode=continual": "",
+    "python -m data_gen.generators.sentence_reordering 4": "",
+    "python -m data_gen.vocab examples/en/corpus.txt --size 2000 --out out/vocab_en.txt": "",
+}
+SLOW = {
+    "bash run_pretrain.sh": f"out_dir=out/demo {DEMO} {FEW_STEPS}",
+    "bash tests/run.sh": "tests/test_curriculum.py -p no:cacheprovider",
+    "bash run_pretrain.sh tasks/recipes/mini_zh.yaml data.corpus='examples/zh/encyclopedia_*.txt' "
+    "data.query_log=examples/zh/query_log.tsv data.entity_dicts='examples/zh/dictionaries/*.txt' data.dev_share=0.1":
+        f"{MINI} {FEW_STEPS} curriculum.steps_per_task=2 curriculum.revisit_steps=0 runtime.max_steps=4",
+    "python -m data_gen tasks/recipes/demo.yaml --workers 2": f"{DEMO} data.shards_dir=out/two_workers",
+    "python -m data_gen.show out/demo/shards/sentence_reordering -n 2": "",
+    "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "",
+    "python -m data_gen.audit out/demo/shards": "",
+    "bash run_finetune.sh tasks/finetune/lcqmc.yaml init_from=out/demo data_dir=examples/zh files='{train: query_log.tsv, "
+    "dev: query_log.tsv}' columns='{text_a: query, text_b: title, label: clicked}' out_dir=out/clicks epochs=1": CLICKS,
+    "python -m ernie2.predict out/clicks --input examples/zh/query_log.tsv --output out/clicks.jsonl": "",
+    "NPROC=2 bash run_pretrain.sh tasks/recipes/demo.yaml out_dir=out/demo_two runtime.max_steps=20":
+        f"{DEMO} {FEW_STEPS} runtime.max_steps=2",
+    "python -m ernie2.report out/demo": "",
+}
+NEEDS = {"out/demo": "bash run_pretrain.sh", "out/clicks ": next(command for command in SLOW if "finetune.sh" in command)}
+SAYS = {
+    PLAN: "sentence_reordering        -        -        -      50k   50k",
+    "bash run_pretrain.sh": "what next",
+    "bash tests/run.sh": "passed",
+    "python -m data_gen.generators.sentence_reordering 4": class_table(4),
+    "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "label 2: different documents",
+    "python -m data_gen.audit out/demo/shards": "== ir_relevance",
+    "python -m ernie2.predict out/clicks --input examples/zh/query_log.tsv --output out/clicks.jsonl": "859 predictions",
+}
+
+
+class Workshop:
+    """Runs README's commands in the checkout, each once, with out/ leading to a temporary folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.done = out, {}
+
+    def run(self, command: str) -> subprocess.CompletedProcess:
+        """The finished command; what it builds on has been run before it."""
+        if command not in self.done:
+            for folder, maker in NEEDS.items():
+                if folder in command and maker != command:
+                    assert self.run(maker).returncode == 0, maker
+            self.done[command] = self._call(f"{command} {QUICK.get(command) or SLOW.get(command, '')}")
+        return self.done[command]
+
+    def _call(self, line: str) -> subprocess.CompletedProcess:
+        line = re.sub(r"(^|[ =])out/", rf"\1{self.out}/", line)
+        line = re.sub(r"^python ", f"{sys.executable} ", line)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "NPROC", "GPUS", "NNODES"))}
+        env = kept | {"ERNIE2_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(["bash", "-c", line], cwd=ROOT, env=env, text=True, capture_output=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("readme"))
+
+
+def check(workshop: Workshop, command: str) -> None:
+    done = workshop.run(command)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed[-3000:]
+    assert SAYS.get(command, "") in printed, printed[-3000:]
+
+
+def test_every_command_of_readme_is_covered():
+    found = commands(ENGLISH)
+    assert len(found) > 10 and len(set(found)) == len(found)
+    assert set(found) == {*QUICK, *SLOW}
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_quick_commands_run(command, workshop):
+    check(workshop, command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SLOW)
+def test_slow_commands_run(command, workshop):
+    check(workshop, command)
+
+
+def test_table_7_is_what_the_command_prints(workshop):
+    table = re.search(r"^```text\n(task .*?)^```", read(ENGLISH), re.MULTILINE | re.DOTALL)[1]
+    assert table in workshop.run(PLAN).stdout
+
+
+# ---- the map, the links, the two languages ----------------------------------------------------------------------------
+
+
+def map_rows(page: str) -> dict[str, str]:
+    """Path -> what the page's map says of it."""
+    section = re.split(r"^## ", read(page), flags=re.MULTILINE)
+    rows = [re.findall(r"^\| `([^`]+)` \| (.+) \|$", part, re.MULTILINE) for part in section if part.startswith(("Map", "文件地图"))]
+    assert len(rows) == 1
+    assert len(dict(rows[0])) == len(rows[0]), "a file stands twice in the map"
+    return dict(rows[0])
+
+
+def test_the_map_lists_every_file():
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
+                            capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    rows = map_rows(ENGLISH)
+    folders = tuple(row for row in rows if row.endswith("/"))
+    assert set(rows) - set(folders) <= files, "in the map, not in the repository"
+    assert all(any(name.startswith(folder) for name in files) for folder in folders)
+    # A folder's row speaks for its data and pages; a program has a row of its own.
+    missing = {name for name in files if name not in rows and not (name.startswith(folders) and not name.endswith((".py", ".sh")))}
+    assert missing <= {"LICENSE", ".gitignore", ENGLISH, CHINESE}
+
+
+def test_both_languages_say_the_same():
+    assert commands(CHINESE) == commands(ENGLISH)
+    assert list(map_rows(CHINESE)) == list(map_rows(ENGLISH))
+    for pattern in (r"^```text\n.*?^```", r"issues/(\d+)", r"^#+ "):
+        found = [re.findall(pattern, read(page), re.MULTILINE | re.DOTALL) for page in (ENGLISH, CHINESE)]
+        assert found[0] == found[1] and len(found[0]) > 3
+    rows = [len(re.findall(r"^\|", read(page), re.MULTILINE)) for page in (ENGLISH, CHINESE)]
+    assert rows[0] == rows[1]
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith("http")]
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+# ---- keys and lists ---------------------------------------------------------------------------------------------------
+
+SECTIONS = {
+    "Pre-training tasks": tasks.Task, "An entry of losses": tasks.Loss, "Top level": config.Recipe, "model": config.ModelConfig,
+    "data": config.DataConfig, "batch": config.BatchConfig, "curriculum": config.CurriculumConfig, "masking": config.MaskingConfig,
+    "optimizer": config.OptimizerConfig, "lr": config.LrConfig, "runtime": config.RuntimeConfig,
+    "The task (in the YAML)": finetune_task.FinetuneTask, "files": finetune_task.FinetuneFiles,
+    "The run (on the command line)": finetune_run.FinetuneRun,
+}
+
+
+def default_of(field: dataclasses.Field) -> object:
+    """A field's default, or "required" or "section"."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is dataclasses.MISSING:
+        return "required"
+    value = field.default_factory()
+    return "section" if dataclasses.is_dataclass(value) else value
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_keys_and_defaults_are_those_of_the_code(section):
+    part = re.split(rf"^##+ {re.escape(section)}", read("tasks/README.md"), flags=re.MULTILINE)[1]
+    table = re.search(r"^\| key \|.*?(?=\n\n)", part, re.MULTILINE | re.DOTALL)[0]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (.+) \|$", table, re.MULTILINE)
+    fields = [field for field in dataclasses.fields(SECTIONS[section]) if field.init]
+    assert [name for name, _ in rows] == [field.name for field in fields]
+    for (name, text), field in zip(rows, fields, strict=True):
+        wanted = default_of(field)
+        shown = text if text in ("required", "section") else config.apply_overrides({}, [f"x={text.strip('`')}"])["x"]
+        assert shown == wanted, name
+
+
+def test_every_recipe_is_in_the_table():
+    text = read("tasks/README.md").split("### Top level")[0]
+    assert all(f"`{path.stem}`" in text for path in (ROOT / "tasks" / "recipes").glob("*.yaml"))
+
+
+def test_task_table_is_that_of_the_tasks():
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|.* \[(\w+)\.py\]\(([^)]+)\) \|$", read(ENGLISH), re.MULTILINE)
+    assert len(rows) == 7
+    for number, name, module, path in rows:
+        task = tasks.load_tasks()[name]
+        assert (task.task_id, task.generator) == (int(number), path.removesuffix(".py").replace("/", "."))
+        assert module == name
+
+
+def test_data_page_has_the_classes_and_connectives():
+    text = read("docs/data.md")
+    assert class_table(4) in text
+    for language in ("zh", "en"):
+        shown = re.findall(r"(\d+) ([^|\n]+?)(?= \||\n)", text[text.index("1 但是" if language == "zh" else "1 absolutely,"):])
+        names = connectives.class_names(language)[1:]
+        assert [name.rstrip(",") for _, name in shown[:len(names)]] == names
+        assert [int(number) for number, _ in shown[:len(names)]] == list(range(1, len(names) + 1))
+
+
+def test_tutorial_files_are_whole():
+    """The eighth task's two files stand in fenced blocks under their paths (they are run by the tutorial's own test)."""
+    found = dict(re.findall(r"^`([^`\n]+)`\n\n```\w+\n(.*?)^```", read("tasks/README.md"), re.MULTILINE | re.DOTALL))
+    assert set(found) == {"data_gen/generators/paragraph_boundary.py", "tasks/pretrain/paragraph_boundary.yaml"}
+    compile(found["data_gen/generators/paragraph_boundary.py"], "paragraph_boundary.py", "exec")
+    assert yaml.safe_load(found["tasks/pretrain/paragraph_boundary.yaml"])["task_id"] not in {
+        task.task_id for task in tasks.load_tasks().values()}
