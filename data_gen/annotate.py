@@ -21,7 +21,7 @@ MAX_SENTENCE_CHARS = 2_000
 BATCH_CHARS = 32_000
 """Characters annotated in one go: enough to make array overhead vanish, little enough to stay in cache."""
 LANGUAGE_CHARS, CHINESE_SHARE = 2_000, 0.1
-"""A page of a Chinese corpus is English when under a tenth of the letters in its first 2,000 characters is not Latin."""
+"""A page in a Chinese corpus is English if under a tenth of the letters of its first 2,000 characters is not Latin."""
 
 _BREAK = re.compile(r"[，、；：,;:\s]")
 _LINE_BREAKS = re.compile("[\n\r]")

@@ -198,7 +198,7 @@ class LrConfig:
     peak: float
     """Highest learning rate. Paper: 5e-5 (English), 1.28e-4 (Chinese)."""
     schedule: Literal["noam", "linear", "constant"] = "noam"
-    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then down to 0; constant after warm-up."""
+    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then to 0; constant after warm-up."""
     warmup_steps: int = 4000
     """Steps of warm-up (paper section 4.1: 4,000 for every task)."""
     restart: Literal["stage", "never", "task"] = "stage"

@@ -1,21 +1,17 @@
-"""What only a CPU needs to be fast, behind one switch. Import this before paddle: some flags are read at its import.
+"""What only a CPU needs to be fast, behind one switch (flags that paddle reads at its import are in `ernie2/__init__.py`).
 
-Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, copy strided views element by element
-and give freed memory back to the system at once. On any other device every function here is the library's own.
+Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, copy strided views element by
+element and give freed memory back to the system at once. On any other device every function here is the library's own.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 
-os.environ.setdefault("FLAGS_use_stride_kernel", "0")
-os.environ.setdefault("FLAGS_use_mkldnn", "1")
-
-import numpy as np  # noqa: E402
-import paddle  # noqa: E402
-from paddle.autograd import PyLayer  # noqa: E402
-from paddle.nn import functional as F  # noqa: E402
+import numpy as np
+import paddle
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 

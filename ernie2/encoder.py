@@ -11,11 +11,11 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ernie2 import cpu  # noqa: I001 - before paddle: it sets flags that paddle reads at import
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie2 import cpu
 from ernie2.config import SIZES, ModelConfig
 from ernie2.strict import ConfigError
 

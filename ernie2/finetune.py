@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from ernie2 import cpu, distributed, logs  # noqa: I001 - cpu before paddle: it sets flags that paddle reads at import
 import paddle
 from paddle.nn import functional as F
 
+from ernie2 import cpu, distributed, logs
 from ernie2.checkpoint import load_model_weights
 from ernie2.features import IGNORED
 from ernie2.finetune_data import FinetuneBatch, Prepared

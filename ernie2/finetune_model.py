@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import paddle
 import yaml
 
-from ernie2 import cpu  # noqa: I001 - before paddle: it sets flags that paddle reads at import
-import paddle
-
+from ernie2 import cpu
 from ernie2.checkpoint import checkpoints, load_model_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig

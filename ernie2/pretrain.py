@@ -9,20 +9,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
+import paddle
 import yaml
 
-from ernie2 import cpu, distributed, logs  # noqa: I001 - cpu before paddle: it sets flags that paddle reads at import
-import paddle
-
+from ernie2 import cpu, distributed, logs
 from ernie2 import plan as plan_page
 from ernie2.batching import Batch, prefetch
 from ernie2.checkpoint import save_training
-from ernie2.config import Recipe, cli, load_recipe, to_mapping
-from ernie2.curriculum import Plan, make_plan
-from ernie2.evaluate import DevSet, evaluate
+from ernie2.config import cli, to_mapping
+from ernie2.evaluate import evaluate
 from ernie2.meter import Meter
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.setup_run import Run, prepare_run

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import paddle
 import pytest
 
-from ernie2 import cpu  # noqa: I001
-import paddle
-
+from ernie2 import cpu
 from ernie2.checkpoint import load_model_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig, ErnieEncoder
@@ -90,7 +89,8 @@ def test_task_and_sentence_embeddings_matter(inputs):
 def test_cpu_ways_equal_the_library(transposed):
     """Outputs and all gradients of linear and layer_norm, with the switch off and on."""
     rng = np.random.default_rng(1)
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((7, 6), (5, 6) if transposed else (6, 5), (5,), (5,), (5,))]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in
+              ((7, 6), (5, 6) if transposed else (6, 5), (5,), (5,), (5,))]
     results = []
     for enabled in (False, True):
         cpu.prepare(enabled)

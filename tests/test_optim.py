@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
-from ernie2 import cpu  # noqa: F401, I001
 import paddle
+import pytest
 
 from ernie2.config import CurriculumConfig, LrConfig
 from ernie2.curriculum import Turn, make_plan

@@ -30,7 +30,7 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     nouns = [a + b for a in ("Mar", "Kel", "Tob", "Rin") for b in ("in", "ot", "ase", "ude", "ell")]
     lines = []
-    for number in range(documents):
+    for _ in range(documents):
         own = rng.choice(nouns, 4, replace=False)
         for _ in range(rng.integers(3, 10)):
             a, b = rng.choice(own, 2, replace=False)

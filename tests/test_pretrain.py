@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie2 import pretrain
-from ernie2.config import build, Recipe
+from ernie2.config import Recipe, build
 from ernie2.setup_run import prepare_run
 from ernie2.strict import apply_overrides
 
@@ -86,6 +86,7 @@ def test_all_tasks_step_trains_every_active_task(tiny_recipe):
 
 def test_recompute_changes_memory_alone(tiny_recipe, tmp_path):
     """Activations computed again in the backward pass: the same losses to rounding."""
-    curves = [[record["loss"] for record in run(tiny_recipe, "runtime.max_steps=6", "model.dropout=0.0", f"runtime.recompute={flag}",
-                                                f"out_dir={tmp_path / flag}")[1]] for flag in ("false", "true")]
+    still = ["runtime.max_steps=6", "model.dropout=0.0"]
+    curves = [[record["loss"] for record in run(tiny_recipe, *still, f"runtime.recompute={flag}", f"out_dir={tmp_path / flag}")[1]]
+              for flag in ("false", "true")]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
