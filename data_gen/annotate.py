@@ -142,9 +142,9 @@ class Annotator:
         self.tokenizer, self.language = tokenizer, language
         self.rejects = RejectCounter() if rejects is None else rejects
         self._arguments = (tokenizer, language, tuple(map(str, dictionaries)), segmenter, encoding)
-        entries = load_entries(dictionaries, encoding)
-        # A Chinese corpus holds English pages too: they are split and annotated by English rules.
-        self._units = {"en": EnglishUnits(entries)} | ({"zh": ChineseUnits(entries)} if language == "zh" else {})
+        self._entries = load_entries(dictionaries, encoding)
+        self._units: dict[str, ChineseUnits | EnglishUnits] = {}
+        self._units_of(language)
 
     def __reduce__(self) -> tuple:
         """Another process loads dictionaries and tables anew; counts stay behind."""
@@ -191,6 +191,12 @@ class Annotator:
         ascii_letters = sum(character.isascii() and character.isalpha() for character in beginning)
         return "en" if letters and letters - ascii_letters < CHINESE_SHARE * letters else "zh"
 
+    def _units_of(self, language: str) -> ChineseUnits | EnglishUnits:
+        """Finder of words, phrases and entities; that of a language met on the way is made at its first page."""
+        if language not in self._units:
+            self._units[language] = (EnglishUnits if language == "en" else ChineseUnits)(self._entries)
+        return self._units[language]
+
     def _annotate(self, texts: list[str], language: str) -> Iterator[Sentence]:
         """Annotates sentences, in order, in batches of about BATCH_CHARS characters."""
         batch, size = [], 0
@@ -223,7 +229,7 @@ class Annotator:
         if len(tokens.ids) == 0:
             return np.zeros((3, 0), np.int16), np.zeros(0, np.int8)
         inside = self.tokenizer.vocab.continuation[tokens.ids]
-        units = np.cumsum(self._units[language].find(text, tokens, inside), axis=1, dtype=np.int32)
+        units = np.cumsum(self._units_of(language).find(text, tokens, inside), axis=1, dtype=np.int32)
         if text.lower() == text.upper():
             return units, np.full(len(inside), -100, np.int8)
         _, sizes, words = surface_words(text, tokens, inside)

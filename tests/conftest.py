@@ -26,6 +26,10 @@ TINY_TASKS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than about ten seconds; bash tests/run.sh -m 'not slow' leaves it out")
+
+
 @pytest.fixture()
 def tiny_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """Tasks that cover every head, in place of tasks/pretrain."""
