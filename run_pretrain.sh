@@ -41,6 +41,7 @@ fi
 cd "$ERNIE2_ROOT"
 ernie2_environment
 ernie2_processes
+"$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" # a mistake in the recipe shows before anything is made
 if [ "$NODE_RANK" = 0 ]; then
   "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"
 else

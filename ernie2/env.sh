@@ -175,6 +175,7 @@ ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the th
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > NPROC ? cores / NPROC : 1))}"
   export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
   export FLAGS_use_mkldnn="${FLAGS_use_mkldnn:-1}"
+  export GLOG_minloglevel="${GLOG_minloglevel:-1}" # paddle's C++ part: warnings and errors
 }
 
 ernie2_train() { # MODULE ARGUMENT...: trains in NPROC processes on each of NNODES nodes; exits as the training does
