@@ -100,7 +100,8 @@ def main(argv: list[str]) -> None:
         results = {key: job.result() for key, job in jobs.items()}
     result = json.loads((args.pretrained / "result.json").read_text(encoding="utf-8"))
     minutes = result["seconds"] / 60
-    lines = [f"Pre-training: {result['steps']:,} steps, {result['tokens'] / 1e6:.1f} M tokens, {minutes:.0f} minutes.", "", *pretraining_table(result), "", f"Fine-tuning from {checkpoint.name}, percent on dev, {SEEDS} seeds.", "",
+    lines = [f"Pre-training: {result['steps']:,} steps, {result['tokens'] / 1e6:.1f} M tokens, {minutes:.0f} minutes.",
+             "", *pretraining_table(result), "", f"Fine-tuning from {checkpoint.name}, percent on dev, {SEEDS} seeds.", "",
              *finetuning_table(results), ""]
     args.tables.write_text("\n".join(lines), encoding="utf-8")
     args.svg.write_text(curves_svg(args.pretrained), encoding="utf-8")

@@ -78,7 +78,7 @@ def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred moving average over a 20th of the points, at least five of 20 or more, never across a gap. At the ends the window is cut.
+    """Centred moving average over a 20th of the points, at least five of 20 or more, never across a gap; cut at the ends.
 
     Rare spikes count only as far as the scale reaches: a plain average would turn each into a plateau.
     """

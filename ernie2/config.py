@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ernie2.strict import ConfigError, apply_overrides, build, cli, load_yaml, nearest, to_mapping
+from ernie2.strict import ConfigError, apply_overrides, build, cli, load_yaml, nearest, require, to_mapping
 
 __all__ = ["BatchConfig", "ConfigError", "CurriculumConfig", "DataConfig", "LrConfig", "MaskingConfig", "ModelConfig",
            "OptimizerConfig", "Recipe", "RuntimeConfig", "apply_overrides", "build", "cli", "load_recipe", "load_yaml",
@@ -58,8 +58,8 @@ class ModelConfig:
     """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens)."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
-        _require(0 <= self.init_min_match <= 1, "init_min_match", self.init_min_match, "a share between 0 and 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
+        require(0 <= self.init_min_match <= 1, "init_min_match", self.init_min_match, "a share between 0 and 1")
 
 
 @dataclass
@@ -94,10 +94,10 @@ class DataConfig:
     """The generation stops when more than this share of documents or rows is rejected."""
 
     def __post_init__(self) -> None:
-        _require(16 <= self.max_seq_len <= 4096, "max_seq_len", self.max_seq_len, "16 to 4096 tokens")
-        _require(0 < self.mask_prob < 1, "mask_prob", self.mask_prob, "0 < mask_prob < 1")
-        _require(0 < self.dev_share < 1, "dev_share", self.dev_share, "0 < dev_share < 1")
-        _require(0 < self.max_reject_share <= 1, "max_reject_share", self.max_reject_share, "a share between 0 and 1")
+        require(16 <= self.max_seq_len <= 4096, "max_seq_len", self.max_seq_len, "16 to 4096 tokens")
+        require(0 < self.mask_prob < 1, "mask_prob", self.mask_prob, "0 < mask_prob < 1")
+        require(0 < self.dev_share < 1, "dev_share", self.dev_share, "0 < dev_share < 1")
+        require(0 < self.max_reject_share <= 1, "max_reject_share", self.max_reject_share, "a share between 0 and 1")
 
 
 @dataclass
@@ -113,8 +113,8 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "micro_tokens", "pool_batches"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        _require(self.tokens % self.micro_tokens == 0, "tokens", self.tokens, f"a multiple of micro_tokens ({self.micro_tokens})")
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(self.tokens % self.micro_tokens == 0, "tokens", self.tokens, f"a multiple of micro_tokens ({self.micro_tokens})")
 
     @property
     def micro_batches(self) -> int:
@@ -139,12 +139,12 @@ class CurriculumConfig:
     """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active task."""
 
     def __post_init__(self) -> None:
-        _require(self.steps_per_task > 0, "steps_per_task", self.steps_per_task, "a positive number")
-        _require(bool(self.stages) and all(self.stages), "stages", self.stages, "at least one stage, none of them empty")
+        require(self.steps_per_task > 0, "steps_per_task", self.steps_per_task, "a positive number")
+        require(bool(self.stages) and all(self.stages), "stages", self.stages, "at least one stage, none of them empty")
         names = [name for stage in self.stages for name in stage]
         for name in names:
-            _require(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "stages", name, "task names of a-z, 0-9 and _")
-            _require(names.count(name) == 1, "stages", name, "each task in one stage only; it is revisited by itself")
+            require(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "stages", name, "task names of a-z, 0-9 and _")
+            require(names.count(name) == 1, "stages", name, "each task in one stage only; it is revisited by itself")
 
 
 @dataclass
@@ -158,12 +158,12 @@ class MaskingConfig:
     def __post_init__(self) -> None:
         for stage in self.by_stage():
             for level in stage:
-                _require(level in LEVELS, "level", level, f"one of {', '.join(LEVELS)}{nearest(level, LEVELS)}")
+                require(level in LEVELS, "level", level, f"one of {', '.join(LEVELS)}{nearest(level, LEVELS)}")
 
     def by_stage(self) -> list[list[str]]:
         """Levels to draw from, one list a stage; the last holds for later stages."""
         entries = [self.level] if isinstance(self.level, str) else self.level
-        _require(bool(entries) and all(entries), "level", self.level, "at least one level")
+        require(bool(entries) and all(entries), "level", self.level, "at least one level")
         return [[entry] if isinstance(entry, str) else entry for entry in entries]
 
     def levels(self, stage: int) -> list[str]:
@@ -186,9 +186,9 @@ class OptimizerConfig:
     """Global norm that gradients are clipped to; 0 = no clipping (released ERNIE 1.0 code)."""
 
     def __post_init__(self) -> None:
-        _require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
+        require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
 
 
 @dataclass
@@ -205,8 +205,8 @@ class LrConfig:
     """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open point 8)."""
 
     def __post_init__(self) -> None:
-        _require(self.peak > 0, "peak", self.peak, "a positive number")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        require(self.peak > 0, "peak", self.peak, "a positive number")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
 
 
 @dataclass
@@ -238,7 +238,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         for name in ("log_every", "eval_every", "eval_tokens", "save_every", "keep_last"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
 
 
 @dataclass
@@ -269,15 +269,15 @@ class Recipe:
     """Precision, logging, checkpoints."""
 
     def __post_init__(self) -> None:
-        _require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name) is not None, "name", self.name,
+        require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name) is not None, "name", self.name,
                  "letters, digits, '_', '-' and '.'")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require(self.data.max_seq_len <= self.model.max_position_embeddings, "data.max_seq_len", self.data.max_seq_len,
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.data.max_seq_len <= self.model.max_position_embeddings, "data.max_seq_len", self.data.max_seq_len,
                  f"at most model.max_position_embeddings ({self.model.max_position_embeddings})")
-        _require(self.batch.micro_tokens >= self.data.max_seq_len, "batch.micro_tokens", self.batch.micro_tokens,
+        require(self.batch.micro_tokens >= self.data.max_seq_len, "batch.micro_tokens", self.batch.micro_tokens,
                  f"at least data.max_seq_len ({self.data.max_seq_len})")
         stages = 1 if self.curriculum.mode == "multitask" else len(self.curriculum.stages)
-        _require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level,
+        require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level,
                  f"at most one entry for each of the {stages} stages (to draw a level per sample, use an inner list)")
 
     def task_names(self) -> list[str]:
@@ -290,7 +290,3 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     mapping = apply_overrides(load_yaml(path), overrides)
     return build(Recipe, mapping, str(path))
 
-
-def _require(condition: bool, key: str, found: object, wanted: str) -> None:
-    if not condition:
-        raise ConfigError(f"{key}: found {found!r}, expected {wanted}")

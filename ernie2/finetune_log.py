@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ernie2.logs import logger
+from ernie2.logs import logger, time_left
 
 
 class FinetuneLog:
@@ -66,7 +66,7 @@ class FinetuneLog:
                 record["step"],
                 record["steps"],
                 text,
-                self.time_left(),
+                time_left(self.started, self.done, self.total_steps - self.done),
             )
 
     def metrics(self, record: dict[str, Any]) -> None:
@@ -79,12 +79,6 @@ class FinetuneLog:
         logger.info(
             "run %d  step %d  %s%s", record["run"], record["step"], splits, "  (best)" if record.get("best") else ""
         )
-
-    def time_left(self) -> str:
-        """h:mm:ss at the mean rate since the start, evaluations included."""
-        rate = (time.monotonic() - self.started) / max(self.done, 1)
-        minutes, seconds = divmod(int(rate * (self.total_steps - self.done)), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
     def close(self) -> None:
         """Closes files and bar."""

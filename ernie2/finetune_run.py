@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ernie2.finetune_task import FinetuneTask, require
-from ernie2.strict import ConfigError, apply_overrides, build, load_yaml, nearest
+from ernie2.finetune_task import FinetuneTask
+from ernie2.strict import ConfigError, apply_overrides, build, load_yaml, nearest, require
 
 UNSET_TWIN = {
     "batch_size": "batch_tokens",

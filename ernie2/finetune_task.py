@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ernie2.config import SIZES
-from ernie2.strict import ConfigError, nearest
+from ernie2.strict import ConfigError, nearest, require
 
 KINDS = ("classification", "regression", "tagging", "span")
 METRICS_OF_KIND = {
@@ -176,8 +176,3 @@ class FinetuneTask:
         index = {label: i for i, label in enumerate(self.labels)}
         return index | {alias: index[label] for alias, label in self.label_aliases.items()}
 
-
-def require(condition: bool, key: str, found: object, wanted: str) -> None:
-    """Raises ConfigError naming the key, what was found and what is wanted, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{key}: found {found!r}, expected {wanted}")

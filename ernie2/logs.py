@@ -68,7 +68,8 @@ class RunLog:
         self._write("train", record)
         if self._bar is None:
             logger.info("step %d/%d  %s  %s tok/s  %s left", record["step"], self.total_steps, describe(record),
-                        f"{record['tokens_per_s']:,.0f}", self.time_left(record["step"]))
+                        f"{record['tokens_per_s']:,.0f}",
+                        time_left(self.started, record["step"] - self.start_step, self.total_steps - record["step"]))
 
     def eval(self, record: dict[str, Any]) -> None:
         """One line of eval.jsonl and of the console."""
@@ -78,12 +79,6 @@ class RunLog:
         heads = "  ".join(f"{head} loss {record['losses'][head]:.3f} accuracy {record['accuracy'][head]:.3f} "
                           f"(chance {record['chance'][head]:.3f})" for head in record["losses"])
         logger.info("  dev  %-20s %s", record["task"], heads)
-
-    def time_left(self, done: int) -> str:
-        """h:mm:ss at the mean rate since this start."""
-        rate = (time.monotonic() - self.started) / max(done - self.start_step, 1)
-        minutes, seconds = divmod(int(rate * (self.total_steps - done)), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
     def close(self) -> None:
         """Closes the files and the bar."""
@@ -104,6 +99,12 @@ class RunLog:
             scalars |= {f"{name}/{record['task']}/{head}_accuracy": value for head, value in record["accuracy"].items()}
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, record["step"])
+
+
+def time_left(started: float, done: int, left: int) -> str:
+    """h:mm:ss for `left` steps at the mean rate of the `done` steps since `started` (time.monotonic())."""
+    minutes, seconds = divmod(int((time.monotonic() - started) / max(done, 1) * left), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -128,6 +128,12 @@ def build(cls: type[T], mapping: Any, where: str, prefix: str = "") -> T:
         raise ConfigError(f"{where}: {prefix}{error}") from None
 
 
+def require(condition: bool, key: str, found: object, wanted: str) -> None:
+    """Raises ConfigError naming the key, what was found and what is wanted, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key}: found {found!r}, expected {wanted}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Words for a message: the nearest known name, else the known names."""
     known = sorted(known)
