@@ -2,7 +2,7 @@
 weights, same settings, two seeds, beside the majority baseline; written as a Markdown report with curves.
 
     bash run_pretrain.sh tasks/recipes/mini_zh.yaml data.corpus=... data.query_log=... data.entity_dicts=...
-    python benchmarks/mini_zh.py out/mini_zh --data FOLDER --out out/mini_zh_finetune --jobs 2
+    python -m benchmarks.mini_zh out/mini_zh --data FOLDER --out out/mini_zh_finetune --jobs 2
 
 FOLDER holds one folder for each task: chnsenticorp, lcqmc, xnli, cmrc2018, msra_ner. Finished runs are not repeated.
 """
@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["peak_lr=3.0e-4", "warmup_proportion=0.1", "max_seq_len=128", "batch_size=32"]
 SETTINGS = {
     "chnsenticorp": ["epochs=1"],
-    "lcqmc": ["epochs=3"],
-    "xnli": ["epochs=3"],
-    "cmrc2018": ["epochs=1", "max_train_samples=1500", "doc_stride=64", "max_query_len=32"],
-    "msra_ner": ["epochs=1", "max_train_samples=8000", "doc_stride=64"],
+    "lcqmc": ["epochs=2"],
+    "xnli": ["epochs=2"],
+    "cmrc2018": ["epochs=1", "max_train_samples=700", "doc_stride=64", "max_query_len=32"],
+    "msra_ner": ["epochs=1", "max_train_samples=5000", "doc_stride=64"],
 }
 STARTS = ("pre-trained", "random")
 SEEDS = 2

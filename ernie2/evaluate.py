@@ -69,9 +69,8 @@ def _labels(train: ShardReader, task: Task, batches: list[Batch], vocab_size: in
     found = {}
     if task.has_masked_lm:
         dev = np.concatenate([batch.mlm_labels for batch in batches])
-        seen = np.concatenate([train.array(i, "token_ids") for i in shards])
-        special = np.unique(np.concatenate([seen[train.array(i, "offsets")[:1]] for i in shards]))
-        seen = seen[~np.isin(seen, special)]
+        # Special tokens are never predicted (span -1), so they are not counted either.
+        seen = np.concatenate([train.array(i, "token_ids")[train.array(i, "span_ids_word") >= 0] for i in shards])
         found["masked_lm"] = (np.zeros_like(dev), dev, np.zeros_like(seen), seen, vocab_size)
     if task.token_classes:
         dev = np.concatenate([batch.token_labels for batch in batches])

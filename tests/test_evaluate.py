@@ -33,6 +33,19 @@ def test_evaluation_is_repeatable_and_counts_everything(tiny_recipe):
     assert first["losses"]["masked_lm"] == pytest.approx(np.log(64), rel=0.1), "random weights: the vocabulary's entropy"
 
 
+def test_special_tokens_are_no_guess(tiny_recipe):
+    """[SEP] is the commonest token of short texts, but never predicted: chance is that of the commonest real token."""
+    run = prepare_run(build(Recipe, tiny_recipe, "t"), "t")
+    dev = run.dev_set("order")
+    reader = run.streams["order"].reader
+    tokens = np.concatenate([reader.array(0, "token_ids")[reader.array(0, "span_ids_word") >= 0],
+                             reader.array(1, "token_ids")[reader.array(1, "span_ids_word") >= 0]])
+    commonest = np.bincount(tokens).argmax()
+    labels = np.concatenate([batch.mlm_labels for batch in dev.batches])
+    assert commonest > run.collate.vocab.unk_id
+    assert dev.chance["masked_lm"] == np.mean(labels == commonest)
+
+
 def test_meter_counts_once(tiny_recipe):
     run = prepare_run(build(Recipe, tiny_recipe, "t"), "t")
     stream = run.streams["label"]
