@@ -96,12 +96,12 @@ def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, tokens_per_s: float
     lines = [
         f"{recipe.name}: {recipe.curriculum.mode}, {recipe.curriculum.step}, optimizer steps by task and stage",
         "", stage_table(plan), "",
-        f"batch    {batch.tokens:,} tokens a step = {batch.micro_batches} micro-batches of {batch.micro_tokens:,} over "
-        f"{ranks} rank{'s' if ranks > 1 else ''}",
+        f"batch    {batch.tokens:,} tokens a step = {batch.micro_batches} micro-batch{'es' if batch.micro_batches > 1 else ''} of "
+        f"{batch.micro_tokens:,} over {ranks} rank{'s' if ranks > 1 else ''}",
         f"model    {recipe.model.size}, {figures['parameters'] / 1e6:.1f} M parameters, {recipe.model.hidden_act}, "
         f"{recipe.runtime.precision}",
-        f"memory   about {figures['state_bytes'] / 2**30:.1f} GiB of weights, gradients and moments and "
-        f"{figures['activation_bytes'] / 2**30:.1f} GiB of activations on a device (estimate)",
+        f"memory   about {_size(figures['state_bytes'])} of weights, gradients and moments and "
+        f"{_size(figures['activation_bytes'])} of activations on a device (estimate)",
         f"work     {figures['tokens'] / 1e6:,.1f} M tokens, {figures['flops']:.1e} floating-point operations"
         + (f", {figures['hours']:.1f} h at {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""),
     ]
@@ -129,6 +129,10 @@ def closing_page(recipe: Recipe, where: str, result: dict[str, Any]) -> str:
         f"  see the data  python -m data_gen.show {recipe.data.shards_dir}/{first}",
         f"  see the run   python -m ernie2.report {recipe.out_dir}",
     ])
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
 
 
 def _steps(count: int) -> str:
