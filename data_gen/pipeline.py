@@ -27,6 +27,7 @@ from data_gen.spill import balanced_shares, label_counts, merged, thin, token_la
 from data_gen.vocab import build_vocab
 from ernie2.config import ConfigError, Recipe
 from ernie2.shards import SPLITS, ShardWriter
+from ernie2.strict import make_folder
 from ernie2.tasks import Task
 from ernie2.tokenizer import Vocab
 
@@ -81,7 +82,7 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
             raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set "
                               f"data.vocab_size to have one of that size built from the corpus")
         out(f"building a vocabulary of {size} tokens: {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, "model.vocab_file")
         build_vocab([*inputs.corpus, *inputs.query_log], size, path, recipe.data.lower_case, recipe.data.language,
                     recipe.data.encoding, out)
     return Vocab.load(path)
@@ -185,7 +186,7 @@ def _building_folder(shards: Path) -> Iterator[Path]:
     """A temporary folder beside the shards, gone afterwards whatever happens; takes away those of dead processes."""
     existed = shards.exists()
     folder = shards.absolute() / f".building-{os.uname().nodename}-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "data.shards_dir")
     for other in shards.glob(f".building-{os.uname().nodename}-*"):
         if not Path("/proc").exists() or Path("/proc", other.name.rpartition("-")[2]).exists():
             continue

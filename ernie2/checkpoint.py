@@ -173,7 +173,19 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
         else:
             state[f"{names[name]}_{accumulator}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state if state["master_weights"] else {k: v for k, v in state.items() if k != "master_weights"})
-    return json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    return _read_state(folder)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / "trainer_state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in ("step", "seed", "tokens", "seconds", "scaler") if key not in state]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); remove {folder} to go on from the checkpoint before it") from None
+    if missing:
+        raise ConfigError(f"{path}: lacks {', '.join(missing)}; remove {folder} to go on from the checkpoint before it")
+    return state
 
 
 def _optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from ernie2.finetune_model import Start, check_fit, check_precision, read_start
 from ernie2.finetune_run import FinetuneRun, load_finetune
 from ernie2.finetune_task import FinetuneTask
 from ernie2.logs import logger
-from ernie2.strict import to_mapping
+from ernie2.strict import make_folder, to_mapping
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Job:
     def open_log(self) -> FinetuneLog:
         """Makes out_dir and starts its logs; an older result.json goes, so that it cannot be taken for this run's."""
         if self.rank == 0:
-            self.out_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out_dir, "out_dir")
             (self.out_dir / "result.json").unlink(missing_ok=True)
             text = yaml.safe_dump(to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True)
             (self.out_dir / "task.yaml").write_text(text, encoding="utf-8")

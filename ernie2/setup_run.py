@@ -23,7 +23,7 @@ from ernie2.model import ErnieForPretraining, initialise
 from ernie2.optim import build_optimizer
 from ernie2.plan import opening_page
 from ernie2.shards import ShardReader
-from ernie2.strict import ConfigError
+from ernie2.strict import ConfigError, make_folder
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
 
@@ -105,7 +105,7 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
     """Resumes from the newest checkpoint in out_dir, else warm-starts from model.init_from, else starts at random."""
-    run.out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run.out_dir, f"{where}: out_dir")
     found = checkpoints(run.out_dir)
     if found:
         step, folder = found[-1]

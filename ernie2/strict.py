@@ -134,6 +134,14 @@ def require(condition: bool, key: str, found: object, wanted: str) -> None:
         raise ConfigError(f"{key}: found {found!r}, expected {wanted}")
 
 
+def make_folder(path: Path, key: str) -> None:
+    """Makes a folder that a key names, with its parents. Raises ConfigError naming the key where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}: {path} cannot be made a folder: {error.strerror}; name another") from None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Words for a message: the nearest known name, else the known names."""
     known = sorted(known)

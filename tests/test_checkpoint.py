@@ -55,6 +55,18 @@ def test_another_model_is_refused(tiny_recipe):
         assert words in str(error.value) and "step_0000002" in str(error.value)
 
 
+def test_a_damaged_checkpoint_and_an_out_dir_that_is_a_file(tiny_recipe, tmp_path):
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=2"))
+    state = tmp_path / "out" / "step_0000002" / "trainer_state.json"
+    for text, words in (("{bad", "damaged"), ("{}", "lacks step"), ("[1]", "lacks")):
+        state.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=f"trainer_state.json: {words}.*remove"):
+            prepare(tiny_recipe)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="out_dir: .*file cannot be made a folder: File exists"):
+        prepare(tiny_recipe, f"out_dir={tmp_path / 'file'}")
+
+
 def test_warm_start(tiny_recipe, tmp_path):
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=2"))
     first = tmp_path / "out" / "step_0000002"
