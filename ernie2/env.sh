@@ -52,7 +52,8 @@ ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or g
       [ "$ERNIE2_PADDLE" = gpu ] || ! ernie2_has_gpu || ernie2_say "  its paddle computes on the CPU, though this machine has a GPU"
       return
     fi
-    [ "$active" = python3 ] || ernie2_say "environment: $active lacks what is needed ($("$active" -c "$ERNIE2_PROBE" $modules 2>&1 >/dev/null | tail -n 1))"
+    [ "$active" = python3 ] ||
+      ernie2_say "environment: $active lacks what is needed ($("$active" -c "$ERNIE2_PROBE" $modules 2>&1 >/dev/null | tail -n 1))"
   done
   [ -n "$kept" ] || ernie2_make_venv
   ERNIE2_PYTHON="$ERNIE2_VENV/bin/python"
@@ -72,7 +73,7 @@ import paddle
 print("gpu" if paddle.is_compiled_with_cuda() else "cpu")
 '
 
-ernie2_digest() { cat "$ERNIE2_ROOT/constraints.txt" "$ERNIE2_ROOT/setup.py" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1; }
+ernie2_digest() { cat "$ERNIE2_ROOT"/{constraints.txt,setup.py} | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1; }
 
 ernie2_kept() { # prints the device of a .venv that is whole and up to date, else nothing
   local digest="" device=""
@@ -130,10 +131,12 @@ ernie2_make_venv() { # a new .venv; .complete is written last, so one that was c
   [ ! -e "$ERNIE2_VENV/bin" ] || ernie2_say "environment: .venv is unfinished or out of date; making it again"
   find "$ERNIE2_VENV/" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
   if [ "$device" = gpu ]; then where=(--extra-index-url "${PADDLE_INDEX:-$(ernie2_index)}"); fi
-  ernie2_say "environment: making .venv with $base, paddle for the ${device^^}${where[1]:+ from ${where[1]}} (once; some minutes, 2 to 8 GB of disk)"
+  ernie2_say "environment: making .venv with $base (once; some minutes, 2 GB of disk, 8 with a GPU)"
+  ernie2_say "  paddle for the ${device^^}${where[1]:+ from ${where[1]}}"
   "$base" -m venv "$ERNIE2_VENV" >&2 || ernie2_mistake "'$base -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"
   [ ! -t 2 ] || quiet="" # on a terminal pip shows its progress
-  (cd "$ERNIE2_ROOT" && "$ERNIE2_VENV/bin/python" -m pip install $quiet -c constraints.txt -e ".[$device,test]" ${where[@]+"${where[@]}"} >&2) || {
+  (cd "$ERNIE2_ROOT" && "$ERNIE2_VENV/bin/python" -m pip install $quiet --disable-pip-version-check -c constraints.txt \
+    -e ".[$device,test]" ${where[@]+"${where[@]}"} >&2) || {
     ernie2_say "error: pip could not install what setup.py and constraints.txt name; its message stands above"
     [ "$device" = cpu ] || ernie2_say "  another build of paddle: PADDLE_INDEX=$PADDLE_PACKAGES/cuXYZ/, or ERNIE2_DEVICE=cpu"
     exit 1
@@ -154,7 +157,8 @@ ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the th
   NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER="${MASTER:-}"
   ernie2_count NNODES "$NNODES" 1
   ernie2_count NODE_RANK "$NODE_RANK" 0
-  [ "$NODE_RANK" -lt "$NNODES" ] || ernie2_mistake "NODE_RANK: found $NODE_RANK, but NNODES=$NNODES counts from 0 to $((NNODES - 1))"
+  [ "$NODE_RANK" -lt "$NNODES" ] ||
+    ernie2_mistake "NODE_RANK: found $NODE_RANK, but NNODES=$NNODES counts from 0 to $((NNODES - 1))"
   [ "$NNODES" = 1 ] || [[ "$MASTER" =~ ^[^:]+:[0-9]+$ ]] ||
     ernie2_mistake "MASTER: found '$MASTER'; NNODES=$NNODES needs MASTER=host:port of node 0, the same on every node"
 
@@ -163,7 +167,8 @@ ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the th
     IFS=, read -ra gpus <<<"$GPUS"
     NPROC="${NPROC:-${#gpus[@]}}"
     ernie2_count NPROC "$NPROC" 1
-    [ "$NPROC" -le "${#gpus[@]}" ] || ernie2_mistake "NPROC: found $NPROC, but GPUS=$GPUS names ${#gpus[@]}; one process takes one GPU"
+    [ "$NPROC" -le "${#gpus[@]}" ] ||
+      ernie2_mistake "NPROC: found $NPROC, but GPUS=$GPUS names ${#gpus[@]}; one process takes one GPU"
     GPUS="$(IFS=,; printf '%s' "${gpus[*]:0:NPROC}")"
   else
     [ -z "${GPUS:-}" ] || ernie2_mistake "GPUS: found '$GPUS', but there is no GPU that the paddle of $ERNIE2_PYTHON could use"
@@ -214,7 +219,9 @@ ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the firs
 
 ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
   local rank="" code=""
-  read -r rank code <<<"$(sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | sed -n 1p)"
+  read -r rank code <<<"$(
+    sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | sed -n 1p
+  )"
   if [ -z "$code" ]; then
     tail -n 20 "$1/launcher.log" >&2
     ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"

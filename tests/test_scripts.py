@@ -21,6 +21,7 @@ SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "PADDLE_INDEX", "VIRTUAL_ENV", "CON
            "GPUS", "NNODES", "NODE_RANK", "MASTER", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "tail", "grep", "sort", "awk", "paste", "mkdir",
           "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep", "touch")
+PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
 FAKE_PYTHON = """#!/usr/bin/env bash
 # Says what it was asked, and acts out a Python that lacks everything until pip has installed something beside it.
 echo "$(basename "$(dirname "$(dirname "$0")")")/$(basename "$0") $(printf '%q ' "${@//$'\\n'/ }")" >>"$FAKE_LOG"
@@ -126,7 +127,7 @@ def test_makes_an_environment_once_and_trains_in_it(call, tmp_path, checkout):
     first = call("run_pretrain.sh")
     assert first.returncode == 0 and "making .venv" in first.stderr and "paddle for the CPU" in first.stderr
     assert calls(tmp_path) == [
-        f"base/python3 -m venv {checkout}/.venv", ".venv/python -m pip install -q -c constraints.txt -e .[cpu,test]",
+        f"base/python3 -m venv {checkout}/.venv", f"{PIP} -e .[cpu,test]",
         *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("ernie2.plan", "data_gen", "ernie2.pretrain"))]
     again = call("run_pretrain.sh", "mine.yaml", "seed=2")
     assert again.returncode == 0 and not again.stderr
@@ -158,7 +159,7 @@ def test_remakes_an_environment_that_was_cut_short_or_is_out_of_date(call, tmp_p
 def test_a_gpu_gets_its_paddle_from_paddles_index(call, tmp_path, compute, index):
     gpus(tmp_path, 1, compute)
     call("run_pretrain.sh")
-    assert calls(tmp_path)[1] == (".venv/python -m pip install -q -c constraints.txt -e .[gpu,test] "
+    assert calls(tmp_path)[1] == (f"{PIP} -e .[gpu,test] "
                                   f"--extra-index-url https://www.paddlepaddle.org.cn/packages/stable/{index}/")
 
 
