@@ -28,7 +28,7 @@ SETTINGS = {  # part of the training data, so that twenty runs take half an hour
     "chnsenticorp": ["epochs=1", "max_train_samples=4000"],
     "lcqmc": ["epochs=2", "max_train_samples=5000"],
     "xnli": ["epochs=2", "max_train_samples=3000"],
-    "cmrc2018": ["epochs=1", "max_train_samples=400", "doc_stride=64", "max_query_len=32"],
+    "cmrc2018": ["epochs=1", "max_train_samples=1200", "doc_stride=64", "max_query_len=32"],
     "msra_ner": ["epochs=2", "max_train_samples=6000", "batch_size=16", "doc_stride=64"],
 }
 STARTS = ("pre-trained", "random")
