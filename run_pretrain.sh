@@ -17,13 +17,17 @@ Relative paths are taken from the checkout.
   GPUS=0,1,2,3       GPUs to use (default: all that are visible)
   NNODES=4 NODE_RANK=0 MASTER=host:port
                      clusters: the same command on every node with its own NODE_RANK from 0; MASTER is a free port of
-                     node 0. Node 0 makes the shards; out_dir and data.shards_dir have to be on a disk that all share
+                     node 0. Node 0 makes the shards; out_dir and data.shards_dir have to be on a disk that all share.
+                     First every node is looked over and compared with node 0 (python -m ernie2.doctor)
+  RETRIES=3          after a crash, start again from the newest checkpoint, up to three times (default: 0). Not after a
+                     mistake (exit code 2), Ctrl-C or SIGTERM
   ERNIE2_PYTHON=...  use this interpreter as it is
   ERNIE2_DEVICE=cpu  which paddle a new .venv gets: cpu or gpu (default: what nvidia-smi finds)
   PADDLE_INDEX=URL   where paddlepaddle-gpu is downloaded from (default: Paddle's own index, CUDA by the GPU's generation)
   OMP_NUM_THREADS=N  threads of a process (default: cores / NPROC)
 
-Exit code: 0, 2 for a mistake in the command, the recipe or the data (one message), 1 for a failure.
+Exit code: 0, 2 for a mistake in the command, the recipe or the data (one message), 75 where another process of the run
+stopped or somebody was missing, 1 for any other failure.
 TEXT
 }
 
@@ -42,9 +46,10 @@ cd "$ERNIE2_ROOT"
 ernie2_environment
 ernie2_processes
 "$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" # a mistake in the recipe shows before anything is made
-if [ "$NODE_RANK" = 0 ]; then
+if [ "$NNODES" = 1 ]; then
   "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"
-else
-  ernie2_say "node $NODE_RANK of $NNODES: waiting for node 0 at $MASTER, which makes the shards"
+else # all nodes meet, are compared, and wait while node 0 makes the shards
+  NNODES="$NNODES" NODE_RANK="$NODE_RANK" MASTER="$MASTER" NPROC="$NPROC" \
+    "$ERNIE2_PYTHON" -m ernie2.doctor "$recipe" "$@" --then data_gen
 fi
-ernie2_train ernie2.pretrain "$recipe" "$@"
+ernie2_train_again ernie2.pretrain "$recipe" "$@"

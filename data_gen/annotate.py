@@ -1,246 +1,202 @@
-"""What every generator starts from: sentences with tokens, words, phrases, entities and casing, annotated once."""
+"""What every generator starts from: the documents or pairs of a block, annotated once, as views of one table of tokens."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_gen.dictionaries import load_entries
-from data_gen.documents import RawDocument, RawPair, RejectCounter, is_dev
-from data_gen.sentences import split_sentences
-from data_gen.words import ChineseUnits, EnglishUnits, capital_label, surface_words
-from ernie2.config import ConfigError
-from ernie2.tokenizer import Encoding, Tokenizer
+from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
+from data_gen.reading.rejects import RejectCounter
+from data_gen.sentences import sentence_spans
+from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.words import ChineseUnits, EnglishUnits
+from ernie2.strict import ConfigError
+from ernie2.tokenizer import Tokenizer
 
-MAX_SENTENCE_CHARS = 2_000
-"""A longer "sentence" (a table, text without punctuation) is cut into several; counted as the note `long_sentence`."""
-BATCH_CHARS = 32_000
-"""Characters annotated in one go: enough to make array overhead vanish, little enough to stay in cache."""
 LANGUAGE_CHARS, CHINESE_SHARE = 2_000, 0.1
 """A page in a Chinese corpus is English if under a tenth of the letters of its first 2,000 characters is not Latin."""
 
-_BREAK = re.compile(r"[，、；：,;:\s]")
-_LINE_BREAKS = re.compile("[\n\r]")
-
-
-@dataclass(slots=True)
-class Sentence:
-    """One annotated sentence. T is the number of tokens; all arrays have shape (T,).
-
-    The three id arrays number the units of a level from 0, left to right, without gaps, and every token has one:
-    `phrase_ids` is the phrase where there is one and the word elsewhere, `entity_ids` likewise.
-
-    Attributes:
-        text: The sentence as written, before any lower-casing.
-        token_ids: int32, rows of the vocabulary; no special tokens.
-        starts: int32, where each token begins in `text`, in characters.
-        word_ids: int16, word of each token.
-        phrase_ids: int16, phrase (or word) of each token.
-        entity_ids: int16, entity (or word) of each token.
-        capital: int8; 1 = the surface word of this piece begins with an upper-case letter, 0 = a word of letters that
-            does not, -100 = no cased letters. Computed before lower-casing.
-    """
-
-    text: str
-    token_ids: np.ndarray
-    starts: np.ndarray
-    word_ids: np.ndarray
-    phrase_ids: np.ndarray
-    entity_ids: np.ndarray
-    capital: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-        return len(self.token_ids)
-
-    def cut(self, start: int, stop: int) -> Sentence:
-        """The tokens [start:stop), as a sentence of its own; ids and offsets count from 0 again.
-
-        No unit of any level is split: a range that ends inside one shrinks to the unit's edge, so the result may hold
-        FEWER tokens than asked for (never more). Only where nothing would be left, the range is taken as it is.
-        """
-        start, stop = max(start, 0), min(stop, len(self))
-        lo, hi = start, stop
-        levels = (self.word_ids, self.phrase_ids, self.entity_ids)
-        while lo < hi and any(0 < lo and ids[lo - 1] == ids[lo] for ids in levels):
-            lo += 1
-        while hi > lo and any(hi < len(ids) and ids[hi - 1] == ids[hi] for ids in levels):
-            hi -= 1
-        if lo >= hi:
-            lo, hi = start, max(start, stop)
-        first = int(self.starts[lo]) if lo > 0 and lo < len(self) else 0
-        last = int(self.starts[hi]) if hi < len(self) else len(self.text)
-        words, phrases, entities = (ids[lo:hi] - ids[lo] if hi > lo else ids[lo:hi] for ids in levels)
-        text, starts = self.text[first:last], self.starts[lo:hi] - np.int32(first)
-        return Sentence(text, self.token_ids[lo:hi], starts, words, phrases, entities, self.capital[lo:hi])
-
-
-@dataclass(slots=True)
-class Document:
-    """An annotated document.
-
-    Attributes:
-        source: Where it comes from, `file:line` of its first line.
-        sentences: In reading order; none is empty.
-        paragraph_starts: Index in `sentences` of the first sentence of each paragraph, rising, the first is 0.
-        dev: Whether it belongs to the dev split: a hash of its content decides, the same in every task.
-        language: "zh" or "en", by whose rules it was split and annotated.
-    """
-
-    source: str
-    sentences: list[Sentence]
-    paragraph_starts: list[int]
-    dev: bool
-    language: str = "zh"
-
-
-@dataclass(slots=True)
-class Pair:
-    """A query and a title shown for it.
-
-    Attributes:
-        source: `file:line` of the row.
-        query: Annotated query.
-        title: Annotated title.
-        label: 0 strong, 1 weak (paper section 3.2.3, IR relevance; class 2 is sampled by the generator).
-        dev: Whether it belongs to the dev split: a hash of the query decides, so a query is never in both.
-    """
-
-    source: str
-    query: Sentence
-    title: Sentence
-    label: int
-    dev: bool
+_LETTER_CODES = 0x20000  # all beyond are letters
 
 
 class Annotator:
-    """Turns raw text into annotated sentences. Make one per process: it loads jieba's dictionary (about a second)."""
+    """Sentences, tokens, words, phrases and entities of a block.
+
+    Loading dictionaries takes a second: a process makes one and keeps it. `rejects` takes the notes of the block at hand.
+    """
 
     def __init__(self, tokenizer: Tokenizer, language: str = "zh", dictionaries: Sequence[str | Path] = (),
-                 segmenter: str = "jieba", encoding: str = "utf-8", rejects: RejectCounter | None = None) -> None:
+                 segmenter: str = "auto", encoding: str = "utf-8") -> None:
         """Loads what the language needs.
 
         Args:
             tokenizer: Gives the tokens.
             language: "zh" or "en".
             dictionaries: Entity and phrase dictionaries, see `data_gen.dictionaries.load_entries`.
-            segmenter: "jieba", the only one; English needs none.
+            segmenter: A name of `data_gen.segmenters`; English needs none.
             encoding: Of the dictionaries.
-            rejects: Where notes are counted.
 
         Raises:
             ConfigError: unknown language or segmenter, unusable dictionary.
         """
         if language not in ("zh", "en"):
             raise ConfigError(f"data.language: {language!r}; use zh or en")
-        if segmenter != "jieba":
-            raise ConfigError(f"data.segmenter: {segmenter!r}; use jieba")
-        self.tokenizer, self.language = tokenizer, language
-        self.rejects = RejectCounter() if rejects is None else rejects
-        self._arguments = (tokenizer, language, tuple(map(str, dictionaries)), segmenter, encoding)
+        self.tokenizer, self.language, self.rejects = tokenizer, language, RejectCounter()
+        self._unknown: Counter[str] = Counter()
+        self._segmenter = segmenter
         self._entries = load_entries(dictionaries, encoding)
         self._units: dict[str, ChineseUnits | EnglishUnits] = {}
         self._units_of(language)
 
-    def __reduce__(self) -> tuple:
-        """Another process loads dictionaries and tables anew; counts stay behind."""
-        return Annotator, self._arguments
+    def documents(self, raws: Sequence[RawDocument], dev: bool = False) -> list[Document]:
+        """Annotates documents, all of the dev split or none. Those without a token come out with no sentence."""
+        languages = self._languages([raw.text for raw in raws])
+        parts, made = [], {}
+        for language in dict.fromkeys(languages):
+            numbers = [i for i, one in enumerate(languages) if one == language]
+            texts = [raws[i].text for i in numbers]
+            parts.append((numbers, *self._annotate(texts, language)))
+        tokens = Tokens.joined([part[1] for part in parts]) if parts else None
+        first, begin = 0, 0
+        for numbers, part, sentences in parts:
+            for i, rows, paragraphs in zip(numbers, *self._by_text(sentences, part.text, numbers, raws), strict=True):
+                views = [Sentence(tokens, a + first, b + first, c + begin, d + begin) for a, b, c, d in rows]
+                made[i] = Document(raws[i].source, views, paragraphs, dev, languages[i])
+            first, begin = first + len(part), begin + len(part.text) + 1
+        return [made[i] for i in range(len(raws))]
 
-    def sentence(self, text: str) -> Sentence:
-        """Annotates one sentence as it is, up to `MAX_SENTENCE_CHARS`; the rest of a longer one is dropped, noted."""
-        if len(text) > MAX_SENTENCE_CHARS:
-            self.rejects.note("sentence", "long_sentence", text)
-            text = next(_pieces(text))
-        return next(self._annotate([text], self._language_of(text)))
+    def pairs(self, raws: Sequence[RawPair | RawMarkedPair], labels: Sequence[int], dev: bool = False) -> list[Pair]:
+        """Annotates pairs, each text as one sentence whatever stands in it; texts without a token come out empty."""
+        texts = [text.replace("\n", " ") for raw in raws for text in _two_texts(raw)]
+        if not texts:
+            return []
+        tokens, sentences = self._annotate(texts, self.language, split=False)
+        views = [Sentence(tokens, *row) for row in sentences.tolist()]
+        return [Pair(raw.source, views[2 * i], views[2 * i + 1], label, dev)
+                for i, (raw, label) in enumerate(zip(raws, labels, strict=True))]
 
-    def document(self, raw: RawDocument, dev_share: float = 0.005) -> Document:
-        """Splits and annotates a document. Sentences without tokens are left out, so a document may come out empty."""
-        texts, paragraphs = [], []
-        language = self._language_of("\n".join(raw.paragraphs))
-        for number, paragraph in enumerate(raw.paragraphs):
-            for sentence in split_sentences(paragraph, language):
-                if len(sentence) > MAX_SENTENCE_CHARS:
-                    self.rejects.note(raw.source, "long_sentence", sentence)
-                pieces = list(_pieces(sentence))
-                texts += pieces
-                paragraphs += [number] * len(pieces)
-        sentences, paragraph_starts, last = [], [], -1
-        for number, sentence in zip(paragraphs, self._annotate(texts, language)):
-            if len(sentence) == 0:
-                continue
-            if number != last:
-                paragraph_starts.append(len(sentences))
-            sentences.append(sentence)
-            last = number
-        return Document(raw.source, sentences, paragraph_starts, is_dev(raw, dev_share), language)
+    @property
+    def skipped(self) -> Counter[str]:
+        """Lines of the dictionaries that are not used, by reason."""
+        return self._entries.skipped
 
-    def pair(self, raw: RawPair, dev_share: float = 0.005) -> Pair:
-        """Annotates query and title, each as one sentence."""
-        return Pair(raw.source, self.sentence(raw.query), self.sentence(raw.title), raw.label, is_dev(raw, dev_share))
+    def forget(self) -> None:
+        """Drops what was counted since the last calls of take_unknown and take_hits: a block that failed half-way."""
+        self.take_unknown()
+        for units in self._units.values():
+            units.hits.clear()
 
-    def _language_of(self, text: str) -> str:
-        """"en" where the corpus is English, or where hardly a letter of the text's beginning is Chinese."""
-        if self.language == "en":
-            return "en"
-        beginning = text[:LANGUAGE_CHARS]
-        letters = sum(character.isalpha() for character in beginning)
-        ascii_letters = sum(character.isascii() and character.isalpha() for character in beginning)
-        return "en" if letters and letters - ascii_letters < CHINESE_SHARE * letters else "zh"
+    def take_unknown(self) -> Counter[str]:
+        """How often which text became [UNK] since the last call."""
+        unknown, self._unknown = self._unknown, Counter()
+        return unknown
+
+    def take_hits(self) -> list[tuple[str, str, int]]:
+        """Dictionary entries found since the last call: (entry, "entity" or "phrase", how often)."""
+        hits: Counter[str] = Counter()
+        for units in self._units.values():
+            hits.update(units.hits)
+            units.hits.clear()
+        kinds = self._entries.are_entities(list(hits)).tolist()
+        return [(entry, "entity" if is_entity else "phrase", count)
+                for (entry, count), is_entity in zip(hits.items(), kinds, strict=True)]
+
+    def _annotate(self, texts: Sequence[str], language: str, split: bool = True) -> tuple[Tokens, np.ndarray]:
+        """Table of the texts joined by line feeds, and its sentences: int64 (S, 4) rows first, last, characters begin, end.
+
+        With `split` false every text is one sentence, empty ones too.
+        """
+        text = "\n".join(texts)
+        if split:
+            spans, too_long = sentence_spans(text, language)
+            for first, last in too_long:
+                self.rejects.note("", "long_sentence", text[first:last][:80])
+        else:
+            ends = np.cumsum([len(one) + 1 for one in texts]) - 1
+            spans = np.stack([ends - [len(one) for one in texts], ends], axis=1)
+        found = self.tokenizer.encode(text)
+        inside = self.tokenizer.vocab.continuation[found.ids]
+        begins = np.zeros(0, np.uint8)
+        if len(found.ids):
+            begins = self._units_of(language).find(_parted(text, spans) if language == "en" else text, found, inside)
+        tokens = Tokens(text, found.ids, found.starts, found.ends, begins, inside)
+        rows = np.searchsorted(found.starts, spans.ravel()).reshape(-1, 2)
+        if split:
+            full = rows[:, 0] < rows[:, 1]
+            rows, spans = rows[full], spans[full]
+        tokens.begins[rows[rows[:, 0] < rows[:, 1], 0]] = ALL_LEVELS  # no unit reaches over the end of a sentence
+        self._look_closer(tokens)
+        return tokens, np.concatenate([rows, spans], axis=1).astype(np.int64)
+
+    def _look_closer(self, tokens: Tokens) -> None:
+        """Counts what became [UNK]; parts runs of one mark (◆◆◆, ------), which are no word of a hundred tokens."""
+        text = tokens.text
+        unknown = np.flatnonzero(tokens.ids == self.tokenizer.vocab.unk_id)
+        places = zip(tokens.starts[unknown].tolist(), tokens.ends[unknown].tolist(), strict=True)
+        self._unknown.update([text[start:end] for start, end in places])
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")[tokens.starts]
+        again = np.flatnonzero(codes[1:] == codes[:-1]) + 1
+        marks = again[_letter_kinds()[np.minimum(codes[again], _LETTER_CODES - 1)] == 0]
+        digits = np.char.isdigit(codes[marks].astype("<u4").view("<U1")) if len(marks) else np.zeros(0, bool)
+        tokens.begins[marks[~digits & ~tokens.inside[marks]]] = ALL_LEVELS
+
+    @staticmethod
+    def _by_text(sentences: np.ndarray, text: str, numbers: Sequence[int],
+                 raws: Sequence[RawDocument]) -> tuple[list[list[list[int]]], list[list[int]]]:
+        """Sentences of each text as lists of rows, and numbers of those that open a paragraph."""
+        stops = np.cumsum([len(raws[i].text) + 1 for i in numbers])
+        edges = [0, *np.searchsorted(sentences[:, 2], stops).tolist()]
+        breaks = np.flatnonzero(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") == ord("\n"))
+        lines = np.searchsorted(breaks, sentences[:, 2])
+        opens = np.ones(len(lines), bool)
+        opens[1:] = lines[1:] != lines[:-1]
+        openers = np.flatnonzero(opens)
+        at = np.searchsorted(openers, edges).tolist()
+        rows, openers = sentences.tolist(), openers.tolist()
+        paragraphs = [[i - a for i in openers[x:y]] for a, x, y in zip(edges, at, at[1:])]
+        return [rows[a:b] for a, b in zip(edges, edges[1:])], paragraphs
+
+    def _languages(self, texts: Sequence[str]) -> list[str]:
+        """Language of each text: "en" where the corpus is English, or where hardly a letter of its beginning is Chinese."""
+        if self.language == "en" or not texts:
+            return ["en"] * len(texts)
+        beginnings = [text[:LANGUAGE_CHARS] for text in texts]
+        codes = np.frombuffer("".join(beginnings).encode("utf-32-le", "surrogatepass"), "<u4")
+        kinds = _letter_kinds()[np.minimum(codes, _LETTER_CODES - 1)]
+        edges = np.cumsum([0] + [len(beginning) for beginning in beginnings])
+        letters, latin = (np.diff(np.concatenate([[0], np.cumsum(kinds >= least)])[edges]) for least in (1, 2))
+        english = (letters > 0) & (letters - latin < CHINESE_SHARE * letters)
+        return ["en" if one else "zh" for one in english.tolist()]
 
     def _units_of(self, language: str) -> ChineseUnits | EnglishUnits:
         """Finder of words, phrases and entities; that of a language met on the way is made at its first page."""
         if language not in self._units:
-            self._units[language] = (EnglishUnits if language == "en" else ChineseUnits)(self._entries)
+            self._units[language] = (EnglishUnits(self._entries) if language == "en"
+                                     else ChineseUnits(self._entries, self._segmenter))
         return self._units[language]
 
-    def _annotate(self, texts: list[str], language: str) -> Iterator[Sentence]:
-        """Annotates sentences, in order, in batches of about BATCH_CHARS characters."""
-        batch, size = [], 0
-        for text in texts:
-            if size + len(text) > BATCH_CHARS and batch:
-                yield from self._annotate_batch(batch, language)
-                batch, size = [], 0
-            batch.append(text)
-            size += len(text) + 1
-        if batch:
-            yield from self._annotate_batch(batch, language)
 
-    def _annotate_batch(self, texts: list[str], language: str) -> Iterator[Sentence]:
-        # A line feed is white space to tokenizer and segmenter alike: joined by it, texts do not touch each other.
-        text = "\n".join(_LINE_BREAKS.sub(" ", one) for one in texts)
-        tokens = self.tokenizer.encode(text)
-        first_char = np.cumsum([0] + [len(one) + 1 for one in texts], dtype=np.int32)
-        edges = np.searchsorted(tokens.starts, first_char)
-        sizes = np.diff(edges)
-        units, capital = self._levels(text, tokens, language)
-        # Units count from 0 in each sentence: its first token's number is taken off.
-        heads = np.minimum(edges[:-1], max(len(tokens.ids) - 1, 0))
-        units = (units - np.repeat(units[:, heads], sizes, axis=1)).astype(np.int16) if len(tokens.ids) else units
-        starts = tokens.starts - np.repeat(first_char[:-1], sizes)
-        for one, a, b in zip(texts, edges.tolist(), edges[1:].tolist()):
-            yield Sentence(one, tokens.ids[a:b], starts[a:b], units[0, a:b], units[1, a:b], units[2, a:b], capital[a:b])
-
-    def _levels(self, text: str, tokens: Encoding, language: str) -> tuple[np.ndarray, np.ndarray]:
-        """Running unit numbers int32 (3, T) of word, phrase and entity, and capital labels int8 (T)."""
-        if len(tokens.ids) == 0:
-            return np.zeros((3, 0), np.int16), np.zeros(0, np.int8)
-        inside = self.tokenizer.vocab.continuation[tokens.ids]
-        units = np.cumsum(self._units_of(language).find(text, tokens, inside), axis=1, dtype=np.int32)
-        if text.lower() == text.upper():
-            return units, np.full(len(inside), -100, np.int8)
-        _, sizes, words = surface_words(text, tokens, inside)
-        return units, np.repeat(np.array([capital_label(word) for word in words], np.int8), sizes)
+def _parted(text: str, spans: np.ndarray) -> str:
+    """The text with a line feed for the space after each sentence: no unit reaches over one."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").copy()
+    after = spans[:, 1][spans[:, 1] < len(codes)]
+    codes[after[codes[after] == ord(" ")]] = ord("\n")
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def _pieces(sentence: str) -> Iterator[str]:
-    """The sentence, or where it is too long stretches of it that end at a comma, a space or, failing both, anywhere."""
-    while len(sentence) > MAX_SENTENCE_CHARS:
-        breaks = [found.end() for found in _BREAK.finditer(sentence, MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS)]
-        stop = breaks[-1] if breaks else MAX_SENTENCE_CHARS
-        yield sentence[:stop].strip()
-        sentence = sentence[stop:].strip()
-    yield sentence
+def _two_texts(raw: RawPair | RawMarkedPair) -> tuple[str, str]:
+    return (raw.query, raw.title) if isinstance(raw, RawPair) else (raw.first, raw.second)
+
+
+@functools.cache
+def _letter_kinds() -> np.ndarray:
+    """uint8 (_LETTER_CODES): 2 for ASCII letters, 1 for other letters, 0 for the rest; the last stands for all beyond."""
+    kinds = np.array([chr(code).isalpha() for code in range(_LETTER_CODES)], np.uint8)
+    kinds[:0x80] *= 2
+    kinds[-1] = 1
+    return kinds

@@ -1,185 +1,306 @@
 """Blocks, what one worker treats at a time: cutting the input into them, annotating one, running the generators on it.
 
-Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, block, split): what is
-made of it is the same whichever process does it.
+Blocks depend on the input alone, and every block draws from its own random numbers (seed, task, source, block, split): what
+is made of it is the same whichever process does it, and however often. What a block came to lies in the work folder when
+its worker is done with it, so that an interrupted run need not do it again.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
+import resource
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data_gen import connectives
 from data_gen.annotate import Annotator
-from data_gen.documents import RawDocument, RawPair, RejectCounter, is_dev, read_documents, read_pairs
 from data_gen.generators import load_generator
-from data_gen.packing import Packer, Rejected
+from data_gen.packing import Packed, Packer, Rejected, assemble
+from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair, TextOptions, is_dev, parse
+from data_gen.reading.pieces import Piece
+from data_gen.reading.rejects import RejectCounter, split_source
+from data_gen.rows import Rows, check_rows
+from data_gen.segmenters import load_segmenter
 from data_gen.spill import write_spill
+from data_gen.tokens import Document
+from data_gen.work_folder import blocks_room, write_note
 from ernie2.config import Recipe
-from ernie2.shards import SPLITS, Example, check_example, file_digest
+from ernie2.disk import file_digest
+from ernie2.shards import SPLITS, Example, check_example
 from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
 
-BLOCK_BYTES = (64_000, 1_000_000)
-"""Smallest and largest block of documents, UTF-8 bytes; a corpus makes 16 or more blocks where it is large enough."""
-BLOCK_PAIRS = 2_000
-BLOCK_DOCUMENTS = 8
-"""Fewest documents in a block (several are needed for pairs across documents), unless they are huge."""
+BLOCK_BYTES, MOST_BLOCK_BYTES, MANY_BLOCKS = (64_000, 1_000_000), 8_000_000, 4_000
+"""Smallest and largest block, UTF-8 bytes: a corpus makes 16 or more blocks where it is large enough. One that would make more
+than MANY_BLOCKS makes larger ones: every shard is gathered from every block."""
+PIECES_A_BLOCK = 16
+BUCKET_TOKENS, MOST_BUCKET_TOKENS, MANY_BUCKETS = 3_000_000, 8_000_000, 1_500
+"""Tokens of a shard, about: what a worker sorts at a time. Likewise larger where there would be more than MANY_BUCKETS."""
+TOKENS_A_BYTE = 0.36
+"""Tokens that one task makes of a byte of Chinese text, about."""
+UNKNOWN_KEPT = 200
+"""Texts that became [UNK] named for each block: the most frequent ones."""
+REJECTS_KEPT = 20
+"""Rejected texts kept of each reason, task and block."""
+
+Raw = RawDocument | RawPair | RawMarkedPair
+_RAW_TYPES = {"documents": RawDocument, "pairs": RawPair, "marked_pairs": RawMarkedPair}
+_SOURCE_NUMBERS = {"documents": 0, "pairs": 1, "marked_pairs": 2}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to annotate; small, and the key under which it keeps its annotator."""
+    """What a worker needs besides a block; small, and the key under which it keeps its annotator."""
 
     vocab_file: str
     lower_case: bool
     language: str
     segmenter: str
-    encoding: str
     dictionaries: tuple[str, ...]
+    text: TextOptions
     dev_share: float
     max_seq_len: int
     seed: int
+    input_bytes: tuple[tuple[str, int], ...]
+    """Bytes that each task reads, which decide how many buckets its examples are parted into."""
     contents: str
     """Digest of the vocabulary and the dictionaries, so that a worker that lives on notices a change."""
 
     @classmethod
-    def of(cls, recipe: Recipe, dictionaries: Sequence[Path]) -> Settings:
+    def of(cls, recipe: Recipe, dictionaries: Sequence[Path], input_bytes: dict[str, int]) -> Settings:
         """The settings a recipe implies; `dictionaries` are data.entity_dicts, globs resolved."""
         data, files = recipe.data, [Path(recipe.model.vocab_file), *dictionaries]
         vocab_file, *names = (str(file.absolute()) for file in files)
-        return cls(vocab_file, data.lower_case, data.language, data.segmenter, data.encoding, tuple(names),
-                   data.dev_share, data.max_seq_len, recipe.seed, " ".join(map(file_digest, files)))
+        segmenter = load_segmenter(data.segmenter).name if data.language == "zh" else data.segmenter
+        return cls(vocab_file, data.lower_case, data.language, segmenter, tuple(names),
+                   TextOptions.of(data, recipe.seed), data.dev_share, data.max_seq_len, recipe.seed,
+                   tuple(sorted(input_bytes.items())), " ".join(map(file_digest, files)))
+
+    def buckets_of(self, task: str, split: str) -> int:
+        """Shards that a task's split is parted into."""
+        tokens = dict(self.input_bytes)[task] * (self.dev_share if split == "dev" else 1) * TOKENS_A_BYTE
+        return max(1, round(tokens / min(max(tokens / MANY_BUCKETS, BUCKET_TOKENS), MOST_BUCKET_TOKENS)))
 
 
 @dataclass
 class Block:
-    """Raw documents or pairs that one worker treats at a time; all train or all dev."""
+    """What one worker treats at a time; all of the dev split or what is left of the corpus without it.
+
+    Attributes:
+        source: "documents", "pairs" or "marked_pairs".
+        split: "train": pieces of the input, whose dev documents are set aside. "dev": documents that were set aside.
+        number: Counts from 0 within source and split.
+        pieces: Raw input; empty for dev.
+        items: Documents or pairs of a dev block.
+        size: Bytes.
+        drop: Numbers of the documents of the pieces that are left out as near-duplicates.
+    """
 
     source: str
     split: str
     number: int
-    items: list[RawDocument | RawPair]
-    size: int
+    pieces: list[Piece] = field(default_factory=list)
+    items: list[Raw] = field(default_factory=list)
+    size: int = 0
+    drop: frozenset[int] = frozenset()
 
-
-@dataclass
-class Made:
-    """What one task made of one block."""
-
-    task: str
-    split: str
-    path: Path | None
-    accepted: int = 0
-    rejects: list[tuple[str, str, str]] = field(default_factory=list)
-    reasons: Counter = field(default_factory=Counter)
-
-
-def read_blocks(source: str, paths: Sequence[Path], recipe: Recipe, block_bytes: int,
-                rejects: RejectCounter) -> Iterator[Block]:
-    """Groups what the readers yield into blocks of one split each.
-
-    Args:
-        source: "documents" or "pairs".
-        paths: Input files.
-        recipe: For encoding and dev_share.
-        block_bytes: Text in a block of documents.
-        rejects: Counts what the readers cannot use.
-    """
-    reader = {"documents": read_documents, "pairs": read_pairs}[source]
-    full = _documents_full if source == "documents" else _pairs_full
-    blocks = {split: Block(source, split, 0, [], 0) for split in SPLITS}
-    for item in reader(paths, encoding=recipe.data.encoding, rejects=rejects):
-        split = "dev" if is_dev(item, recipe.data.dev_share) else "train"
-        block = blocks[split]
-        block.items.append(item)
-        block.size += _size(item)
-        if full(block, block_bytes):
-            yield block
-            blocks[split] = Block(source, split, block.number + 1, [], 0)
-    yield from (block for block in blocks.values() if block.items)
-
-
-def _documents_full(block: Block, block_bytes: int) -> bool:
-    return block.size >= block_bytes and (len(block.items) >= BLOCK_DOCUMENTS or block.size >= 16 * block_bytes)
-
-
-def _pairs_full(block: Block, block_bytes: int) -> bool:
-    return len(block.items) >= BLOCK_PAIRS
-
-
-def _size(item: RawDocument | RawPair) -> int:
-    lines = item.paragraphs if isinstance(item, RawDocument) else [item.query, item.title]
-    return sum(len(line.encode("utf-8")) + 1 for line in lines)
-
-
-def block_bytes_for(input_bytes: int) -> int:
-    """Bytes of a block of documents, from the size of the input alone."""
-    return min(max(input_bytes // 16, BLOCK_BYTES[0]), BLOCK_BYTES[1])
-
-
-@functools.lru_cache(maxsize=1)
-def _annotator(settings: Settings) -> tuple[Annotator, Vocab]:
-    vocab = Vocab.load(settings.vocab_file)
-    tokenizer = Tokenizer(vocab, lower_case=settings.lower_case)
-    annotator = Annotator(tokenizer, settings.language, settings.dictionaries, settings.segmenter, settings.encoding)
-    return annotator, vocab
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        return f"{self.source}.{self.split}.{self.number:06d}"
 
 
 @dataclass
 class Done:
-    """What came of a block: what each task made, and what reading and annotating left out."""
+    """What the main process has to know of a block at once; the rest is in its files."""
 
     size: int
-    made: list[Made]
-    rejects: RejectCounter
+    read: dict[str, Any]
+    """What reading and annotating it came to: files, rejects, tokens, unknown."""
+    spilled: int
+    """Bytes of spill files."""
+    shard_bytes: int
+    """Bytes its examples will take in the shards, about."""
+    seconds: float
+    """Time it took, without the loading of dictionaries."""
+    memory: int
+    """Most bytes that the worker has held so far."""
+
+
+def block_bytes_for(input_bytes: int) -> int:
+    """Bytes of a block, from the size of the input alone."""
+    smallest, usual = BLOCK_BYTES
+    return min(max(input_bytes // 16, smallest), max(usual, min(input_bytes // MANY_BLOCKS, MOST_BLOCK_BYTES)))
+
+
+def group_pieces(pieces: Iterable[Piece], source: str, block_bytes: int) -> Iterator[Block]:
+    """Blocks of pieces in their order."""
+    block = Block(source, "train", 0)
+    for piece in pieces:
+        block.pieces.append(piece)
+        block.size += len(piece.data)
+        if block.size >= block_bytes:
+            yield block
+            block = Block(source, "train", block.number + 1)
+    if block.pieces:
+        yield block
+
+
+def group_dev(files: Iterable[dict[str, Any]], source: str, block_bytes: int) -> Iterator[Block]:
+    """Blocks of what the train blocks set aside. `files`: what their workers left, in the order of the blocks."""
+    block = Block(source, "dev", 0)
+    for made in files:
+        for row in made["dev"]:
+            block.items.append(_RAW_TYPES[source](*row))
+            block.size += sum(len(text.encode("utf-8", "replace")) for text in row if isinstance(text, str))
+            if block.size >= block_bytes:
+                yield block
+                block = Block(source, "dev", block.number + 1)
+    if block.items:
+        yield block
+
+
+@functools.lru_cache(maxsize=1)
+def _annotator(vocab_file: str, lower_case: bool, language: str, segmenter: str, dictionaries: tuple[str, ...], encoding: str,
+               contents: str) -> Annotator:
+    tokenizer = Tokenizer(Vocab.load(vocab_file), lower_case=lower_case)
+    return Annotator(tokenizer, language, dictionaries, segmenter, encoding)
+
+
+def parse_block(block: Block, text: TextOptions, rejects: RejectCounter) -> list[Raw]:
+    """The documents or pairs of a block, in order."""
+    if block.items:
+        return block.items
+    return [item for piece in block.pieces for item in parse(piece, text, rejects)]
 
 
 def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
-    """Annotates a block once and runs the tasks of its source on it; spills their examples into `folder`."""
-    annotator, vocab = _annotator(settings)
-    annotator.rejects = rejects = RejectCounter()
-    packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len)
-    annotate = annotator.document if block.source == "documents" else annotator.pair
-    items = []
-    for raw in block.items:
-        item = annotate(raw, settings.dev_share)
-        if item.sentences if block.source == "documents" else len(item.query) and len(item.title):
-            items.append(item)
-        else:
-            rejects.add(raw.source, "no_tokens")
-    mine = [task for task in tasks if task.source == block.source]
-    made = [_run(task, items, block, packer, len(vocab), settings, folder) for task in mine]
-    return Done(block.size, made, rejects)
+    """Annotates a block once and runs tasks on it; arguments as in `_work`."""
+    gc.disable()  # a block is a hundred thousand small objects without a cycle: looking for cycles takes a sixth of the time
+    try:
+        return _work(block, tasks, settings, folder)
+    finally:
+        gc.enable()
+
+
+def _work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
+    """Annotates a block once and runs tasks on it.
+
+    Args:
+        block: The block.
+        tasks: Tasks of its source.
+        settings: See there.
+        folder: Work folder, see `data_gen.work_folder`.
+    """
+    s = settings
+    annotator = _annotator(s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents)
+    annotator.forget()
+    annotator.rejects, begin = RejectCounter(), time.monotonic()
+    rejects = annotator.rejects
+    if block.number == 0 and block.split == "train":  # said once
+        for reason, count in annotator.skipped.items():
+            rejects.note("data.entity_dicts", f"dictionary entries: {reason}", count=count)
+    raws = parse_block(block, s.text, rejects)
+    files = Counter(split_source(raw.source)[0] for raw in raws)
+    for number in sorted(block.drop):
+        rejects.note(raws[number].source, "near_duplicate", raws[number].text[:80])
+    raws = [raw for number, raw in enumerate(raws) if number not in block.drop]
+    aside = [is_dev(raw, s.dev_share) for raw in raws] if block.split == "train" else [False] * len(raws)
+    items = _annotated([raw for raw, dev in zip(raws, aside, strict=True) if not dev], block, annotator)
+    vocab = annotator.tokenizer.vocab
+    packer = Packer(vocab.cls_id, vocab.sep_id, s.max_seq_len, vocab.unk_id)
+    spilled = [_run(task, items, block, packer, len(vocab), s, folder) for task in tasks]
+    room = blocks_room(folder, block.source)
+    unknown = annotator.take_unknown()
+    write_note(room / f"{block.name}.hits.json", [annotator.take_hits(), unknown.most_common(UNKNOWN_KEPT)])
+    read = {"size": block.size, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
+            "unknown": unknown.total()}
+    write_note(room / f"{block.name}.json", {
+        **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})
+    return Done(block.size, read, *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)), time.monotonic() - begin,
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _token_count(items: list) -> int:
+    """Tokens of annotated documents or pairs, which are views of one table."""
+    if not items:
+        return 0
+    return len((items[0].sentences[0] if isinstance(items[0], Document) else items[0].query).tokens)
+
+
+def _annotated(raws: list[Raw], block: Block, annotator: Annotator) -> list:
+    """Documents or pairs that have tokens."""
+    if block.source == "documents":
+        found = annotator.documents(raws, block.split == "dev")
+        full = [bool(document.sentences) for document in found]
+    else:
+        found = annotator.pairs(raws, _labels(raws, annotator), block.split == "dev")
+        full = [len(pair.query) > 0 and len(pair.title) > 0 for pair in found]
+    for one, has_tokens in zip(found, full, strict=True):
+        if not has_tokens:
+            annotator.rejects.add(one.source, "no_tokens")
+    return [one for one, has_tokens in zip(found, full, strict=True) if has_tokens]
+
+
+def _labels(raws: Sequence[RawPair | RawMarkedPair], annotator: Annotator) -> list[int]:
+    """Classes of pairs; -1, noted, for a marker that is not in the list of connectives."""
+    labels = []
+    for raw in raws:
+        label = raw.label if isinstance(raw, RawPair) else connectives.class_of(raw.marker, annotator.language)
+        if label is None:
+            label = -1
+            annotator.rejects.note(raw.source, "unknown_marker", raw.marker)
+        labels.append(label)
+    return labels
 
 
 def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings,
-         folder: Path) -> Made:
-    seeds = [settings.seed, task.task_id, block.number, SPLITS.index(block.split)]
-    made, examples = Made(task.name, block.split, None), []
+         folder: Path) -> tuple[int, int]:
+    """Runs one task; returns the bytes of its spill and, about, of its share of the shards."""
+    seeds = [settings.seed, task.task_id, _SOURCE_NUMBERS[block.source], block.number, SPLITS.index(block.split)]
+    made, reasons, rejected = [], Counter(), []
     generator = load_generator(task, settings.language)
-    for item in generator.generate(items, np.random.default_rng(seeds), packer) if items else []:
+    for item in generator.generate(items, np.random.default_rng(seeds), packer) if items else ():
         if isinstance(item, Rejected):
-            made.reasons[item.reason] += 1
-            if made.reasons[item.reason] <= 3:
-                made.rejects.append((item.source, item.reason, item.text[:80]))
-            continue
-        examples.append(_checked(item, task, vocab_size))
-    if examples:
-        keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=len(examples), dtype=np.uint64)
-        made.path = folder / f"{task.name}.{block.split}.{block.number:06d}"
-        made.accepted = len(examples)
-        write_spill(made.path, examples, keys)
-    return made
+            reasons[item.reason] += 1
+            if reasons[item.reason] <= REJECTS_KEPT:
+                rejected.append([item.source, item.reason, item.text[:80]])
+        else:
+            made.append(item)
+    room, labels, spilled, taken = folder / task.name, [], 0, 0
+    if made:
+        keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=len(made), dtype=np.uint64)
+        order = np.argsort(keys, kind="stable")
+        rows = _rows([made[i] for i in order.tolist()], task, packer, vocab_size)
+        id_dtype = "uint16" if vocab_size <= 65_536 else "int32"
+        spill = room / f"{block.name}.spill"
+        write_spill(spill, keys[order], rows, settings.buckets_of(task.name, block.split), id_dtype)
+        spilled, taken = spill.stat().st_size, len(rows.ids) * (3 + 6 * task.has_masked_lm)
+        if task.sentence_classes:
+            labels = np.bincount(rows.labels, minlength=task.sentence_classes).tolist()
+    write_note(room / f"{block.name}.json", {
+        "accepted": len(made), "labels": labels, "reasons": dict(reasons), "rejected": rejected})
+    return spilled, taken
 
 
-def _checked(example: Example, task: Task, vocab_size: int) -> Example:
-    """The example with the fields its task's heads need, no others. Raises ConfigError where it breaks the contract."""
-    check_example(example, task, vocab_size)
-    return Example(example.token_ids, example.sentence_ids, example.span_ids if task.has_masked_lm else None,
-                   example.token_labels if task.token_classes else None,
-                   int(example.sentence_label) if task.sentence_classes else None)
+def _rows(made: list[Packed | Example], task: Task, packer: Packer, vocab_size: int) -> Rows:
+    """Rows of what a generator made, with the fields its heads need, held against its contract. Raises ConfigError."""
+    if all(isinstance(one, Packed) for one in made):
+        rows = assemble(made, packer)
+    else:
+        examples = [one.example(packer) if isinstance(one, Packed) else one for one in made]
+        for example in examples:
+            check_example(example, task, vocab_size)
+        rows = Rows.of_examples(examples, task)
+    check_rows(rows, task, vocab_size)
+    if not task.token_classes:
+        rows.token_labels = None
+    return rows
+

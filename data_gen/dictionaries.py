@@ -1,4 +1,4 @@
-"""User dictionaries of entities and phrases, jieba's own dictionary, and the matcher that finds entries in a sentence.
+"""User dictionaries of entities and phrases, and the matchers that find their entries in text.
 
 Which entry wins: the match that begins furthest left; of those that begin together the longest; a word that is both
 entity and phrase is an entity. Matches never overlap. A match neither begins nor ends inside a token. In Chinese it
@@ -10,172 +10,292 @@ from __future__ import annotations
 
 import difflib
 import functools
-import logging
-import re
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_gen.documents import clean_text, expand_paths, read_lines
+from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, leftmost, sequence_hashes, symbols_of
+from data_gen.reading.documents import clean_text
+from data_gen.reading.streams import expand_paths, read_lines
 from ernie2.config import ConfigError
-
-if TYPE_CHECKING:
-    import jieba
 
 ENTITY_TAGS = frozenset(["nr", "nrf", "nrj", "nrfg", "nrt", "ns", "nsf", "nt", "nz", "person", "place", "organisation",
                          "organization", "product", "entity", "per", "loc", "org"])
 """Tags of named entities: jieba's (person, place, organisation, other proper noun) and plain words."""
 PHRASE_TAGS = frozenset(["i", "l", "j", "phrase"])
 """Tags of phrases: jieba's idiom, fixed expression and abbreviation, and the plain word."""
+KNOWN_TAGS = ENTITY_TAGS | PHRASE_TAGS
 
-MODIFIER_TAGS = frozenset(["a", "b", "vn", "an"])
-"""jieba's tags of words that may stand before a noun in a noun phrase: adjectives, nominal verbs and the like."""
-MIN_CHARS = 2
+MIN_CHARS, MAX_CHARS = 2, MAX_LENGTH
+"""Characters of the shortest and longest entry that is used."""
 
-_EN_WORDS = re.compile(r"[^\W_]+|[^\w\s]|_")
+MAX_ENTRIES = (1 << 24) - 2
+
+_LINES = 1 << 16
+_CODES = 0x30000
+_SPACE, _LETTER, _MARK = 0, 1, 2
 
 
-def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> dict[str, bool]:
-    """Reads dictionaries, plain or .gz: one `word [tag]` a line, `#` begins a comment line.
+class Entries(Mapping[str, bool]):
+    """Dictionary entries: word -> True for an entity, False for a phrase; 60 MB for a million.
+
+    Attributes:
+        text: All words end to end, in the order in which they were first met.
+        starts: int64 (n + 1), where each begins in `text`, and where the last ends.
+        is_entity: bool (n).
+        skipped: How many lines were not used, by reason: "blank" (a tag without a word), "one_character", "too_long",
+            "duplicate". A word that is there as an entity and as a phrase is an entity and a duplicate.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, bool]] = (), skipped: Mapping[str, int] | None = None,
+                 where: str = "dictionaries") -> None:
+        """Takes (word, whether it is an entity), words of 1 to MAX_CHARS characters; a word may come several times.
+
+        Raises:
+            ConfigError: 2^24 - 1 words or more; the message begins with `where`.
+        """
+        parts, sizes, entities, hashes = [], [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, np.uint64)]
+        pairs = iter(pairs)
+        while chunk := list(itertools.islice(pairs, _LINES)):
+            words, flags = zip(*chunk)
+            parts.append("".join(words))
+            sizes.append(np.fromiter(map(len, words), np.int64, len(words)))
+            entities.append(np.array(flags, bool))
+            hashes.append(sequence_hashes(symbols_of(parts[-1]), np.cumsum(sizes[-1]) - sizes[-1], sizes[-1]))
+        self.text, self.is_entity = "".join(parts), np.concatenate(entities)
+        self.starts = np.append(0, np.cumsum(np.concatenate(sizes)))
+        self.skipped = Counter(skipped or {})
+        if len(self) > MAX_ENTRIES:
+            raise ConfigError(f"{where}: {len(self):,} entries; at most {MAX_ENTRIES:,} can be used, so leave some out")
+        self.rows = HashTable(self._without_duplicates(np.concatenate(hashes)))
+
+    def _without_duplicates(self, hashes: np.ndarray) -> np.ndarray:
+        """The hashes with each word once, at its first place; it is an entity if it is one anywhere."""
+        ordered = np.sort(hashes)
+        if (ordered[1:] != ordered[:-1]).all():
+            return hashes
+        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+        entity = np.zeros(len(first), bool)
+        entity[group[self.is_entity]] = True
+        self.skipped["duplicate"] += len(hashes) - len(first)
+        keep, sizes = np.zeros(len(hashes), bool), np.diff(self.starts)
+        keep[first] = True
+        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), "<u4")
+        self.text = codes[np.repeat(keep, sizes)].tobytes().decode("utf-32-le", "surrogatepass")
+        self.starts, self.is_entity = np.append(0, np.cumsum(sizes[keep])), entity[group[keep]]
+        return hashes[keep]
+
+    @classmethod
+    def of(cls, entries: Mapping[str, bool]) -> Entries:
+        """The same entries in this form."""
+        return entries if isinstance(entries, cls) else cls(entries.items())
+
+    def word(self, row: int) -> str:
+        """The row-th entry."""
+        return self.text[self.starts[row]:self.starts[row + 1]]
+
+    def are_entities(self, words: Sequence[str]) -> np.ndarray:
+        """bool (n): whether each of n entries is an entity; asking for many at once costs what asking for one does."""
+        sizes = np.fromiter(map(len, words), np.int64, len(words))
+        if len(sizes) == 0:
+            return np.zeros(0, bool)
+        return self.is_entity[self.rows.find(sequence_hashes(symbols_of("".join(words)), np.cumsum(sizes) - sizes, sizes))]
+
+    def __getitem__(self, word: str) -> bool:
+        if isinstance(word, str) and 0 < len(word) <= MAX_CHARS:
+            row = int(self.rows.find(sequence_hashes(symbols_of(word), np.array([0]), np.array([len(word)])))[0])
+            if row >= 0 and self.word(row) == word:
+                return bool(self.is_entity[row])
+        raise KeyError(word)
+
+    def items(self) -> ItemsView[str, bool]:
+        """As of any mapping; much faster than looking up one word after the other."""
+        return _Items(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.text[a:b] for a, b in itertools.pairwise(self.starts.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.is_entity)
+
+
+class _Items(ItemsView[str, bool]):
+    def __iter__(self) -> Iterator[tuple[str, bool]]:
+        return zip(self._mapping, self._mapping.is_entity.tolist())
+
+
+def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> Entries:
+    """Reads dictionaries, plain or compressed: one `word [tag]` a line, `#` begins a comment line.
 
     Entries without a tag are phrases in a file whose name begins with `phrase`, and entities in any other
     (person_x.txt, place.txt). Word and tag are parted by a TAB, or by white space where the last field is a known
     tag; numbers (jieba's frequencies) between them are passed over. Entries may hold spaces; those of a single
-    character are left out.
-
-    Returns:
-        Entry -> True where it is an entity, False where it is a phrase.
+    character and those of more than MAX_CHARS are left out.
 
     Raises:
-        ConfigError: missing or wrongly encoded file, unknown tag after a TAB (names file and line), no entry at all.
+        ConfigError: missing, damaged or wrongly encoded file, unknown tag after a TAB (names file and line), no entry at all.
     """
-    entries: dict[str, bool] = {}
-    for path in expand_paths(paths, "dictionary") if paths else []:
-        default = not path.name.startswith("phrase")
-        empty = True
-        for number, line in read_lines(path, encoding):
+    skipped: Counter[str] = Counter()
+    files = expand_paths(paths, "dictionary") if paths else []
+    return Entries((pair for path in files for pair in _read(path, encoding, skipped)), skipped, "data.entity_dicts")
+
+
+def _read(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tuple[str, bool]]:
+    """Words of a file, and whether each is an entity."""
+    default = not path.name.startswith("phrase")
+    empty = True
+    for number, line in read_lines(path, encoding):
+        word, _, tag = line.partition("\t")
+        # Nearly all lines are a plain word, with a known tag or without one.
+        if not word.isalnum() or tag and tag not in KNOWN_TAGS:
             if line.startswith("#") or not line.strip():
                 continue
             word, tag = _parse(line, f"{path}:{number}")
-            empty = False
-            if len(word) >= MIN_CHARS:
-                is_entity = default if tag is None else tag in ENTITY_TAGS
-                entries[word] = entries.get(word, False) or is_entity
-        if empty:
-            raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of "
-                              f"data.entity_dicts")
-    return entries
+        empty = False
+        if MIN_CHARS <= len(word) <= MAX_CHARS:
+            yield word, tag in ENTITY_TAGS if tag else default
+        else:
+            skipped["too_long" if word[MAX_CHARS:] else "one_character" if word else "blank"] += 1
+    if empty:
+        raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of "
+                          f"data.entity_dicts")
 
 
 def _parse(line: str, source: str) -> tuple[str, str | None]:
     """Word and tag (or None) of a line."""
-    known = ENTITY_TAGS | PHRASE_TAGS
     if "\t" in line:
         word, *fields = (field.strip() for field in line.split("\t"))
         tags = [field for field in fields if field and not field.isdigit()]
-        if tags and tags[0] not in known:
-            near = difflib.get_close_matches(tags[0], sorted(known), 1)
+        if tags and tags[0] not in KNOWN_TAGS:
+            near = difflib.get_close_matches(tags[0], sorted(KNOWN_TAGS), 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{source}: unknown tag {tags[0]!r}; {hint}known: {', '.join(sorted(known))}")
-        return clean_text(word), tags[0] if tags else None
+            raise ConfigError(f"{source}: unknown tag {tags[0]!r}; {hint}known: {', '.join(sorted(KNOWN_TAGS))}")
+        return clean_text(" ".join(word.split())), tags[0] if tags else None
     fields, tag = line.split(), None
-    if len(fields) > 1 and fields[-1] in known:
+    if len(fields) > 1 and fields[-1] in KNOWN_TAGS:
         tag = fields.pop()
     if len(fields) > 1 and fields[-1].isdigit() and (tag is not None or len(fields) == 2):
         fields.pop()
     return clean_text(" ".join(fields)), tag
 
 
+class Matches:
+    """Matches in a text, left to right, M of them.
+
+    Attributes:
+        first, last: int (M) each: [first, last) in characters (Chinese) or words (English).
+        is_entity: bool (M).
+        rows: int32 (M), which entries they are.
+    """
+
+    __slots__ = ("first", "last", "is_entity", "rows")
+
+    def __init__(self, first: np.ndarray, lengths: np.ndarray, rows: np.ndarray, entries: Entries) -> None:
+        """Takes the longest match at each place where there is one, and keeps those that the matches left of them leave."""
+        kept = leftmost(first, first + lengths)
+        self.first, self.rows = first[kept], rows[kept]
+        self.last = self.first + lengths[kept]
+        self.is_entity = entries.is_entity[self.rows]
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leaves only the matches that bool (M) names."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name)[kept])
+
+
 class ChineseMatcher:
-    """Finds entries character by character; the first three characters of an entry choose the lengths to try."""
+    """Finds entries character by character."""
 
-    def __init__(self, entries: dict[str, bool]) -> None:
+    def __init__(self, entries: Entries) -> None:
+        """Takes a second and 60 MB for a million entries."""
         self._entries = entries
-        lengths: dict[str, set[int]] = {}
-        for word in entries:
-            if len(word) > 2:
-                lengths.setdefault(word[:3], set()).add(len(word))
-        self._lengths = {key: tuple(sorted(sizes, reverse=True)) for key, sizes in lengths.items()}
+        self._table = SequenceTable(symbols_of(entries.text), entries.starts[:-1], np.diff(entries.starts), entries.rows)
 
-    def find(self, text: str, edges: np.ndarray) -> list[tuple[int, int, bool]]:
-        """Matches (start, stop, is_entity) in characters, left to right.
+    def find(self, symbols: np.ndarray, edges: np.ndarray) -> Matches:
+        """Matches in characters.
 
         Args:
-            text: The text.
-            edges: uint8 (len(text) + 1), places between characters: 0 where no match may begin or end, 2 where a word
-                does, 1 at any other place where one may.
+            symbols: uint64 (N), the text, see `data_gen.hash_table.symbols_of`.
+            edges: uint8 (N + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1 at
+                any other place where one may.
         """
-        lengths, entries, allowed, free, found = self._lengths, self._entries, edges.tobytes(), 0, []
-        for at in np.flatnonzero(edges[:-1]).tolist():
-            if at < free:
-                continue
-            for size in lengths.get(text[at:at + 3], ()):
-                stop = at + size
-                if text[at:stop] in entries and stop <= len(text) and allowed[stop]:
-                    break
-            else:
-                stop = at + 2
-                if text[at:stop] not in entries or stop > len(text) or allowed[at] + allowed[stop] < 4:
-                    continue
-            found.append((at, stop, entries[text[at:stop]]))
-            free = stop
-        return found
+        def fits(at: np.ndarray, length: int) -> np.ndarray:
+            return edges[at + length] > 0 if length > 2 else (edges[at] + edges[at + length] == 4) & (length == 2)
+
+        return Matches(*self._table.longest(symbols, edges[:-1] > 0, fits), self._entries)
 
 
 class EnglishMatcher:
     """Finds entries word by word, whatever white space parts them; entities as written, phrases in any case."""
 
-    def __init__(self, entries: dict[str, bool]) -> None:
-        self._entries: dict[str, bool] = {}
-        lengths: dict[str, set[int]] = {}
-        for entry, is_entity in entries.items():
-            words = _EN_WORDS.findall(entry if is_entity else entry.lower())
-            self._entries[" ".join(words)] = is_entity
-            if words:
-                lengths.setdefault(words[0], set()).add(len(words))
-        self._lengths = {key: tuple(sorted(sizes, reverse=True)) for key, sizes in lengths.items()}
+    def __init__(self, entries: Entries) -> None:
+        """Entries with Chinese characters, which never are one word with others, are passed over."""
+        self._entries = entries
+        codes = codes_of(entries.text)
+        kinds = word_kinds()[codes]
+        begins = (kinds == _MARK) | (kinds == _LETTER)
+        begins[1:] &= (kinds[1:] == _MARK) | (kinds[:-1] != _LETTER)
+        begins[entries.starts[:-1]] = kinds[entries.starts[:-1]] != _SPACE
+        # A word ends before the next character that is no letter, or where the next begins.
+        first = np.flatnonzero(begins)
+        breaks = np.append(np.flatnonzero(begins | (kinds == _SPACE)), len(codes))
+        sizes = breaks[np.searchsorted(breaks, first, "right")] - first
+        words = np.searchsorted(first, entries.starts)
+        usable = np.diff(words) > 0
+        chinese = (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0xF900) & (codes < 0xFB00) | (codes >= 0x20000)
+        usable[np.searchsorted(entries.starts, np.flatnonzero(chinese), "right") - 1] = False
+        self._tables = []
+        for is_entity in (False, True):
+            rows = np.flatnonzero(usable & (entries.is_entity == is_entity))
+            symbols = word_symbols(codes if is_entity else lower_codes()[codes], first, sizes)
+            self._tables.append((SequenceTable(symbols, words[rows], np.diff(words)[rows]), rows))
 
-    def find(self, words: Sequence[str]) -> list[tuple[int, int, bool]]:
-        """Matches (start, stop, is_entity) in words, left to right; `words` are the surface words of a sentence."""
-        lowered, free, found = [word.lower() for word in words], 0, []
-        for at, (word, low) in enumerate(zip(words, lowered, strict=True)):
-            if at < free or word not in self._lengths and low not in self._lengths:
-                continue
-            sizes = {*self._lengths.get(word, ()), *self._lengths.get(low, ())}
-            for size in sorted((size for size in sizes if at + size <= len(words)), reverse=True):
-                is_entity = self._entries.get(" ".join(words[at:at + size]))
-                if not is_entity:
-                    is_entity = False if self._entries.get(" ".join(lowered[at:at + size])) is False else None
-                if is_entity is not None:
-                    found.append((at, at + size, is_entity))
-                    free = at + size
-                    break
-        return found
+    def find(self, codes: np.ndarray, first: np.ndarray, sizes: np.ndarray, lines: np.ndarray) -> Matches:
+        """Matches in words.
+
+        Args:
+            codes: The text, see `codes_of`.
+            first: int (W), first character of each of its words.
+            sizes: int (W), characters of each.
+            lines: int (W), line of each.
+        """
+        def fits(at: np.ndarray, length: int) -> np.ndarray:
+            return lines[at] == lines[at + length - 1]
+
+        lengths, found = np.zeros((2, len(first)), np.int32)
+        for is_entity, (table, rows) in enumerate(self._tables):
+            symbols = word_symbols(codes if is_entity else lower_codes()[codes], first, sizes)
+            at, sizes_found, found_rows = table.longest(symbols, np.ones(len(first), bool), fits)
+            # Entities come second: of two of the same length the entity stays.
+            better = sizes_found >= lengths[at]
+            at = at[better]
+            lengths[at], found[at] = sizes_found[better], rows[found_rows[better]]
+        at = np.flatnonzero(lengths)
+        return Matches(at, lengths[at], found[at], self._entries)
+
+
+def codes_of(text: str) -> np.ndarray:
+    """Characters of a text as numbers below _CODES: int32 (len(text)). Rare ones beyond share the last."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
+    return np.minimum(codes, _CODES - 1)
+
+
+def word_symbols(codes: np.ndarray, first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """uint64 (W): one symbol for each different word; arguments as for `EnglishMatcher.find`."""
+    return sequence_hashes(codes.astype(np.uint64) + np.uint64(1), first, sizes) | np.uint64(1)
 
 
 @functools.cache
-def jieba_segmenter() -> tuple[jieba.Tokenizer, dict[str, str]]:
-    """A segmenter of our own, apart from jieba's global one and words added to it, and what its dictionary's tags say.
+def word_kinds() -> np.ndarray:
+    """uint8 (_CODES): white space; letters and digits, which make words; other marks, which are words of their own."""
+    characters = map(chr, range(_CODES))
+    return np.array([_LETTER if c.isalnum() else _SPACE if c.isspace() else _MARK for c in characters], np.uint8)
 
-    The tags are those of jieba's dictionary file. Its tagger (jieba.posseg) guesses a tag for unknown words too, at a
-    third of the speed; unknown words have no tag here. jieba's cache file in the temporary folder is neither read nor
-    written.
 
-    Returns:
-        The segmenter, and word -> "n" (noun) or "m" (modifier that may stand before one).
-    """
-    import jieba
-
-    jieba.setLogLevel(logging.WARNING)
-    segmenter = jieba.Tokenizer()
-    segmenter.FREQ, segmenter.total = segmenter.gen_pfdict(segmenter.get_dict_file())
-    segmenter.initialized = True
-    kinds = {}
-    with segmenter.get_dict_file() as file:
-        for line in file:
-            word, _, tag = line.decode("utf-8").split()
-            if tag == "n" or tag in MODIFIER_TAGS:
-                kinds[word] = "n" if tag == "n" else "m"
-    return segmenter, kinds
+@functools.cache
+def lower_codes() -> np.ndarray:
+    """int32 (_CODES): the lower case of each character, where it is a single one."""
+    return np.array([ord(c.lower()) if len(c.lower()) == 1 else ord(c) for c in map(chr, range(_CODES))], np.int32)

@@ -1,4 +1,7 @@
-"""`python -m data_gen.show SHARDS/TASK [-n 5]`: examples as text, with segments, spans, masks, and labels in words."""
+"""`python -m data_gen.show SHARDS/TASK [-n 3]`: examples as a person reads them, with spans, masks, and labels in words.
+
+`python -m data_gen.show SHARDS` lists the tasks there.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,20 @@ from typing import Any
 import numpy as np
 
 from data_gen.generators import Generator, load_generator
+from data_gen.readable import MASK_LEVELS, Readable, Word, introduction, original_positions
+from data_gen.terminal import WHEN, Cell, Painter, columns, cut, printable, terminal_width, two_rows, wrapped
 from ernie2.config import ConfigError, cli
-from ernie2.masking import draw_masks
-from ernie2.shards import IGNORED, LEVELS, SPLITS, Example, ShardReader, read_index
+from ernie2.shards import IGNORED, SPLITS, Example, ShardReader, read_index
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Tokenizer, Vocab
 
-MASK_LEVELS = ("basic", "phrase", "entity")
 BRACKETS = {"phrase": "⟨⟩", "entity": "{}"}
-COLOURS = {"head": "1", "special": "2", "masked": "31", "label": "32", "phrase": "36", "entity": "35"}
-
-
-class Painter:
-    """Puts text in colour, or leaves it as it is."""
-
-    def __init__(self, colour: bool) -> None:
-        self.colour = colour
-
-    def __call__(self, text: str, role: str) -> str:
-        """`text` in the colour of `role`."""
-        return f"\x1b[{COLOURS[role]}m{text}\x1b[0m" if self.colour else text
+LEFT = 14
+"""Columns of the names at the left."""
+CLASSES_NAMED = 5
+"""The classes of a head are listed where it has no more than this."""
+CLASSES_LISTED = 10
+"""Most classes listed in a message."""
 
 
 def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, Any], Generator, Tokenizer]:
@@ -44,7 +41,7 @@ def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, 
         ConfigError: no finished shards there, the vocabulary missing or another one.
     """
     index = read_index(folder)
-    path = Path(vocab_file) if vocab_file else folder.parent / "vocab.txt"
+    path = Path(vocab_file) if vocab_file else folder.absolute().parent / "vocab.txt"
     if not path.exists():
         raise ConfigError(f"{path}: no vocabulary there; name it with --vocab FILE")
     vocab = Vocab.load(path)
@@ -55,78 +52,188 @@ def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, 
     return index, generator, Tokenizer(vocab, lower_case=index.get("lower_case", True))
 
 
-def describe(example: Example, generator: Generator, tokenizer: Tokenizer, rng: np.random.Generator, paint: Painter,
-             ) -> Iterator[str]:
-    """Lines that tell all there is in an example.
+def task_folders(shards: Path) -> Iterator[Path]:
+    """Folders of finished tasks: `shards` itself, or those in it. Raises ConfigError where there is none."""
+    if (shards / "index.json").exists():
+        yield shards
+        return
+    folders = sorted(path.parent for path in shards.glob("*/index.json"))
+    folders = [folder for folder in folders if not folder.name.startswith(".") and folder.suffix not in (".tmp", ".old")]
+    if not folders:
+        raise ConfigError(f"{shards}: no finished shards there; make them with: python -m data_gen RECIPE.yaml")
+    yield from folders
+
+
+class Shower:
+    """Prints the examples of one task.
 
     Args:
-        example: Of the shards.
-        generator: Knows the words of the labels.
+        generator: Knows what the task is and the words of its labels.
         tokenizer: Decodes.
-        rng: Draws the masks.
         paint: Colours.
+        width: Columns of a line.
+        levels: Masking levels to draw.
+        mask_prob: Share of units that a draw masks.
     """
-    ids = example.token_ids
-    if example.sentence_label is not None:
-        label = f"label {example.sentence_label}: {generator.describe(example.sentence_label)}"
-        yield paint(label, "label")
-    yield f"text        {tokenizer.decode(ids)}"
-    for number in np.unique(example.sentence_ids):
-        yield f"segment {number}   {tokenizer.decode(ids[example.sentence_ids == number])}"
-    if example.span_ids is not None:
-        for level in LEVELS:
-            yield f"{level:11} {bracketed(example, level, tokenizer, paint)}"
-        for level in MASK_LEVELS:
-            yield f"mask {level:6} {masked(example, level, tokenizer, rng, paint)}"
-    if example.token_labels is not None:
-        for label in np.unique(example.token_labels[example.token_labels != IGNORED]):
-            words = ", ".join(labelled_words(example, int(label), tokenizer))
-            yield paint(f"class {label} ({generator.describe(int(label))}): ", "label") + words
+
+    def __init__(self, generator: Generator, tokenizer: Tokenizer, paint: Painter, width: int,
+                 levels: Sequence[str] = MASK_LEVELS, mask_prob: float = 0.15) -> None:
+        self.generator, self.tokenizer, self.paint, self.width = generator, tokenizer, paint, width
+        self.levels, self.mask_prob = levels, mask_prob
+
+    def opening(self, index: dict[str, Any]) -> Iterator[str]:
+        """What the task is, what it trains, and how to read the examples."""
+        task = self.generator.task
+        yield self.paint(task.name, "head")
+        yield from self._flowing(introduction(self.generator))
+        heads = [f"{loss.head}, {loss.num_classes} classes" if loss.num_classes else loss.head for loss in task.losses]
+        samples = " and ".join(f"{count:,} {split}" for split, count in index["samples"].items())
+        made = [index.get("language", ""), index.get("segmenter", "")]
+        yield from self._flowing(f"Trains: {'; '.join(heads)}. {samples} examples. {', '.join(filter(None, made))}")
+        classes = task.sentence_classes or task.token_classes or 0
+        if 0 < classes <= CLASSES_NAMED:
+            names = "; ".join(f"{label} {self.generator.describe(label)}" for label in range(classes))
+            yield from self._flowing(f"Classes: {names}")
+        if task.has_masked_lm:
+            brackets = [(f"{a}{level} of several words{b}", level) for level, (a, b) in BRACKETS.items()]
+            yield from self._mixed([("In the text: words are parted by spaces,", ""), *brackets])
+            if self.levels:
+                yield from self._mixed([("In a mask:", ""), ("__", "masked"), ("is [MASK],", ""), ("another token", "random"),
+                                        ("is drawn at random,", ""), ("the same", "kept"),
+                                        ("stays; below it what is to be predicted.", "")])
+        yield ""
+
+    def lines(self, number: str, example: Example, rng: np.random.Generator) -> Iterator[str]:
+        """All there is in an example.
+
+        Args:
+            number: Which example it is, in words.
+            example: Of the shards.
+            rng: Draws the masks.
+        """
+        decoded = Readable(example, self.tokenizer)
+        head = cut(f"── {self.generator.task.name}, {number}: {len(decoded)} tokens ", self.width)
+        yield self.paint(head + "─" * max(self.width - columns(head), 0), "head")
+        if example.sentence_label is not None:
+            yield self._label(f"label {example.sentence_label}: {self.generator.describe(example.sentence_label)}")
+        yield from self._segments(decoded)
+        if example.token_labels is not None:
+            yield from self._token_labels(decoded)
+        if example.span_ids is not None:
+            for level in self.levels:
+                yield from self._masks(decoded, level, rng)
+
+    def _segments(self, decoded: Readable) -> Iterator[str]:
+        segments, words = decoded.segments(), decoded.words()
+        origins = original_positions(self.generator, decoded.example.sentence_label, len(segments))
+        for number, (start, stop) in enumerate(segments):
+            name = f"segment {number + 1}" + (f" ← {origins[number] + 1}" if origins else "")
+            cells = [_cell(decoded, word) for word in words if start <= word.start < stop]
+            yield from self._named(name, wrapped(cells, self.width - LEFT, self.paint))
+        if origins:
+            back = " ".join(str(origins.index(place) + 1) for place in range(len(origins)))
+            yield self._name("") + self.paint(f"(shown ← place in the original text; read in the order {back} it is the "
+                                              "original)", "soft")
+
+    def _token_labels(self, decoded: Readable) -> Iterator[str]:
+        labels = decoded.example.token_labels.tolist()
+        cells = [(text, "" if label == IGNORED else str(label), _label_role(label), spaced)
+                 for text, label, spaced in zip(decoded.texts, labels, decoded.spaced, strict=True)]
+        yield from self._pairs("token", "class", cells)
+        for label in decoded.token_classes():
+            words = ", ".join(map(printable, decoded.labelled(label)))
+            yield from self._flowing(f"class {label} ({self.generator.describe(label)}): {words}",
+                                     _label_role(label))
+
+    def _masks(self, decoded: Readable, level: str, rng: np.random.Generator) -> Iterator[str]:
+        drawn = decoded.draw(level, rng, self.mask_prob)
+        cells = []
+        for place, (text, spaced) in enumerate(zip(decoded.texts, decoded.spaced, strict=True)):
+            target = drawn.get(place)
+            if target is None:
+                cells.append((text, "", "special" if decoded.example.span_ids["word"][place] < 0 else "", spaced))
+                continue
+            seen = {"masked": "_" * max(columns(text), 1), "kept": text}.get(target.kind, target.seen)
+            cells.append((seen, target.truth, target.kind, spaced))
+        yield from self._pairs(f"mask {level}", "predict", cells)
+
+    def _pairs(self, upper: str, lower: str, cells: list[tuple[str, str, str, bool]]) -> Iterator[str]:
+        for above, below in two_rows(cells, self.width - LEFT, self.paint):
+            yield (self._name(upper) + above).rstrip()
+            if below.strip():
+                yield (self._name(lower) + below).rstrip()
+            upper = lower = ""
+
+    def _named(self, name: str, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            yield self._name(name) + line
+            name = ""
+
+    def _name(self, name: str) -> str:
+        return self.paint(name, "soft") + " " * (LEFT - columns(name))
+
+    def _label(self, text: str) -> str:
+        return self.paint(printable(text), "label")
+
+    def _flowing(self, text: str, role: str = "") -> Iterator[str]:
+        yield from self._mixed([(text, role)])
+
+    def _mixed(self, parts: Sequence[tuple[str, str]]) -> Iterator[str]:
+        cells = [Cell(((word, role),), spaced=True) for text, role in parts for word in text.split()]
+        yield from wrapped(cells, self.width, self.paint)
 
 
-def units(ids: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(start, stop) of every run of equal ids; ids int (T)."""
-    edges = np.flatnonzero(np.diff(ids)) + 1
-    yield from zip([0, *edges.tolist()], [*edges.tolist(), len(ids)], strict=True)
+def _cell(decoded: Readable, word: Word) -> Cell:
+    """A word with the brackets of the phrases and entities that it opens or closes."""
+    role = "special" if word.special else next((level for level in ("entity", "phrase") if level in word.inside), "")
+    opening = [(BRACKETS[level][0], level) for level in word.opens]
+    closing = [(BRACKETS[level][1], level) for level in word.closes]
+    parts = [(decoded.texts[i], role) for i in range(word.start, word.stop)]
+    return Cell((*opening, *parts, *closing), spaced=True)
 
 
-def bracketed(example: Example, level: str, tokenizer: Tokenizer, paint: Painter) -> str:
-    """Text with its words parted by | (level word), or with units of several words in brackets."""
-    words, parts = example.span_ids["word"], []
-    for start, stop in units(example.span_ids[level]):
-        text = tokenizer.decode(example.token_ids[start:stop])
-        if example.span_ids[level][start] < 0:
-            parts.append(paint(text, "special"))
-        elif level == "word":
-            parts.append(text)
-        elif words[start] != words[stop - 1]:
-            left, right = BRACKETS[level]
-            parts.append(paint(f"{left}{text}{right}", level))
-        else:
-            parts.append(text)
-    return ("|" if level == "word" else " ").join(parts)
+def _label_role(label: int) -> str:
+    return {IGNORED: "soft", 0: "", 1: "label"}.get(label, "phrase")
 
 
-def masked(example: Example, level: str, tokenizer: Tokenizer, rng: np.random.Generator, paint: Painter) -> str:
-    """One draw of masks: every predicted token as `shown<truth`, or `truth=` where it was kept."""
-    vocab = tokenizer.vocab
-    ordinary = np.flatnonzero(~vocab.special)
-    shown, positions = draw_masks(example, level, vocab.continuation, vocab.mask_id, ordinary, 0.15, rng)
-    parts, last = [], 0
-    for position in positions.tolist():
-        parts.append(tokenizer.decode(example.token_ids[last:position]))
-        truth, seen = (vocab.id_to_token[int(ids[position])] for ids in (example.token_ids, shown))
-        parts.append(paint(f"{truth}=" if seen == truth else f"{seen}<{truth}", "masked"))
-        last = position + 1
-    parts.append(tokenizer.decode(example.token_ids[last:]))
-    return " ".join(part for part in parts if part)
+def listing(shards: Path) -> Iterator[str]:
+    """The tasks of a folder of shards. Raises ConfigError where there is none."""
+    folders = list(task_folders(shards))
+    yield f"{shards} has the shards of {len(folders)} task{'s' * (len(folders) > 1)}:"
+    whole = []
+    for folder in folders:
+        try:
+            samples = read_index(folder)["samples"]
+            found = " and ".join(f"{count:,} {split}" for split, count in samples.items()) + " examples"
+            whole.append(folder)
+        except ConfigError as error:
+            found = str(error)
+        yield f"  {folder.name:<{max(len(one.name) for one in folders)}}  {found}"
+    if whole:
+        yield f"Examples of one of them: python -m data_gen.show {whole[0]}"
 
 
-def labelled_words(example: Example, label: int, tokenizer: Tokenizer) -> list[str]:
-    """Words of a class, each once, in order; where the example has no word spans, tokens."""
-    ids = np.arange(len(example.token_ids)) if example.span_ids is None else example.span_ids["word"]
-    found = [tokenizer.decode(example.token_ids[a:b]) for a, b in units(ids) if example.token_labels[a] == label]
-    return list(dict.fromkeys(found))
+def class_number(text: str, generator: Generator) -> int:
+    """The class that a number or a name means: the whole name, whatever its case, else a part that is of one name only.
+
+    Raises:
+        ConfigError: no class, or several, of that name.
+    """
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    task, wanted = generator.task, text.casefold().strip().rstrip(",，")
+    names = [generator.describe(label) for label in range(task.sentence_classes or task.token_classes or 0)]
+    if not names:
+        raise ConfigError(f"--class {text}: task '{task.name}' has no classes")
+    known = [(label, name) for label, name in enumerate(names) if "not used" not in name]
+    found = ([one for one in known if one[1].casefold() == wanted]
+             or [one for one in known if wanted and wanted in one[1].casefold()])
+    if len(found) == 1:
+        return found[0][0]
+    listed = "; ".join(f"{label} {name}" for label, name in (found or known)[:CLASSES_LISTED])
+    more = "; ..." if len(found or known) > CLASSES_LISTED else ""
+    raise ConfigError(f"--class {text}: {len(found) or 'no'} classes of task '{task.name}' have this in their names; name one "
+                      f"by its number or whole name: {listed}{more}")
 
 
 def chosen(reader: ShardReader, count: int, label: int | None, start: int) -> Iterator[int]:
@@ -141,30 +248,46 @@ def chosen(reader: ShardReader, count: int, label: int | None, start: int) -> It
             yield i
 
 
-@cli
-def main(argv: Sequence[str]) -> int:
-    """Prints examples of a task's shards as text."""
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m data_gen.show", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="<shards_dir>/<task>")
-    parser.add_argument("-n", type=int, default=5, help="examples to show; default 5")
+    parser.add_argument("folder", type=Path, help="<shards_dir>/<task>; <shards_dir> lists its tasks")
+    parser.add_argument("-n", type=int, default=3, help="examples to show; default 3")
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--class", dest="label", type=int, help="only examples of this class")
+    parser.add_argument("--class", dest="label", help="only examples of this class: its number or its name")
     parser.add_argument("--start", type=int, default=0, help="number of the first example looked at; default 0")
     parser.add_argument("--seed", type=int, default=0, help="of the masks drawn; default 0")
+    parser.add_argument("--masks", choices=("all", "none", *MASK_LEVELS), default="all", help="masking levels to draw")
+    parser.add_argument("--mask-prob", type=float, default=0.15, help="share of units masked; default 0.15")
+    parser.add_argument("--color", choices=WHEN, default="auto", help="auto: on a terminal, unless NO_COLOR is set")
+    parser.add_argument("--width", type=int, help="columns of a line; default those of the terminal")
     parser.add_argument("--vocab", help="vocabulary; default <shards_dir>/vocab.txt")
     args = parser.parse_args(argv)
+    if args.n < 1 or args.start < 0 or not 0 < args.mask_prob < 1:
+        raise ConfigError("command line: -n has to be 1 or more, --start 0 or more, --mask-prob between 0 and 1")
+    return args
+
+
+@cli
+def main(argv: Sequence[str]) -> int:
+    """Prints examples of a task's shards as text, or lists the tasks of a folder."""
+    args = _arguments(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII locale loses characters, not the whole output
+    if not (args.folder / "index.json").exists():
+        print("\n".join(listing(args.folder)))
+        return 0
     index, generator, tokenizer = load_shards(args.folder, args.vocab)
-    reader, paint = ShardReader(args.folder, args.split), Painter(sys.stdout.isatty())
-    numbers = list(chosen(reader, args.n, args.label, args.start))
+    label = None if args.label is None else class_number(args.label, generator)
+    reader = ShardReader(args.folder, args.split)
+    numbers = list(chosen(reader, args.n, label, args.start))
     if not numbers:
         raise ConfigError(f"{args.folder}: no such example among the {len(reader)} of split {args.split}")
+    levels = {"all": MASK_LEVELS, "none": ()}.get(args.masks, (args.masks,))
+    shower = Shower(generator, tokenizer, Painter.of(args.color), terminal_width(args.width), levels, args.mask_prob)
+    print("\n".join(shower.opening(index)))
     for i in numbers:
-        example = reader[i]
-        head = f"{index['task']}, {args.split}, example {i} of {len(reader):,}: {len(example.token_ids)} tokens"
-        print(paint(head, "head"))
-        for line in describe(example, generator, tokenizer, np.random.default_rng([args.seed, i]), paint):
-            print(line)
-        print()
+        lines = shower.lines(f"{args.split} {i:,} of {len(reader):,}", reader[i], np.random.default_rng([args.seed, i]))
+        print("\n".join(lines) + "\n")
     return 0
 
 

@@ -1,96 +1,102 @@
-"""Between the workers and the shards: each block's examples on disk, then merged in random order in constant memory.
+"""Between the workers and the shards: the examples of a block on disk, parted into buckets by a random key.
 
-A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a task and
-split. Merging reads a range of keys at a time from all files, sorts it and passes it on: a shuffle over the whole
-corpus. As keys and order depend on nothing but seed, task and block, the result is the same whatever the number of
-workers.
+A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a task. The
+range of keys is parted into equal buckets; a bucket of all blocks, sorted, is a shard: a shuffle over the whole corpus, in
+memory that depends on neither the corpus nor the number of workers. As keys depend on nothing but seed, task and block,
+the result is the same whoever does the work.
 
-Shapes: N examples of a file, T tokens of all of them.
+A file: header, edges of the buckets in examples and in tokens, then the columns, each end to end, little-endian.
+Shapes: N examples of a file, T tokens of all of them, K buckets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from ernie2.shards import IGNORED, LEVELS, Example
+from data_gen.rows import Rows
 
-NO_LABEL = -1
-BUCKET_TOKENS = 8_000_000
-"""Tokens sorted at a time: about 150 MB."""
-
-_PER_TOKEN = ["token_ids", "sentence_ids", *(f"span_ids_{level}" for level in LEVELS), "token_labels"]
-_DTYPES = {"keys": np.uint64, "lengths": np.int64, "labels": np.int32, "token_ids": np.int32, "sentence_ids": np.int8,
-           "token_labels": np.int8} | {f"span_ids_{level}": np.int16 for level in LEVELS}
+_MAGIC = 0x4C4C4950_53324552
+_HEADER = 6
+_ROW_COLUMNS = (("keys", np.uint64), ("lengths", np.int32), ("labels", np.int32))
 
 
-def write_spill(path: Path, examples: Sequence[Example], keys: np.ndarray) -> None:
-    """Writes a block's examples, sorted by key, as consecutive .npy arrays in one file.
+def bucket_of(keys: np.ndarray, buckets: int) -> np.ndarray:
+    """int64 (N): bucket of each key, uint64 (N); rising with the key."""
+    return ((keys >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
+
+
+def write_spill(path: Path, keys: np.ndarray, rows: Rows, buckets: int, id_dtype: str) -> None:
+    """Writes a block's examples: under another name first, so that a file that has its name is whole.
 
     Args:
         path: File to write.
-        examples: N of them, N >= 1; all with the same fields.
-        keys: uint64 (N).
+        keys: uint64 (N), rising.
+        rows: The examples in the order of their keys.
+        buckets: K.
+        id_dtype: "uint16" or "int32".
     """
-    order = np.argsort(keys, kind="stable")
-    ordered = [examples[i] for i in order]
-    arrays = {
-        "keys": keys[order],
-        "lengths": np.array([len(example.token_ids) for example in ordered]),
-        "labels": np.array([NO_LABEL if e.sentence_label is None else e.sentence_label for e in ordered]),
-    }
-    for name in _PER_TOKEN:
-        parts = [_field(example, name) for example in ordered]
-        arrays[name] = np.concatenate(parts) if parts[0] is not None else np.zeros(0)
-    with path.open("wb") as file:
-        for name, dtype in _DTYPES.items():
-            np.save(file, arrays[name].astype(dtype), allow_pickle=False)
-
-
-def _field(example: Example, name: str) -> np.ndarray | None:
-    if name.startswith("span_ids_"):
-        return None if example.span_ids is None else example.span_ids[name.removeprefix("span_ids_")]
-    return getattr(example, name)
+    examples = np.searchsorted(bucket_of(keys, buckets), np.arange(buckets + 1))
+    tokens = np.concatenate([[0], np.cumsum(rows.lengths, dtype=np.int64)])[examples]
+    width = np.dtype(id_dtype).itemsize
+    header = np.array([_MAGIC, len(keys), tokens[-1], buckets, width, rows.token_labels is not None], np.int64)
+    columns = [header, examples.astype(np.int64), tokens, keys, rows.lengths, rows.labels, rows.ids.astype(id_dtype),
+               rows.flags]
+    if rows.token_labels is not None:
+        columns.append(rows.token_labels)
+    tmp = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+    with tmp.open("wb") as file:
+        for column in columns:
+            file.write(np.ascontiguousarray(column).data)
+    tmp.replace(path)
 
 
 class Spill:
-    """One file of write_spill, open: keys (uint64), lengths and labels of all N examples; the rest is read by range."""
+    """A file of write_spill, open. Use it in a `with`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offsets, self._sizes = {}, {}
-        with path.open("rb") as file:
-            for name, dtype in _DTYPES.items():
-                np.lib.format.read_magic(file)
-                shape, _, _ = np.lib.format.read_array_header_1_0(file)
-                self._offsets[name], self._sizes[name] = file.tell(), shape[0]
-                file.seek(shape[0] * np.dtype(dtype).itemsize, 1)
-        self.keys, self.lengths, self.labels = (self._read(n, 0, self._sizes[n]) for n in ("keys", "lengths", "labels"))
+        self._file = os.open(path, os.O_RDONLY)
+        magic, self.examples, self.tokens, self.buckets, width, self._has_labels = self._read(0, _HEADER, np.int64).tolist()
+        assert magic == _MAGIC, f"{path} is no spill file"
+        self._ids = {2: np.uint16, 4: np.int32}[width]
+        at = _HEADER * 8
+        self._edges = self._read(at, 2 * (self.buckets + 1), np.int64).reshape(2, -1)
+        at += self._edges.nbytes
+        self._at = {}
+        per_token = [("ids", self._ids), ("flags", np.uint8), ("token_labels", np.int8)]
+        for columns, count in ((_ROW_COLUMNS, self.examples), (per_token, self.tokens)):
+            for name, dtype in columns:
+                self._at[name] = at
+                at += count * np.dtype(dtype).itemsize
 
-    def examples(self, start: int, stop: int) -> list[Example]:
-        """Examples [start:stop) in key order."""
-        ends = np.cumsum(self.lengths)
-        first = int(ends[start - 1]) if start else 0
-        edges = [0, *(ends[start:stop] - first).tolist()]
-        fields = {name: self._read(name, first, first + edges[-1]) for name in _PER_TOKEN if self._sizes[name]}
-        has_spans = all(f"span_ids_{level}" in fields for level in LEVELS)
-        made = []
-        for i, (a, b) in enumerate(pairwise(edges)):
-            label = int(self.labels[start + i])
-            made.append(Example(
-                fields["token_ids"][a:b], fields["sentence_ids"][a:b],
-                {level: fields[f"span_ids_{level}"][a:b] for level in LEVELS} if has_spans else None,
-                fields["token_labels"][a:b] if "token_labels" in fields else None,
-                None if label == NO_LABEL else label))
-        return made
+    def __enter__(self) -> Spill:
+        return self
 
-    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
-        dtype = np.dtype(_DTYPES[name])
-        return np.fromfile(self.path, dtype, stop - start, offset=self._offsets[name] + start * dtype.itemsize)
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint64 (N) keys and int32 (N) sentence labels of all examples."""
+        return self._column("keys", 0, self.examples, np.uint64), self._column("labels", 0, self.examples, np.int32)
+
+    def bucket(self, number: int) -> tuple[np.ndarray, Rows]:
+        """uint64 keys of a bucket's examples, rising, and their rows."""
+        first, last = self._edges[0, number:number + 2].tolist()
+        begin, end = self._edges[1, number:number + 2].tolist()
+        keys, lengths, labels = (self._column(name, first, last, dtype) for name, dtype in _ROW_COLUMNS)
+        token_labels = self._column("token_labels", begin, end, np.int8) if self._has_labels else None
+        return keys, Rows(lengths, labels, self._column("ids", begin, end, self._ids),
+                          self._column("flags", begin, end, np.uint8), token_labels)
+
+    def _column(self, name: str, start: int, stop: int, dtype: type) -> np.ndarray:
+        return self._read(self._at[name] + start * np.dtype(dtype).itemsize, stop - start, dtype)
+
+    def _read(self, at: int, count: int, dtype: type) -> np.ndarray:
+        return np.frombuffer(os.pread(self._file, count * np.dtype(dtype).itemsize, at), dtype)
 
 
 @dataclass(frozen=True)
@@ -111,59 +117,57 @@ class Thinning:
         return _scrambled(keys) <= self.limits[labels]
 
 
-def thin(paths: Sequence[Path], shares: np.ndarray) -> Thinning:
-    """Chooses ceil(share x count) examples of each class, at random but the same on every run.
+def thin(paths: Iterable[Path], limits: np.ndarray) -> Thinning:
+    """Chooses `limits` examples of each class, at random but the same on every run.
 
     Args:
         paths: Spill files of one split.
-        shares: float (number of classes), share of each class that stays, 0 to 1.
+        limits: int (number of classes), examples of each class that stay, where there are as many.
     """
-    draws: dict[int, list[np.ndarray]] = {label: [] for label in np.flatnonzero(shares < 1).tolist()}
+    draws: dict[int, list[np.ndarray]] = {label: [] for label in range(len(limits))}
     for path in paths:
-        spill = Spill(path)
-        for label, parts in draws.items():
-            parts.append(_scrambled(spill.keys[spill.labels == label]))
-    limits, dropped = np.full(len(shares), np.iinfo(np.uint64).max), 0
+        with Spill(path) as spill:
+            keys, labels = spill.labels()
+        for label in np.unique(labels).tolist():
+            draws[label].append(_scrambled(keys[labels == label]))
+    highest, dropped = np.full(len(limits), np.iinfo(np.uint64).max), 0
     for label, parts in draws.items():
-        drawn = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
-        kept = int(np.ceil(shares[label] * len(drawn)))
+        drawn, kept = np.concatenate(parts) if parts else np.zeros(0, np.uint64), int(limits[label])
         if kept < len(drawn):
-            limits[label], dropped = drawn[kept - 1], dropped + len(drawn) - kept
-    return Thinning(limits, dropped)
+            highest[label], dropped = np.partition(drawn, kept - 1)[kept - 1], dropped + len(drawn) - kept
+    return Thinning(highest, dropped)
 
 
-def label_counts(paths: Sequence[Path], num_classes: int) -> np.ndarray:
-    """int64 (num_classes): examples of each class in spill files."""
-    counts = np.zeros(num_classes, np.int64)
+def class_limits(counts: np.ndarray, balance: float | None, max_per_class: int | None) -> np.ndarray:
+    """int64 (classes): examples of each class that stay.
+
+    Args:
+        counts: int64 (classes), examples of each.
+        balance: None keeps more than this times the median count of the classes that occur; null: no such limit.
+        max_per_class: None keeps more than this; null: no such limit.
+    """
+    limits = counts.copy()
+    if balance is not None and counts.any():
+        limits = np.minimum(limits, max(int(balance * float(np.median(counts[counts > 0]))), 1))
+    return limits if max_per_class is None else np.minimum(limits, max_per_class)
+
+
+def read_bucket(paths: Sequence[Path], number: int, thinning: Thinning | None) -> Rows | None:
+    """The examples of one bucket of all files, in the order of their keys; None where there is none."""
+    keys, parts = [], []
     for path in paths:
-        counts += np.bincount(Spill(path).labels, minlength=num_classes)
-    return counts
-
-
-def balanced_shares(counts: np.ndarray, balance: float) -> np.ndarray:
-    """Share of each class that stays: none keeps more than `balance` x the median count of the classes that occur."""
-    limit = max(balance * float(np.median(counts[counts > 0])), 1.0)
-    return np.minimum(1.0, np.floor(limit) / np.maximum(counts, 1))
-
-
-def merged(paths: Sequence[Path], thinning: Thinning | None, bucket_tokens: int = BUCKET_TOKENS) -> Iterator[Example]:
-    """All examples of one task and split in the order of their keys."""
-    tokens = sum(int(Spill(path).lengths.sum()) for path in paths)
-    buckets = -(-tokens // bucket_tokens)
-    edges = [i * 2**64 // buckets for i in range(1, buckets)] if buckets else []
-    for low, high in zip([0, *edges], [*edges, 2**64], strict=True):
-        keys, examples = [], []
-        for path in paths:
-            spill = Spill(path)
-            start = int(np.searchsorted(spill.keys, np.uint64(low)))
-            stop = len(spill.keys) if high == 2**64 else int(np.searchsorted(spill.keys, np.uint64(high)))
-            stay = np.ones(stop - start, bool)
-            if thinning is not None:
-                stay = thinning.stays(spill.keys[start:stop], spill.labels[start:stop])
-            keys.append(spill.keys[start:stop][stay])
-            examples += [example for example, kept in zip(spill.examples(start, stop), stay, strict=True) if kept]
-        for i in np.argsort(np.concatenate(keys), kind="stable") if keys else []:
-            yield examples[i]
+        with Spill(path) as spill:
+            found, rows = spill.bucket(number)
+        if len(found):
+            keys.append(found)
+            parts.append(rows)
+    if not keys:
+        return None
+    joined, rows = np.concatenate(keys), Rows.joined(parts)
+    order = np.argsort(joined, kind="stable")
+    if thinning is not None:
+        order = order[thinning.stays(joined, rows.labels)[order]]
+    return rows.take(order) if len(order) else None
 
 
 def _scrambled(keys: np.ndarray) -> np.ndarray:
@@ -171,9 +175,3 @@ def _scrambled(keys: np.ndarray) -> np.ndarray:
     mixed = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def token_label_counts(example: Example, num_classes: int) -> np.ndarray:
-    """int64 (num_classes): tokens of each class; -100 is not counted."""
-    labels = example.token_labels[example.token_labels != IGNORED]
-    return np.bincount(labels, minlength=num_classes)

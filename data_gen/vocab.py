@@ -21,7 +21,10 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from data_gen.documents import expand_paths, read_documents, read_pairs
+from data_gen.reading.documents import RejectCounter, TextOptions, expand_paths, parse
+from data_gen.reading.formats import read_head
+from data_gen.reading.pieces import Piece, read_pieces
+from data_gen.reading.streams import Stream, base_name
 from ernie2.config import ConfigError, cli
 from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, single_characters
 
@@ -30,6 +33,8 @@ PIECE_SHARE = {"zh": 0.2, "en": 0.9}
 """Share of the vocabulary kept for the pieces of words; what characters leave of the rest goes to them as well."""
 MAX_DISTINCT_WORDS = 4_000_000
 """Beyond this many the rarer half is forgotten, so that memory stays bounded; at the same places every time."""
+JOINED_CHARS = 400_000
+"""Characters counted at a time."""
 MAX_TRAINED_WORDS = 5_000_000
 """Counts are scaled down to about this many running words for the trainer: it takes text, not counts."""
 
@@ -61,17 +66,17 @@ class VocabReport:
 
 
 def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_case: bool = True,
-                language: str | None = None, encoding: str = "utf-8",
-                report: Callable[[str], None] | None = None) -> VocabReport:
+                language: str | None = None, options: TextOptions | str | None = None, report: Callable[[str], None] | None = None,
+                ) -> VocabReport:
     """Builds a vocabulary of at most `size` tokens and writes it, one token a line, in one step.
 
     Args:
-        paths: Documents and query logs; globs allowed.
+        paths: Documents, query logs and marked pairs; globs allowed.
         size: Tokens wanted; a small corpus gives fewer.
         out: File to write.
         lower_case: Lower-case and strip accents first, as the tokenizer will.
         language: "zh" or "en": how room is shared between characters and pieces; None: by what the text is made of.
-        encoding: Of the input.
+        options: How the text is read and cleaned, or its encoding alone.
         report: Takes lines of progress.
 
     Raises:
@@ -80,17 +85,25 @@ def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_c
     say = report or (lambda _line: None)
     if size < MIN_SIZE:
         raise ConfigError(f"vocabulary size {size}: expected {MIN_SIZE} or more")
-    counts = count_text(_texts(expand_paths(paths), encoding), lower_case, say)
+    options = TextOptions(encoding=options) if isinstance(options, str) else options or TextOptions()
+    counts = count_text(_texts(expand_paths(paths), options, say), lower_case, say)
     chinese = sum(n for c, n in counts.characters.items() if c >= "\u3400") > sum(counts.words.values())
     share = PIECE_SHARE[language or ("zh" if chinese else "en")]
     room = size - len(SPECIAL_TOKENS)
     ranked = sorted(counts.characters, key=lambda c: (-counts.characters[c], c))
-    pieces = learn_pieces(counts.words, max(round(room * share), room - len(ranked)))
+    wanted = max(round(room * share), room - len(ranked))
+    pieces = learn_pieces(counts.words, wanted)
     characters = ranked[:room - len(pieces)]
-    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *characters, *pieces]))  # a mark like = can be both
+    both = len({*characters} & {*pieces})  # a mark like = can be both
+    if both:
+        pieces = learn_pieces(counts.words, wanted + both)
+    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *characters, *pieces]))[:size]
+    if len(tokens) == len(SPECIAL_TOKENS):
+        raise ConfigError(f"{out}: the input holds no text to make a vocabulary of; nothing was written")
     write_lines(Path(out), tokens)
     total, unknown = _unknown(counts, tokens, lower_case)
-    made = VocabReport(len(tokens), len(characters), len(pieces), total, unknown / max(total, 1))
+    count = len(tokens) - len(characters) - len(SPECIAL_TOKENS)
+    made = VocabReport(len(tokens), len(characters), count, total, unknown / max(total, 1))
     say(f"{out}: {made.size:,} tokens ({made.characters:,} characters, {made.pieces:,} pieces of words); "
         f"{made.unknown_rate:.4%} of the corpus's {made.corpus_tokens:,} tokens are [UNK]")
     if len(tokens) < size:
@@ -98,14 +111,40 @@ def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_c
     return made
 
 
-def _texts(files: Sequence[Path], encoding: str) -> Iterator[str]:
-    """The text of each document, or of each row of a query log."""
-    logs = [path for path in files if ".tsv" in path.suffixes]
-    documents = [path for path in files if ".tsv" not in path.suffixes]
-    for document in read_documents(documents, encoding) if documents else ():
-        yield "\n".join(document.paragraphs)
-    for pair in read_pairs(logs, encoding=encoding) if logs else ():
-        yield f"{pair.query}\n{pair.title}"
+def _texts(files: Sequence[Path], options: TextOptions, say: Callable[[str], None]) -> Iterator[str]:
+    """The text of the documents or rows of one piece after the other."""
+    rejects = RejectCounter()
+    by_source: dict[str, list[Path]] = {}
+    for file in files:
+        by_source.setdefault(_source(file), []).append(file)
+    for source, mine in by_source.items():
+        for piece in read_pieces(mine, source, options, rejects):
+            yield _text(piece, options, rejects)
+    for reason, count in rejects.counts.most_common():
+        where, text = rejects.examples[reason][0]
+        say(f"left out: {reason}: {count:,}, for example {where}: {text}")
+
+
+def _source(file: Path) -> str:
+    """What a file is input for: its header tells query logs from marked pairs."""
+    if not base_name(file).endswith(".tsv"):
+        return "documents"
+    try:
+        stream = Stream(file)
+    except OSError:
+        return "pairs"
+    head, _ = read_head(stream)
+    stream.close()
+    return "marked_pairs" if head.removeprefix(b"\xef\xbb\xbf").startswith(b"sentence1\t") else "pairs"
+
+
+def _text(piece: Piece, options: TextOptions, rejects: RejectCounter) -> str:
+    items = parse(piece, options, rejects)
+    if piece.kind == "pairs":
+        return "\n".join(f"{pair.query}\n{pair.title}" for pair in items)
+    if piece.kind == "marked_pairs":
+        return "\n".join(f"{pair.first}\n{pair.marker}\n{pair.second}" for pair in items)
+    return "\n".join(document.text for document in items)
 
 
 def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None]) -> Counts:
@@ -115,10 +154,11 @@ def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None
     kind[alone], kind[spaces] = 1, 2
     seen, runs, size = np.zeros(0x110000, np.int64), Counter(), 0
     started = last = time.monotonic()
-    for text in texts:
+    for text in _joined(texts):
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         kinds = kind[codes]
-        np.add.at(seen, codes[kinds == 1], 1)
+        found = np.bincount(codes[kinds == 1])
+        seen[:len(found)] += found
         edges = np.flatnonzero(np.diff((kinds == 0).astype(np.int8), prepend=0, append=0)).tolist()
         runs.update([text[a:b] for a, b in zip(edges[0::2], edges[1::2], strict=True)])
         if len(runs) > MAX_DISTINCT_WORDS:
@@ -129,6 +169,18 @@ def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None
             last = time.monotonic()
             say(f"{size / 1e6:.1f} million characters read, {size / 1e6 / (last - started):.1f} million a second")
     return _normalised(seen, runs, size, lower_case)
+
+
+def _joined(texts: Iterable[str]) -> Iterator[str]:
+    """Several texts at a time: enough to make the overhead of arrays vanish."""
+    part, size = [], 0
+    for text in texts:
+        part.append(text)
+        size += len(text)
+        if size >= JOINED_CHARS:
+            yield "\n".join(part)
+            part, size = [], 0
+    yield "\n".join(part)
 
 
 def _normalised(seen: np.ndarray, runs: Counter[str], size: int, lower_case: bool) -> Counts:
@@ -186,6 +238,8 @@ def _unknown(counts: Counts, tokens: Sequence[str], lower_case: bool) -> tuple[i
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
     """Writes a UTF-8 file in one step: all of it or nothing. Raises ConfigError where it cannot be written."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -209,14 +263,16 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Builds a vocabulary from a corpus."""
     parser = argparse.ArgumentParser(prog="python -m data_gen.vocab", description=main.__doc__)
-    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl), query logs (.tsv), each also .gz; globs")
+    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl, WikiExtractor), query logs and marked pairs "
+                        "(.tsv), each also .gz, .bz2, .zst; globs and folders")
     parser.add_argument("--size", type=int, required=True, help="number of tokens, special tokens included")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--language", choices=("zh", "en"), help="default: by what the text is made of")
     parser.add_argument("--no-lower-case", action="store_true", help="keep case and accents")
     parser.add_argument("--encoding", default="utf-8", help="of the input; default utf-8")
     args = parser.parse_args(argv)
-    build_vocab(args.corpus, args.size, args.out, not args.no_lower_case, args.language, args.encoding, report=print)
+    build_vocab(args.corpus, args.size, args.out, not args.no_lower_case, args.language, TextOptions(encoding=args.encoding),
+                report=print)
     return 0
 
 

@@ -4,7 +4,7 @@ Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two 
 phrase (adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters; jieba's idioms
 and fixed expressions are single words, so units already. An entity is an entry of an entity dictionary, which may
 join words; the names in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other
-parts as words of their own.
+parts as words of their own. Short entries that a function word opens or closes in the text (和|文化) are not taken.
 English: words are runs of letters and digits, and single punctuation marks; phrases and entities are dictionary
 entries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute
 for a name tagger).
@@ -15,158 +15,234 @@ Texts come many at a time, joined by line feeds, so that array work is done once
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
-from data_gen.dictionaries import ChineseMatcher, EnglishMatcher, jieba_segmenter
+from data_gen.dictionaries import ChineseMatcher, EnglishMatcher, Entries, Matches, codes_of
+from data_gen.hash_table import leftmost, symbols_of
+from data_gen.lexicon import MODIFIER, NOUN, UNKNOWN, jieba_lexicon
+from data_gen.segmenters import load_segmenter
+from data_gen.tokens import ALL_LEVELS, CASED_CODES, ENTITY, PHRASE, WORD, case_tables
 from ernie2.tokenizer import Encoding
 
-MAX_PHRASE_CHARS = 8
+MAX_PHRASE_CHARS, MAX_PHRASE_WORDS = 8, 4
 MAX_NAME_WORDS = 5
+MAX_DOUBTFUL_CHARS = 4
+"""A longer entry is found even where a function word opens or closes it."""
+FUNCTION_WORDS = (
+    "的了着过地得在是和与及或而但并也都就还又很更最再不没无有被把将使让给对从自由向往到至比按当因"
+    "所以于之其这那此该每各我你您他她它们里等吗呢吧啊")
 
-_NOUN_PHRASE = re.compile("[mn]{1,3}n")
 # After one of these a capital is the beginning of a sentence, not a name.
-_OPENERS = frozenset(".!?:…“‘\"'([—-\n")
+_FUNCTION_WORDS = symbols_of(FUNCTION_WORDS)
+_OPENERS = np.array(sorted(map(ord, ".!?:…“‘\"'([—-")))
 
 
 class ChineseUnits:
-    """Finds the units of Chinese text."""
+    """Finds the units of Chinese text.
 
-    def __init__(self, entries: dict[str, bool]) -> None:
-        """`entries`: user dictionaries, entry -> True for an entity, False for a phrase."""
-        self._matcher = ChineseMatcher(entries) if entries else None
-        self._jieba, self._kinds = jieba_segmenter()
+    Attributes:
+        kinds: The dictionary entries: word -> True for an entity, False for a phrase.
+        hits: How often each entry was found since this was last cleared.
+        segmenter: What cuts the words.
+    """
+
+    def __init__(self, entries: Mapping[str, bool], segmenter: str = "auto") -> None:
+        """Loads what is needed, in half a second.
+
+        Args:
+            entries: User dictionaries (`data_gen.dictionaries.load_entries`).
+            segmenter: A name of `data_gen.segmenters`.
+
+        Raises:
+            ConfigError: the segmenter is unknown or not installed.
+        """
+        self.kinds, self.hits = Entries.of(entries), Counter()
+        self.segmenter = load_segmenter(segmenter)
+        self._matcher = ChineseMatcher(self.kinds) if self.kinds else None
+        self._lexicon = jieba_lexicon()
 
     def find(self, text: str, tokens: Encoding, inside: np.ndarray) -> np.ndarray:
-        """Where units begin.
+        """What begins at each token.
 
         Args:
             text: Sentences joined by line feeds.
-            tokens: T tokens of it, T >= 1.
+            tokens: T tokens of it.
             inside: bool (T), pieces that continue a surface word.
 
         Returns:
-            bool (3, T): a word, phrase, entity begins at this token.
+            uint8 (T): the sum of WORD, PHRASE, ENTITY for the levels of which a unit begins at the token. Where there is no
+            phrase (entity), words are the units of that level.
         """
-        words = self._jieba.lcut(text)
-        stops = np.cumsum([len(word) for word in words])
-        # (3, characters + 1): 1 where a unit of the level begins.
-        begins = np.zeros((3, len(text) + 1), np.int8)
-        begins[:, 0] = begins[:, stops] = 1
-        matches = self._matches(text, tokens, inside, words, stops)
-        for first, last, _ in matches:
-            begins[:, (first, last)] = 1
-        for first, last, is_entity in matches:
-            begins[2 if is_entity else 1, first + 1:last] = 0
-        taken = np.zeros(len(text) + 1, bool)
-        for first, last, is_entity in matches:
-            # A phrase that is one word may well be part of a longer noun phrase; a name may not.
-            taken[first:last] = is_entity or last - first > 4 or begins[0, first + 1:last].any()
-        for first, last in self._noun_phrases(words, stops):
-            if not taken[first:last].any():
-                begins[1, first + 1:last] = 0
-        units = np.cumsum(begins, axis=1, dtype=np.int32)[:, tokens.starts]
-        found = np.ones((3, len(inside)), bool)
-        np.not_equal(units[:, 1:], units[:, :-1], out=found[:, 1:])
-        return found & ~inside
+        if len(inside) == 0:
+            return np.zeros(0, np.uint8)
+        symbols = symbols_of(text)
+        stops = self.segmenter.stops(text)
+        first = np.append(0, stops[:-1])
+        kinds = self._lexicon.kinds(symbols, first, stops - first)
+        # At each character, and behind the last: what begins there.
+        begins = np.zeros(len(text) + 1, np.uint8)
+        begins[first] = begins[-1] = ALL_LEVELS
+        phrase_words, phrase_sizes = _noun_phrases(kinds, first, stops)
+        if self._matcher is not None:
+            matches = self._matcher.find(symbols, _edges(len(text), tokens, inside, first, stops, kinds == UNKNOWN))
+            matches.keep(~_of_function_words(matches, symbols, first))
+            _count(self.hits, matches, self.kinds)
+            taken_first, taken_last = _join_matches(begins, matches)
+            phrase_stops = stops[phrase_words + phrase_sizes - 1]
+            nearest = np.searchsorted(taken_last, first[phrase_words], "right")
+            free = phrase_stops <= np.append(taken_first, len(text))[nearest]
+            phrase_words, phrase_sizes = phrase_words[free], phrase_sizes[free]
+        for place in range(1, MAX_PHRASE_WORDS):
+            begins[first[phrase_words[phrase_sizes > place] + place]] &= ~np.uint8(PHRASE)
+        return _at_tokens(begins, tokens.starts, inside)
 
-    def _matches(self, text: str, tokens: Encoding, inside: np.ndarray, words: list[str],
-                 stops: np.ndarray) -> list[tuple[int, int, bool]]:
-        """Dictionary matches (first, last, is_entity) in characters."""
-        if self._matcher is None:
-            return []
-        edges = np.zeros(len(text) + 1, np.uint8)
-        known = self._jieba.FREQ
-        for word, stop in zip(words, stops.tolist()):
-            if len(word) > 1 and not known.get(word):
-                edges[stop - len(word):stop] = 1
-        edges[0] = 2
-        edges[stops] = 2
-        wide = np.flatnonzero(tokens.ends - tokens.starts > 1)
-        for first, last in zip(tokens.starts[wide].tolist(), tokens.ends[wide].tolist()):
-            edges[first + 1:last] = 0
-        edges[tokens.starts[inside]] = 0
-        return self._matcher.find(text, edges)
 
-    def _noun_phrases(self, words: list[str], stops: np.ndarray) -> Iterator[tuple[int, int]]:
-        """Noun phrases [first, last) in characters, leftmost and longest first, by the tags of their words."""
-        kinds = self._kinds
-        pattern = "".join([kinds.get(word, ".") for word in words])
-        found = _NOUN_PHRASE.search(pattern)
-        while found is not None:
-            at, stop = found.start(), found.end()
-            first = int(stops[at]) - len(words[at])
-            while stop - at > 1 and (pattern[stop - 1] != "n" or stops[stop - 1] - first > MAX_PHRASE_CHARS):
-                stop -= 1
-            if stop - at > 1:
-                yield first, int(stops[stop - 1])
-            found = _NOUN_PHRASE.search(pattern, stop if stop - at > 1 else at + 1)
+def _of_function_words(matches: Matches, symbols: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """bool (M): short matches whose first or last word is a function word: 和|文化 and 时间|里 are no names here."""
+    is_edge = np.zeros(len(symbols) + 1, bool)
+    is_edge[first] = True
+    last = matches.last - 1
+    opens, closes = (np.isin(symbols[places], _FUNCTION_WORDS) for places in (matches.first, last))
+    found = opens & is_edge[matches.first + 1] | closes & is_edge[last]
+    return found & (matches.last - matches.first <= MAX_DOUBTFUL_CHARS)
+
+
+def _noun_phrases(kinds: np.ndarray, first: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Noun phrases, leftmost and longest first, by the kinds of their words: first word, number of words (two int64 (P))."""
+    fits = kinds >= MODIFIER
+    at = np.flatnonzero(fits[:-1] & fits[1:])
+    sizes, more = np.zeros(len(at), np.int64), np.arange(len(at))
+    for size in range(2, MAX_PHRASE_WORDS + 1):
+        last = at[more] + size - 1
+        more = more[last < len(kinds)]
+        more = more[fits[at[more] + size - 1]]
+        last = at[more] + size - 1
+        sizes[more[(kinds[last] == NOUN) & (stops[last] - first[at[more]] <= MAX_PHRASE_CHARS)]] = size
+    at, sizes = at[sizes > 0], sizes[sizes > 0]
+    kept = leftmost(at, at + sizes)
+    return at[kept], sizes[kept]
+
+
+def _edges(size: int, tokens: Encoding, inside: np.ndarray, first: np.ndarray, stops: np.ndarray,
+           guessed: np.ndarray) -> np.ndarray:
+    """uint8 (size + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1 elsewhere."""
+    guessed = np.flatnonzero(guessed & (stops - first > 1))
+    edges = np.zeros(size + 1, np.uint8)
+    edges[_inner(first.take(guessed), stops.take(guessed))] = 1
+    edges[first] = edges[size] = 2
+    wide = np.flatnonzero(tokens.ends - tokens.starts > 1)
+    edges[_inner(tokens.starts.take(wide), tokens.ends.take(wide))] = 0
+    edges[tokens.starts.take(np.flatnonzero(inside))] = 0
+    return edges
+
+
+def _inner(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The places within spans: those of [first + 1, last) of each, end to end."""
+    sizes = last - first - 1
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first + 1 - ends + sizes, sizes)
+
+
+def _join_matches(begins: np.ndarray, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Puts dictionary matches into `begins`; the spans, first and last, where no noun phrase may lie."""
+    first, last = matches.first, matches.last
+    if len(first) == 0:
+        return first, last
+    begins[first] = begins[last] = ALL_LEVELS
+    inner, sizes = _inner(first, last), last - first - 1
+    # A phrase that is one word may well be part of a longer noun phrase; a name may not.
+    several = np.logical_or.reduceat(begins.take(inner) > 0, np.cumsum(sizes) - sizes)
+    taken = np.flatnonzero(matches.is_entity | (sizes > 3) | several)
+    begins[inner] &= np.repeat(_joined(matches), sizes)
+    return first.take(taken), last.take(taken)
+
+
+def _joined(matches: Matches) -> np.ndarray:
+    """uint8 (M): the flags that remain within each match."""
+    return np.where(matches.is_entity, np.uint8(WORD | PHRASE), np.uint8(WORD | ENTITY))
+
+
+def _at_tokens(begins: np.ndarray, starts: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """uint8 (T): what begins at a token, or at a character before it that is in no token's beginning."""
+    flags = begins.take(starts)
+    flags[1:][starts[1:] == starts[:-1]] = 0
+    apart = begins > 0
+    apart[starts] = False
+    apart = np.flatnonzero(apart[:starts[-1]])
+    np.bitwise_or.at(flags, np.searchsorted(starts, apart), begins.take(apart))
+    flags[0] = ALL_LEVELS
+    flags[inside] = 0
+    return flags
+
+
+def _count(hits: Counter[str], matches: Matches, entries: Entries) -> None:
+    """Adds matches to the counts of their entries."""
+    rows, counts = np.unique(matches.rows, return_counts=True)
+    starts, stops = entries.starts[rows].tolist(), entries.starts[rows + 1].tolist()
+    words = [entries.text[start:stop] for start, stop in zip(starts, stops)]
+    hits.update(dict(zip(words, counts.tolist())))
 
 
 class EnglishUnits:
-    """Finds the units of English text."""
+    """Finds the units of English text. Attributes as of `ChineseUnits`."""
 
-    def __init__(self, entries: dict[str, bool]) -> None:
+    def __init__(self, entries: Mapping[str, bool]) -> None:
         """`entries`: user dictionaries, entry -> True for an entity, False for a phrase."""
-        self._matcher = EnglishMatcher(entries)
+        self.kinds, self.hits = Entries.of(entries), Counter()
+        self._matcher = EnglishMatcher(self.kinds) if self.kinds else None
 
     def find(self, text: str, tokens: Encoding, inside: np.ndarray) -> np.ndarray:
-        """Where units begin: arguments and result as in `ChineseUnits.find`."""
-        first, _, surface = surface_words(text, tokens, inside)
-        found = np.repeat(~inside[None], 3, axis=0)
-        # A line feed between two words is a word of its own here, so that nothing reaches over it.
-        lines = np.searchsorted(tokens.starts[first], [at for at, mark in enumerate(text) if mark == "\n"]).tolist()
-        for start, stop in zip([0, *lines], [*lines, len(surface)]):
-            self._sentence(surface[start:stop], first[start:stop], found)
-        return found
-
-    def _sentence(self, words: list[str], first: np.ndarray, found: np.ndarray) -> None:
-        """Joins the words of a sentence's phrases and entities in `found`; `first` is the first token of each word."""
-        taken = [False] * len(words)
-        for start, stop, is_entity in self._matcher.find(words):
-            found[2 if is_entity else 1, first[start + 1:stop]] = False
-            taken[start:stop] = [True] * (stop - start)
-        for start, stop in _names(words, taken):
-            found[2, first[start + 1:stop]] = False
-
-
-def surface_words(text: str, tokens: Encoding, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Words as they are written.
-
-    Returns:
-        int64 (W) first token and int64 (W) number of tokens of each word, and the words.
-    """
-    first = np.flatnonzero(~inside)
-    sizes = np.diff(first, append=len(inside))
-    starts, ends = tokens.starts[first].tolist(), tokens.ends[first + sizes - 1].tolist()
-    return first, sizes, [text[a:b] for a, b in zip(starts, ends)]
+        """What begins at each token: arguments and result as in `ChineseUnits.find`."""
+        if len(inside) == 0:
+            return np.zeros(0, np.uint8)
+        flags = np.where(inside, np.uint8(0), np.uint8(ALL_LEVELS))
+        words = np.flatnonzero(~inside)
+        if len(words) == 0:
+            return flags
+        codes = codes_of(text)
+        first = tokens.starts[words]
+        last = tokens.ends[np.append(words[1:], len(inside)) - 1]
+        lines = np.searchsorted(np.flatnonzero(codes == ord("\n")), first)
+        taken = np.zeros(len(words), bool)
+        if self._matcher is not None:
+            matches = self._matcher.find(codes, first, last - first, lines)
+            _count(self.hits, matches, self.kinds)
+            inner = _inner(matches.first, matches.last)
+            flags[words[inner]] &= np.repeat(_joined(matches), matches.last - matches.first - 1)
+            taken[matches.first] = taken[inner] = True
+        within = _names(codes, first, last, lines, taken)
+        flags[words[within]] &= ~np.uint8(ENTITY)
+        return flags
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def capital_label(word: str) -> int:
-    """1: begins with a capital; 0: has cased letters but does not begin with a capital; -100: has none."""
-    if word.lower() == word.upper():
-        return -100
-    return int(word[0].isupper() or word[0].istitle())
-
-
-def _names(words: list[str], taken: list[bool]) -> Iterator[tuple[int, int]]:
-    """Runs of capitalised words that may be names; a heading in capitals has none."""
-    labels = [capital_label(word) for word in words]
-    if 1 not in labels or 0 not in labels:
-        return
-    fits = [label == 1 and not used for label, used in zip(labels, taken)]
-    start = 1
-    while start < len(words):
-        if not fits[start] or words[start - 1] in _OPENERS or words[start] == "I":
-            start += 1
-            continue
-        stop = start + 1
-        while stop < len(words) and fits[stop] and stop - start < MAX_NAME_WORDS:
-            stop += 1
-        if stop - start > 1:
-            yield start, stop
-        start = stop
+def _names(codes: np.ndarray, first: np.ndarray, last: np.ndarray, lines: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Words that continue a run of capitalised words that may be a name, bool (W); a line in capitals alone has none."""
+    cased, upper = case_tables()
+    codes = np.minimum(codes, CASED_CODES - 1)
+    before = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
+    has_case = before[last] > before[first]
+    capital = has_case & upper[codes[first]]
+    both = np.bincount(lines[capital], minlength=lines[-1] + 1).astype(bool)
+    both &= np.bincount(lines[has_case & ~capital], minlength=lines[-1] + 1).astype(bool)
+    fits = capital & ~taken & both[lines]
+    opens = np.ones(len(first), bool)
+    opens[1:] = lines[1:] != lines[:-1]
+    alone = last - first == 1
+    blocked = opens | alone & (codes[first] == ord("I"))
+    blocked[1:] |= (alone & np.isin(codes[first], _OPENERS))[:-1]
+    run_starts = np.flatnonzero(fits & np.append(True, ~fits[:-1] | opens[1:]))
+    run_stops = np.flatnonzero(fits & np.append(~fits[1:] | opens[1:], True)) + 1
+    within, may_begin = np.zeros(len(first), bool), (~blocked).tolist()
+    longer = run_stops - run_starts > 1
+    for start, stop in zip(run_starts[longer].tolist(), run_stops[longer].tolist()):
+        while start < stop - 1:
+            if not may_begin[start]:
+                start += 1
+                continue
+            end = min(start + MAX_NAME_WORDS, stop)
+            within[start + 1:end] = True
+            start = end
+    return within

@@ -2,13 +2,16 @@
 
     <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it
                            optimizer.safetensors   <parameter>|<accumulator>
-                           config.json vocab.txt recipe.yaml trainer_state.json
+                           config.json vocab.txt recipe.yaml
+                           trainer_state.json      step, tokens, scaler, ... and size and sha256 of every other file
 
-Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one.
+Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk spoils later
+is noticed by the digests, and the checkpoint before it is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -24,11 +27,14 @@ from paddle import nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ernie2 import out_dir as run_folder
+from ernie2.disk import file_digest, write_json
 from ernie2.encoder import EncoderConfig
-from ernie2.shards import write_json
+from ernie2.logs import logger
 from ernie2.strict import ConfigError
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
+SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
 
 
 @dataclass
@@ -63,18 +69,27 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
     try:
         write(tmp)
         for path in [*tmp.rglob("*"), tmp]:
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            _sync(path)
         if folder.exists():
+            # A run killed between the two renames leaves the old one under another name; ernie2.out_dir brings it back.
             old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
             folder.rename(old)
             tmp.rename(folder)
             shutil.rmtree(old)
         else:
             tmp.rename(folder)
+        _sync(folder.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
@@ -129,18 +144,28 @@ def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
 
 def save_training(out_dir: Path, step: int, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, config: EncoderConfig,
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
-    """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`."""
+    """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
+
+    Raises:
+        ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
+    """
+    arrays = _optimizer_arrays(model, optimizer)
+    needed = sum(array.nbytes for array in arrays.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
 
     def write(tmp: Path) -> None:
         write_model(tmp, model, config, vocab_file, {"task_ids": state["task_ids"]})
-        save_file(_optimizer_arrays(model, optimizer), str(tmp / "optimizer.safetensors"))
+        save_file(arrays, str(tmp / "optimizer.safetensors"))
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
-        write_json(tmp / "trainer_state.json", {"step": step, **state})
+        files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
+        whole = {"step": step, **state, "files": files}
+        write_json(tmp / "trainer_state.json", {**whole, "digest": _state_digest(whole)})
 
     folder = out_dir / f"step_{step:07d}"
-    atomic_folder(folder, write)
+    run_folder.require_room(out_dir, needed, f"the checkpoint of step {step}")
+    with run_folder.full_disk_named(out_dir, f"the checkpoint of step {step}", needed):
+        atomic_folder(folder, write)
     for _, old in checkpoints(out_dir)[:-keep_last]:
-        shutil.rmtree(old, ignore_errors=True)
+        run_folder.remove(old)
     return folder
 
 
@@ -176,16 +201,67 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     return _read_state(folder)
 
 
+def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
+    """(step, folder) of the newest checkpoint that is as it was written; None where there is none at all.
+
+    A damaged one is reported and set aside as <folder>.damaged, and the one before is taken.
+
+    Raises:
+        ConfigError: all that are there are damaged.
+    """
+    found = checkpoints(out_dir)
+    problems = []
+    for step, folder in reversed(found):
+        problem = what_is_wrong(folder)
+        if problem is None:
+            for bad in (folder for other, folder in found if other > step):
+                aside = bad.with_name(f"{bad.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                bad.rename(aside)
+            return step, folder
+        problems.append(problem)
+        logger.warning("%s; trying the checkpoint before it", problem)
+    if problems:
+        raise ConfigError(f"{problems[0]}; no other checkpoint is left: remove {found[-1][1]} to start from the beginning")
+    return None
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """Names the first file of a checkpoint that is not as it was written, and how; None where all are."""
+    try:
+        state = _read_state(folder)
+    except ConfigError as error:
+        return str(error)
+    for name, (size, digest) in state.get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: damaged (the file is gone)"
+        if path.stat().st_size != size:
+            return f"{path}: damaged ({path.stat().st_size:,} bytes, {size:,} were written)"
+        try:
+            if file_digest(path) != digest:
+                return f"{path}: damaged (its sha256 is not that of what was written)"
+        except OSError as error:
+            return f"{path}: damaged ({error.strerror})"
+    return None
+
+
 def _read_state(folder: Path) -> dict[str, Any]:
     path = folder / "trainer_state.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in ("step", "seed", "tokens", "seconds", "scaler") if key not in state]
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); remove {folder} to go on from the checkpoint before it") from None
+        raise ConfigError(f"{path}: damaged ({error})") from None
     if missing:
-        raise ConfigError(f"{path}: lacks {', '.join(missing)}; remove {folder} to go on from the checkpoint before it")
+        raise ConfigError(f"{path}: lacks {', '.join(missing)}")
+    if state.pop("digest", None) not in (None, _state_digest(state)):
+        raise ConfigError(f"{path}: damaged (its contents do not match its own digest)")
     return state
+
+
+def _state_digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:

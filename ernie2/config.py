@@ -69,19 +69,22 @@ class DataConfig:
     shards_dir: str
     """Folder of the shards, one sub-folder a task."""
     corpus: list[str] = field(default_factory=list)
-    """Documents: .txt or .jsonl, each also .gz; globs allowed. Required by tasks whose source is `documents`."""
+    """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required by tasks whose
+    source is `documents`."""
     query_log: list[str] = field(default_factory=list)
     """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is `pairs`."""
+    marked_pairs: list[str] = field(default_factory=list)
+    """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from the corpus."""
     entity_dicts: list[str] = field(default_factory=list)
     """User dictionaries, one `word [tag]` a line; globs allowed."""
     encoding: str = "utf-8"
-    """Encoding of corpus, query log and dictionaries."""
+    """Encoding of those files of corpus, query log and dictionaries that are not UTF-8."""
     language: Literal["zh", "en"] = "zh"
     """Decides sentence splitting, words and the list of discourse connectives."""
     lower_case: bool = True
     """Lower-case text before tokenisation (the released vocabularies are lower-cased)."""
-    segmenter: Literal["jieba"] = "jieba"
-    """Chinese word segmentation."""
+    segmenter: Literal["auto", "rjieba", "jieba"] = "auto"
+    """Chinese word segmentation. rjieba gives jieba's words twenty times as fast; auto: rjieba where it is installed."""
     vocab_size: int | None = None
     """Build the vocabulary from the corpus with this many entries when model.vocab_file does not exist."""
     max_seq_len: int = 512
@@ -92,12 +95,26 @@ class DataConfig:
     """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task."""
     max_reject_share: float = 0.5
     """The generation stops when more than this share of documents or rows is rejected."""
+    min_chars: int = 0
+    """Documents of fewer characters are left out."""
+    max_chars: int | None = None
+    """Documents of more characters are left out. Default: no limit."""
+    strip_html: bool = True
+    """Take left-overs of HTML out of the text: tags, entities."""
+    normalise_width: bool = False
+    """Full-width letters, digits and spaces become half-width."""
+    simplify: bool = False
+    """Traditional Chinese characters become simplified ones (needs the package opencc)."""
+    drop_near_duplicates: bool = False
+    """Leave out documents that nearly equal an earlier one (estimated Jaccard similarity of 0.8 or more)."""
 
     def __post_init__(self) -> None:
         require(16 <= self.max_seq_len <= 4096, "max_seq_len", self.max_seq_len, "16 to 4096 tokens")
         require(0 < self.mask_prob < 1, "mask_prob", self.mask_prob, "0 < mask_prob < 1")
         require(0 < self.dev_share < 1, "dev_share", self.dev_share, "0 < dev_share < 1")
         require(0 < self.max_reject_share <= 1, "max_reject_share", self.max_reject_share, "a share between 0 and 1")
+        require(self.min_chars >= 0, "min_chars", self.min_chars, "0 or more characters")
+        require(self.max_chars is None or self.max_chars > self.min_chars, "max_chars", self.max_chars, "more than min_chars")
 
 
 @dataclass
@@ -221,6 +238,12 @@ class RuntimeConfig:
     """0: every rank holds the whole optimizer state. Sharding it over ranks (1, 2) is not there yet and is refused."""
     init_loss_scale: float = 102_400.0
     """First loss scale of fp16 (released code)."""
+    min_loss_scale: float = 1.0
+    """The run stops where the loss scale of fp16 would fall below this: it diverges."""
+    max_bad_steps: int = 3
+    """Steps in a row that are skipped because a loss or gradient is not a number; one more stops the run. 0: stop at once."""
+    startup_limit: float = 600.0
+    """Seconds that each step of the start-up of several processes may take; then the run stops and says who is missing."""
     log_every: int = 10
     """Steps between lines of train.jsonl."""
     eval_every: int = 1000
@@ -237,8 +260,9 @@ class RuntimeConfig:
     """Write VisualDL curves to out_dir/visualdl."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "eval_every", "eval_tokens", "save_every", "keep_last"):
+        for name in ("log_every", "eval_every", "eval_tokens", "save_every", "keep_last", "min_loss_scale", "startup_limit"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(self.max_bad_steps >= 0, "max_bad_steps", self.max_bad_steps, "0 or more")
 
 
 @dataclass

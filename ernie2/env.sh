@@ -1,5 +1,5 @@
-# Sourced by run_pretrain.sh, run_finetune.sh and tests/run.sh: which Python, on which devices, in how many processes.
-# It stands beside cpu.py and distributed.py: what has to be settled before paddle is imported.
+# Sourced by run_pretrain.sh, run_finetune.sh and tests/run.sh: which Python; launch.sh beside it: in how many processes.
+# They stand beside cpu.py and distributed.py: what has to be settled before paddle is imported.
 #
 #   ERNIE2_PYTHON   this interpreter, as it is
 #   ERNIE2_DEVICE   cpu or gpu: which paddle a new .venv gets (default: gpu where nvidia-smi finds one)
@@ -10,8 +10,10 @@ ERNIE2_VENV="$ERNIE2_ROOT/.venv"
 PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
 
 # What setup.py's install_requires and its extra `test` are imported as.
-ERNIE2_MODULES="paddle paddlenlp numpy yaml tqdm jieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
-ERNIE2_TEST_MODULES="pytest xdist ruff"
+ERNIE2_MODULES="paddle paddlenlp numpy yaml tqdm jieba rjieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
+ERNIE2_TEST_MODULES="pytest xdist ruff ray zstandard opencc"
+
+source "$ERNIE2_ROOT/ernie2/launch.sh"
 
 ernie2_say() { printf '%s\n' "$*" >&2; }
 
@@ -23,8 +25,6 @@ ernie2_mistake() { # MESSAGE: a user's mistake
 ernie2_path() { # FILE as typed, in whatever folder the user stands -> FILE as seen from the checkout
   if [ "$PWD" != "$ERNIE2_ROOT" ] && [ -e "$PWD/$1" ]; then printf '%s/%s' "$PWD" "$1"; else printf '%s' "$1"; fi
 }
-
-# ---- environment ----------------------------------------------------------------------------------------------------
 
 ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or gpu); makes .venv where nothing else fits
   local modules="$ERNIE2_MODULES" active="" kept=""
@@ -144,93 +144,4 @@ ernie2_make_venv() { # a new .venv; .complete is written last, so one that was c
   printf '%s %s\n' "$(ernie2_digest)" "$device" >"$ERNIE2_VENV/.complete"
   exec 9>&-
   ernie2_say "environment: .venv is ready"
-}
-
-# ---- devices and processes ------------------------------------------------------------------------------------------
-
-ernie2_count() { # NAME VALUE LEAST: refuses what is not a whole number of at least LEAST
-  [[ "$2" =~ ^[0-9]+$ ]] && [ "$2" -ge "$3" ] || ernie2_mistake "$1: found '$2', expected a whole number, $3 or more"
-}
-
-ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the threads of a process
-  local cores gpus=()
-  NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER="${MASTER:-}"
-  ernie2_count NNODES "$NNODES" 1
-  ernie2_count NODE_RANK "$NODE_RANK" 0
-  [ "$NODE_RANK" -lt "$NNODES" ] ||
-    ernie2_mistake "NODE_RANK: found $NODE_RANK, but NNODES=$NNODES counts from 0 to $((NNODES - 1))"
-  [ "$NNODES" = 1 ] || [[ "$MASTER" =~ ^[^:]+:[0-9]+$ ]] ||
-    ernie2_mistake "MASTER: found '$MASTER'; NNODES=$NNODES needs MASTER=host:port of node 0, the same on every node"
-
-  if [ "$ERNIE2_PADDLE" = gpu ] && ernie2_has_gpu && [[ ! "${CUDA_VISIBLE_DEVICES-all}" =~ ^(-1)?$ ]]; then
-    GPUS="${GPUS:-${CUDA_VISIBLE_DEVICES:-$(nvidia-smi -L | grep '^GPU' | awk '{print NR - 1}' | paste -sd, -)}}"
-    IFS=, read -ra gpus <<<"$GPUS"
-    NPROC="${NPROC:-${#gpus[@]}}"
-    ernie2_count NPROC "$NPROC" 1
-    [ "$NPROC" -le "${#gpus[@]}" ] ||
-      ernie2_mistake "NPROC: found $NPROC, but GPUS=$GPUS names ${#gpus[@]}; one process takes one GPU"
-    GPUS="$(IFS=,; printf '%s' "${gpus[*]:0:NPROC}")"
-  else
-    [ -z "${GPUS:-}" ] || ernie2_mistake "GPUS: found '$GPUS', but there is no GPU that the paddle of $ERNIE2_PYTHON could use"
-    NPROC="${NPROC:-1}"
-    ernie2_count NPROC "$NPROC" 1
-  fi
-
-  cores="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
-  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > NPROC ? cores / NPROC : 1))}"
-  export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
-  export FLAGS_use_mkldnn="${FLAGS_use_mkldnn:-1}"
-  export GLOG_minloglevel="${GLOG_minloglevel:-1}" # paddle's C++ part: warnings and errors
-}
-
-ernie2_train() { # MODULE ARGUMENT...: trains in NPROC processes on each of NNODES nodes; exits as the training does
-  if [ "$NPROC" = 1 ] && [ "$NNODES" = 1 ]; then
-    [ -z "${GPUS:-}" ] || export CUDA_VISIBLE_DEVICES="$GPUS"
-    exec "$ERNIE2_PYTHON" -m "$@"
-  fi
-  ernie2_launch "$@"
-}
-
-ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the first process's log on the terminal
-  local logs launcher follower code=0 signal="" options
-  logs="$(mktemp -d "${TMPDIR:-/tmp}/ernie2.XXXXXX")" # private: the launcher writes the whole environment beside the logs
-  options=(--nnodes "$NNODES" --nproc_per_node "$NPROC" --log_dir "$logs" --log_level ERROR)
-  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK"); fi
-  if [ -n "${GPUS:-}" ]; then options+=(--gpus "$GPUS"); else unset CUDA_VISIBLE_DEVICES; fi # CPU processes talk over gloo
-  ernie2_say "starting $NPROC processes${GPUS:+ on GPUs $GPUS} on node $NODE_RANK of $NNODES (their logs: $logs)"
-
-  set -m # a process group of its own: Ctrl-C reaches the launcher once, through the trap
-  "$ERNIE2_PYTHON" -m paddle.distributed.launch "${options[@]}" "$ERNIE2_PYTHON" -u -m "$@" >"$logs/launcher.log" 2>&1 &
-  launcher=$!
-  tail --pid="$launcher" -s 0.2 -n +1 -F "$logs/workerlog.0" >&2 2>/dev/null &
-  follower=$!
-  set +m
-  trap 'signal=15; kill -TERM "$launcher" 2>/dev/null || true' TERM HUP
-  trap 'signal=2; kill -TERM "$launcher" 2>/dev/null || true' INT
-  wait "$launcher" || code=$?
-  while kill -0 "$launcher" 2>/dev/null; do wait "$launcher" || code=$?; done # a trapped signal ends `wait` early
-  wait "$follower" 2>/dev/null || true
-  trap - TERM HUP INT
-  rm -f "$logs"/backup_env.* "$logs"/envlog.* "$logs"/default.*
-  if [ -n "$signal" ]; then code=$((128 + signal)); elif [ "$code" != 0 ]; then ernie2_failed "$logs" "$code" || code=$?; fi
-  case "$code" in 0 | 2 | 130 | 143) rm -rf "$logs" ;; esac
-  exit "$code"
-}
-
-ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
-  local rank="" code=""
-  read -r rank code <<<"$(
-    sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | sed -n 1p
-  )"
-  if [ -z "$code" ]; then
-    tail -n 20 "$1/launcher.log" >&2
-    ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"
-    return "$2"
-  fi
-  if [ "$code" -lt 0 ]; then code=$((128 - code)); fi
-  if [ "$rank" != 0 ] && [ "$code" = 2 ]; then sed -n '/^error:/,$p' "$1/workerlog.$rank" >&2; fi
-  if [ "$code" = 2 ]; then return 2; fi
-  if [ "$rank" != 0 ]; then tail -n 20 "$1/workerlog.$rank" >&2; fi
-  ernie2_say "error: process $rank of this node failed first, with exit code $code; logs of all: $1"
-  return "$code"
 }

@@ -123,5 +123,7 @@ def _reopen(path: Path, start_step: int):  # noqa: ANN202 - a text file
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue
-    path.write_text("".join(kept), encoding="utf-8")
+    whole = path.with_name(f"{path.name}.tmp")  # a kill in between must not cost the lines of weeks
+    whole.write_text("".join(kept), encoding="utf-8")
+    whole.replace(path)
     return path.open("a", encoding="utf-8")

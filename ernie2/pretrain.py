@@ -6,7 +6,6 @@ every rank agrees without talking, and a resume needs one integer beside weights
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 
@@ -18,50 +17,64 @@ from ernie2 import plan as plan_page
 from ernie2.batching import Batch, prefetch
 from ernie2.checkpoint import save_training
 from ernie2.config import cli, to_mapping
+from ernie2.digests import run_digests
+from ernie2.disk import write_json
 from ernie2.evaluate import evaluate
+from ernie2.faults import MicroStep
 from ernie2.meter import Meter
 from ernie2.optim import clip_by_global_norm, learning_rate
+from ernie2.out_dir import full_disk_named
 from ernie2.setup_run import Run, prepare_run
-from ernie2.shards import write_json
 
 DROPOUT_STREAM = 4
 
 
 def train(run: Run) -> dict:
     """Trains from run.start_step to the end of the plan. Returns what result.json holds."""
-    recipe, plan, model = run.recipe, run.plan, run.model
+    recipe, plan = run.recipe, run.plan
     end = min(plan.steps, recipe.runtime.max_steps or plan.steps)
     log = logs.RunLog(run.out_dir, run.start_step, end, recipe.runtime.visualdl, active=run.rank == 0)
-    meter, stop = Meter(run.tokens), _catch_sigterm()
-    results: dict[str, dict] = {}
+    meter, stop = Meter(run.tokens), distributed.Stop()
     feed = prefetch(micro_batches(run, end))
-    model.train()
-    for step in range(run.start_step, end):
+    run.model.train()
+    # What a SIGTERM cut short in the middle of an evaluation is made up for.
+    results = None if run.evaluated else evaluate_all(run, run.start_step - 1, stop, log)
+    run.evaluated = run.evaluated or results is not None
+    done, saved = run.start_step, run.start_step
+    while done < end and not stop.agreed:
         waiting = time.monotonic()
         batches = next(feed)
         meter.waited(time.monotonic() - waiting)
 
-        lr = learning_rate(recipe.lr, plan, step, plan.turns(step))
-        grad_norm = optimizer_step(run, step, batches, lr, meter)
+        lr = learning_rate(recipe.lr, plan, done, plan.turns(done))
+        grad_norm = optimizer_step(run, done, batches, lr, meter, stop)
+        if stop.agreed:
+            break  # in the middle of the step: nothing of it remains
+        done, stage = done + 1, plan.stage_of(done)
 
-        done, stage = step + 1, plan.stage_of(step)
         stage_ends = done in (stage.last_step, end)
         if done % recipe.runtime.log_every == 0 or stage_ends:
-            for record in meter.records(done, stage.number, lr, float(grad_norm), run.loss_scale()):
-                log.train(record)
+            for record in meter.records(done, stage.number, lr, float(grad_norm), run.scaler.scale):
+                log.train({**record, "skipped_steps": run.bad_steps.skipped})
                 log.step(done, logs.describe(record))
         if done % recipe.runtime.eval_every == 0 or stage_ends:
-            results = evaluate_all(run, step, log)
+            results = evaluate_all(run, done - 1, stop, log)
+            run.evaluated = results is not None
             meter.restart_clock()
-        if done % recipe.runtime.save_every == 0 or stage_ends or stop:
+        if (done % recipe.runtime.save_every == 0 or stage_ends) and not stop.agreed:
             save(run, done, meter.tokens)
+            saved = done
             meter.restart_clock()
-        if stop:
-            logs.logger.warning("stopped by SIGTERM after step %d; the same command goes on from there", done)
-            break
+    if stop.agreed and (done > saved or not run.evaluated):
+        save(run, done, meter.tokens)
+    if stop.agreed:
+        logs.logger.warning("stopped by SIGTERM after step %d; the same command goes on from there", done)
+    elif results is None:  # nothing was left to do but this: result.json needs it
+        results = evaluate_all(run, done - 1, stop)
     log.close()
-    return {"name": recipe.name, "steps": end, "finished": not stop, "tokens": meter.tokens,
-            "seconds": run.seconds_before + time.monotonic() - log.started, "tasks": {k: {"dev": v} for k, v in results.items()}}
+    return {"name": recipe.name, "steps": end, "finished": not stop.agreed, "tokens": meter.tokens,
+            "seconds": run.seconds_before + time.monotonic() - log.started,
+            "tasks": {name: {"dev": result} for name, result in (results or {}).items()}}
 
 
 def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
@@ -79,37 +92,52 @@ def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
         yield step_batches
 
 
-def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter) -> paddle.Tensor:
-    """Forward and backward of every micro-batch, one all-reduce, one update. Returns the gradient norm before clipping."""
+def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter,
+                   stop: distributed.Stop) -> paddle.Tensor:
+    """Forward and backward of every micro-batch, one all-reduce, one update. Returns the gradient norm before clipping.
+
+    Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM breaks it off: stop.agreed.
+    """
+    tokens_before, norm, passed = meter.tokens, paddle.zeros([]), []
     counts = meter.global_counts([batch for _, batch in batches])
     for micro, batch in batches:
+        if stop.asked:
+            break
         # Dropout follows (seed, step, micro-batch), not the rank: any split over ranks draws the same.
         cpu.seed(run.recipe.seed, DROPOUT_STREAM, step, batch.task.task_id, micro)
         with run.autocast():
             heads = run.model(batch)
         terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
                  for loss in batch.task.losses if loss.head in heads]
-        run.scaler.scale(sum(terms[1:], terms[0])).backward()
+        run.scaler.scaled(sum(terms[1:], terms[0])).backward()
         meter.add(batch, heads)
+        passed.append(MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()}))
 
-    trained = run.model.trained_parameters([batch.task for _, batch in batches])
-    distributed.sum_gradients(trained)
-    run.scaler.unscale_(run.optimizer)
-    grad_norm = clip_by_global_norm(trained, run.recipe.optimizer.clip_norm)
-    run.optimizer.set_lr(lr)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
+    whole = not stop.agree()
+    if whole:
+        trained = run.model.trained_parameters([batch.task for _, batch in batches])
+        distributed.sum_gradients(trained)
+        norm = clip_by_global_norm(trained, run.recipe.optimizer.clip_norm, run.scaler.scale)
+    if whole and run.bad_steps.accepts(step + 1, lr, norm, passed):
+        run.optimizer.set_lr(lr)
+        run.optimizer.step()
+    else:
+        meter.tokens = tokens_before
+        meter.restart()  # sums that hold this step are no numbers, or hold half of it
     # Gradients become None, not zero: a head does not move on another task's step, neither by decay nor by momentum.
     run.optimizer.clear_grad(set_to_zero=False)
-    return grad_norm
+    return norm
 
 
-def evaluate_all(run: Run, step: int, log: logs.RunLog) -> dict[str, dict]:
-    """Dev loss and accuracy of every task seen so far: this draws forgetting."""
+def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None) -> dict[str, dict] | None:
+    """Dev loss and accuracy of every task seen so far: this draws forgetting. None where a SIGTERM came in between."""
     results = {}
     for name in run.plan.tasks_seen(step):
         results[name] = evaluate(run.model, run.dev_set(name))
-        log.eval({"step": step + 1, "stage": run.plan.stage_of(step).number, "task": name, **results[name]})
+        if stop.agree():
+            return None
+    for name, result in results.items() if log else ():
+        log.eval({"step": step + 1, "stage": run.plan.stage_of(step).number, "task": name, **result})
     return results
 
 
@@ -117,6 +145,7 @@ def save(run: Run, done: int, tokens: int) -> None:
     """Rank 0 writes a checkpoint; the others wait until it is whole."""
     if run.rank == 0:
         state = {"tokens": tokens, "seed": run.recipe.seed, "scaler": run.scaler.state_dict(),
+                 "bad_steps": run.bad_steps.state_dict(), "evaluated": run.evaluated,
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks}}
         save_training(run.out_dir, done, run.model, run.optimizer, run.model.config, run.recipe.model.vocab_file,
@@ -125,23 +154,19 @@ def save(run: Run, done: int, tokens: int) -> None:
     distributed.barrier()
 
 
-def _catch_sigterm() -> list[int]:
-    """A list that SIGTERM makes true: the loop then saves and leaves at the end of the step."""
-    stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    return stop
-
-
 def main(argv: list[str]) -> None:
     """Command line."""
     recipe, where = plan_page.recipe_from_command_line(argv, "python -m ernie2.pretrain")
-    rank, ranks = distributed.init()
-    logs.setup(rank)
-    run = prepare_run(recipe, where, rank, ranks)
-    result = train(run)
-    if rank == 0 and result["finished"]:
-        write_json(run.out_dir / "result.json", result)
-        logs.logger.info("%s", plan_page.closing_page(run.recipe, where, result))
+    with distributed.joined(recipe.runtime.startup_limit, run_digests(recipe)) as (rank, ranks, lifeline):
+        logs.setup(rank)
+        run = prepare_run(recipe, where, rank, ranks)
+        if lifeline is not None:
+            lifeline.reached("ready")
+        with full_disk_named(run.out_dir, "the logs"):
+            result = train(run)
+        if rank == 0 and result["finished"]:
+            write_json(run.out_dir / "result.json", result)
+            logs.logger.info("%s", plan_page.closing_page(run.recipe, where, result))
 
 
 if __name__ == "__main__":

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
-from ernie2 import cpu, distributed
+from ernie2 import cpu, distributed, out_dir
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import checkpoints, load_model_weights, load_training
+from ernie2.checkpoint import SPARE, checkpoints, load_model_weights, load_training, newest_whole
 from ernie2.config import Recipe
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
 from ernie2.evaluate import DevSet, load_dev_set
+from ernie2.faults import BadSteps
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
-from ernie2.optim import build_optimizer
+from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
 from ernie2.shards import ShardReader
 from ernie2.strict import ConfigError, make_folder
@@ -44,12 +47,15 @@ class Run:
     """Task name -> DevSet, built at its first use."""
     model: ErnieForPretraining
     optimizer: paddle.optimizer.Optimizer
-    scaler: paddle.amp.GradScaler
+    scaler: LossScaler
+    bad_steps: BadSteps
     start_step: int = 0
     tokens: int = 0
     """Real tokens trained before this start."""
     seconds_before: float = 0.0
     """Time spent before this start."""
+    evaluated: bool = True
+    """False where an evaluation was due at start_step and a SIGTERM cut it short."""
     started: float = field(default_factory=time.monotonic)
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -57,10 +63,6 @@ class Run:
         if self.recipe.runtime.precision == "fp32":
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level="O2", dtype=_DTYPES[self.recipe.runtime.precision])
-
-    def loss_scale(self) -> float:
-        """Loss scale in use; 1 without fp16."""
-        return float(self.scaler.state_dict().get("scale", 1.0)) if self.scaler.is_enable() else 1.0
 
 
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -87,9 +89,8 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     if half:
         model, optimizer = paddle.amp.decorate(model, optimizer, level="O2", dtype=_DTYPES[recipe.runtime.precision],
                                                master_weight=True)
-    # Released code: start 102,400; x2 after 100 good steps, x0.8 after 2 bad ones (PAPER section 5).
-    scaler = paddle.amp.GradScaler(enable=recipe.runtime.precision == "fp16", incr_every_n_steps=100, incr_ratio=2.0,
-                                   init_loss_scaling=recipe.runtime.init_loss_scale, decr_every_n_nan_or_inf=2, decr_ratio=0.8)
+    scaler = LossScaler(recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale)
+    bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, recipe.runtime.max_bad_steps)
     collate = Collator(vocab, recipe.data.mask_prob)
     by_name = {task.name: task for task in tasks}
 
@@ -97,30 +98,60 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     def dev_set(name: str) -> DevSet:
         return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
 
-    run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler)
+    run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler,
+              bad_steps)
     _restore(run, where, vocab)
     distributed.broadcast_parameters(model)
     return run
 
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
-    """Resumes from the newest checkpoint in out_dir, else warm-starts from model.init_from, else starts at random."""
-    make_folder(run.out_dir, f"{where}: out_dir")
-    found = checkpoints(run.out_dir)
-    if found:
-        step, folder = found[-1]
+    """Resumes from the newest whole checkpoint in out_dir, else warm-starts from model.init_from, else starts at random."""
+    step = _choose_checkpoint(run, where)
+    if step >= 0:
+        folder = run.out_dir / f"step_{step:07d}"
+        if not folder.is_dir():
+            raise ConfigError(f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which rank 0 "
+                              f"chose; out_dir has to be on a disk that all nodes share")
         state = load_training(folder, run.model, run.optimizer)
         if state["seed"] != run.recipe.seed:
             raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
                               f"choose another out_dir for a new run")
-        if run.scaler.is_enable():
-            run.scaler.load_state_dict(state["scaler"])
+        run.scaler.load_state_dict(state["scaler"])
+        run.bad_steps.load_state_dict(state.get("bad_steps", {}))
         run.start_step, run.tokens, run.seconds_before = step, state["tokens"], state["seconds"]
+        run.evaluated = state.get("evaluated", True)
         logger.info("resuming from %s", folder)
     elif run.recipe.model.init_from:
         warm_start(run.model, run.recipe, where, vocab)
     else:
         logger.info("starting from random weights")
+
+
+def _choose_checkpoint(run: Run, where: str) -> int:
+    """Rank 0 takes hold of out_dir and tells the others which step to go on from; -1 = none."""
+    choice = -1
+    if run.rank == 0:
+        key = f"{where}: out_dir"
+        make_folder(run.out_dir, key)
+        out_dir.hold(run.out_dir, key)
+        out_dir.clean(run.out_dir)
+        found = newest_whole(run.out_dir)
+        choice = found[0] if found else -1
+        _check_room(run, key)
+    return int(distributed.sum_over_ranks(np.array([choice if run.rank == 0 else 0], np.int64))[0])
+
+
+def _check_room(run: Run, key: str) -> None:
+    """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do not."""
+    numbers = 3 if run.recipe.runtime.precision == "fp32" else 4  # weights, two moments, master weights; all as fp32
+    one = 4 * numbers * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
+    out_dir.require_room(run.out_dir, one, "a single checkpoint")
+    wanted = one * (run.recipe.runtime.keep_last + 1 - len(checkpoints(run.out_dir)))
+    if out_dir.free_bytes(run.out_dir) < wanted:
+        logger.warning("%s: %s are free in %s, but runtime.keep_last=%d checkpoints of %s will want %s more", key,
+                       out_dir.size(out_dir.free_bytes(run.out_dir)), run.out_dir, run.recipe.runtime.keep_last,
+                       out_dir.size(one), out_dir.size(wanted))
 
 
 def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vocab) -> None:

@@ -9,15 +9,18 @@ Shapes: N samples in a shard, T tokens of one sample.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
+import re
 import shutil
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ernie2.disk import write_json
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
@@ -25,6 +28,8 @@ FORMAT_VERSION = 1
 LEVELS = ("word", "phrase", "entity")
 SPLITS = ("train", "dev")
 IGNORED = -100
+OPEN_SHARDS = 32
+"""Shards of a split that a reader keeps mapped."""
 
 
 @dataclass
@@ -113,23 +118,7 @@ class ShardWriter:
         """Writes index.json and gives the folder its name, replacing an older one. Returns the index."""
         for split in SPLITS:
             self._flush(split)
-        index = {
-            "format_version": FORMAT_VERSION, "task": self.task.name, "task_digest": self.task.digest(),
-            "vocab_size": self.vocab_size, "fields": self.fields, "shards": self._shards,
-            "samples": {split: sum(s["samples"] for s in self._shards[split]) for split in SPLITS},
-            "tokens": {split: sum(s["tokens"] for s in self._shards[split]) for split in SPLITS},
-            **index_extra,
-        }
-        write_json(self._tmp / "index.json", index)
-        if self.folder.exists():
-            old = self.folder.with_name(self.folder.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.folder.rename(old)
-            self._tmp.rename(self.folder)
-            shutil.rmtree(old)
-        else:
-            self._tmp.rename(self.folder)
-        return index
+        return finish_shards(self._tmp, self.folder, self.task, self.vocab_size, self._shards, index_extra)
 
     def abort(self) -> None:
         """Removes what was written."""
@@ -149,13 +138,62 @@ class ShardWriter:
                 arrays[name] = np.concatenate([example.span_ids[name.removeprefix("span_ids_")] for example in examples])
             elif name != "offsets":
                 arrays[name] = np.concatenate([getattr(example, name) for example in examples])
-        digest = hashlib.sha256()
-        for name, dtype in self.fields.items():
-            path = stem.with_suffix(f".{name}.npy")
-            np.save(path, arrays[name].astype(dtype), allow_pickle=False)
-            digest.update(path.read_bytes())
-        self._shards[split].append({"name": stem.name, "samples": len(examples), "tokens": int(sum(lengths)),
-                                    "digest": digest.hexdigest()})
+        arrays = {name: arrays[name].astype(dtype) for name, dtype in self.fields.items()}
+        self._shards[split].append(write_shard(stem, arrays))
+
+
+def write_shard(stem: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Writes the fields of a shard.
+
+    Args:
+        stem: Folder and name, without the field.
+        arrays: Field -> array, `offsets` among them, in the order of `task_fields`.
+
+    Returns:
+        Its entry in index.json: name, samples, tokens and the sha256 of its files in that order.
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(array))
+        with stem.with_name(f"{stem.name}.{name}.npy").open("wb") as file:
+            for part in (buffer.getvalue(), np.ascontiguousarray(array).data):
+                file.write(part)
+                digest.update(part)
+    offsets = arrays["offsets"]
+    return {"name": stem.name, "samples": len(offsets) - 1, "tokens": int(offsets[-1]), "digest": digest.hexdigest()}
+
+
+def finish_shards(made: Path, folder: Path, task: Task, vocab_size: int, shards: dict[str, list[dict[str, Any]]],
+                  index_extra: dict[str, Any]) -> dict[str, Any]:
+    """Writes index.json into `made` and gives it the name `folder`, replacing an older one.
+
+    Args:
+        made: Folder of the shard files, {train,dev}/NNNNN.<field>.npy.
+        folder: <shards_dir>/<task>.
+        task: Their task.
+        vocab_size: Entries of the vocabulary.
+        shards: Split -> what `write_shard` returned of each shard, in order.
+        index_extra: Further keys of the index.
+
+    Returns:
+        The index.
+    """
+    index = {
+        "format_version": FORMAT_VERSION, "task": task.name, "task_digest": task.digest(), "vocab_size": vocab_size,
+        "fields": task_fields(task, vocab_size), "shards": shards,
+        "samples": {split: sum(shard["samples"] for shard in shards[split]) for split in SPLITS},
+        "tokens": {split: sum(shard["tokens"] for shard in shards[split]) for split in SPLITS},
+        **index_extra,
+    }
+    write_json(made / "index.json", index)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return index
 
 
 class ShardReader:
@@ -182,7 +220,9 @@ class ShardReader:
         for name in task_fields(task, self.index["vocab_size"]) if task is not None else ():
             if name not in self.index["fields"]:
                 raise ConfigError(f"{self.folder}: lacks field '{name}' that {task.path} needs now; run data_gen again")
-        self._shards = [self._open(shard) for shard in self.index["shards"][split]]
+        for shard in self.index["shards"][split]:
+            self._check(shard)
+        self._open: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
         self.shard_tokens = np.array([shard["tokens"] for shard in self.index["shards"][split]], np.int64)
         self.shard_samples = np.array([shard["samples"] for shard in self.index["shards"][split]], np.int64)
         self.first_sample = np.concatenate([[0], np.cumsum(self.shard_samples)]).astype(np.int64)
@@ -195,7 +235,7 @@ class ShardReader:
         if not 0 <= i < len(self):
             raise IndexError(i)
         number = int(np.searchsorted(self.first_sample, i, side="right")) - 1
-        shard, j = self._shards[number], i - int(self.first_sample[number])
+        shard, j = self._shard(number), i - int(self.first_sample[number])
         a, b = int(shard["offsets"][j]), int(shard["offsets"][j + 1])
         spans = {level: shard[f"span_ids_{level}"][a:b] for level in LEVELS if f"span_ids_{level}" in shard}
         labels = shard.get("token_labels")
@@ -211,26 +251,51 @@ class ShardReader:
 
     def array(self, shard: int, field: str) -> np.ndarray:
         """A whole field of shard number `shard`, memory-mapped."""
-        return self._shards[shard][field]
+        return self._shard(shard)[field]
 
     def lengths(self) -> np.ndarray:
         """int64 (N): tokens of every sample of the split."""
-        return np.concatenate([np.diff(shard["offsets"]) for shard in self._shards] or [np.zeros(0, np.int64)])
+        shards = self.index["shards"][self.split]
+        return np.concatenate([np.diff(self._load(shard, "offsets")) for shard in shards] or [np.zeros(0, np.int64)])
 
-    def _open(self, shard: dict) -> dict[str, np.ndarray]:
-        arrays = {}
+    def _shard(self, number: int) -> dict[str, np.ndarray]:
+        """The fields of a shard. Few are mapped at a time: the system allows a process some 65,000 maps."""
+        if number not in self._open:
+            shard = self.index["shards"][self.split][number]
+            self._open[number] = {name: self._load(shard, name) for name in self.index["fields"]}
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _check(self, shard: dict[str, Any]) -> None:
+        """Raises ConfigError where a file of the shard is missing or has not the size that index.json implies."""
         for name, dtype in self.index["fields"].items():
-            path = self.folder / self.split / f"{shard['name']}.{name}.npy"
-            expected = {"offsets": shard["samples"] + 1, "sentence_label": shard["samples"]}.get(name, shard["tokens"])
+            path, size = self._path(shard, name), self._length(shard, name) * np.dtype(dtype).itemsize
             try:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise ConfigError(f"{path}: missing or truncated shard file ({error}); run data_gen again") from None
-            if array.shape != (expected,) or array.dtype != np.dtype(dtype):
-                raise ConfigError(f"{path}: holds {array.shape} {array.dtype}, index.json says ({expected},) {dtype}; "
-                                  f"run data_gen again")
-            arrays[name] = np.asarray(array)
-        return arrays
+                header = path.stat().st_size - size
+            except OSError as error:
+                raise ConfigError(f"{path}: missing shard file ({error.strerror}); run data_gen again") from None
+            if not 0 < header <= 1_024 or header % 64:
+                raise ConfigError(f"{path}: truncated shard file, or not of {size} bytes as index.json says; run data_gen again")
+
+    def _load(self, shard: dict[str, Any], name: str) -> np.ndarray:
+        path, dtype = self._path(shard, name), np.dtype(self.index["fields"][name])
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{path}: damaged shard file ({error}); run data_gen again") from None
+        if array.shape != (self._length(shard, name),) or array.dtype != dtype:
+            raise ConfigError(f"{path}: holds {array.shape} {array.dtype}, index.json says ({self._length(shard, name)},) "
+                              f"{dtype}; run data_gen again")
+        return np.asarray(array)
+
+    def _path(self, shard: dict[str, Any], name: str) -> Path:
+        return self.folder / self.split / f"{shard['name']}.{name}.npy"
+
+    @staticmethod
+    def _length(shard: dict[str, Any], name: str) -> int:
+        return {"offsets": shard["samples"] + 1, "sentence_label": shard["samples"]}.get(name, shard["tokens"])
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -238,30 +303,28 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{path}: no finished shards there; make them with: python -m data_gen RECIPE.yaml") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); take it away and run data_gen again") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON ({error}); run data_gen again") from None
     if not isinstance(index, dict) or index.get("format_version") != FORMAT_VERSION:
         raise ConfigError(f"{path}: not a shard index of format version {FORMAT_VERSION}; run data_gen again")
+    if not _is_whole(index):
+        raise ConfigError(f"{path}: keys are missing or of the wrong kind; run data_gen again")
     return index
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: a reader sees the old file or the new one."""
-    tmp = path.with_name(path.name + ".tmp")
-    with tmp.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    tmp.replace(path)
+def _is_whole(index: dict[str, Any]) -> bool:
+    """Whether an index has what a reader relies on."""
+    def count(value: Any) -> bool:
+        return isinstance(value, int) and value >= 0
 
-
-def file_digest(path: str | Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    fields, shards = index.get("fields"), index.get("shards")
+    return (isinstance(index.get("task"), str) and count(index.get("vocab_size"))
+            and isinstance(fields, dict) and set(fields.values()) <= {"int8", "int16", "int32", "int64", "uint16"}
+            and isinstance(shards, dict) and all(isinstance(shards.get(split), list) for split in SPLITS)
+            and all(isinstance(one, dict) and re.fullmatch(r"\d+", str(one.get("name"))) and count(one.get("samples"))
+                    and count(one.get("tokens")) for split in SPLITS for one in shards[split])
+            and isinstance(index.get("imported", {}), dict))

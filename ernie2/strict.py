@@ -222,7 +222,9 @@ def _convert_union(args: tuple, value: Any, where: str, key: str) -> Any:
     real = [(arg, error) for arg, error in errors if arg is not type(None)]
     # With one real type beside null, or a list or section that failed inside, that error says more than "wrong type".
     for arg, error in real:
-        if len(real) == 1 or isinstance(value, (list, dict)) and typing.get_origin(arg) in (list, dict):
+        origin = typing.get_origin(arg)
+        fits = isinstance(value, (list, dict)) and origin in (list, dict) or isinstance(value, str) and origin is typing.Literal
+        if len(real) == 1 or fits:
             raise error
     raise _wrong(where, key, " or ".join(_NAMES.get(arg, str(arg)) for arg, _ in real), value)
 

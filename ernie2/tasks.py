@@ -50,8 +50,9 @@ class Task:
     """Equals the file name."""
     task_id: int
     """Row of the task embedding; never renumbered, never reused. 0 = the fine-tuning default."""
-    source: Literal["documents", "pairs"]
-    """What the generator reads: documents of the corpus, or pairs of the query log."""
+    source: Literal["documents", "pairs", "marked_pairs"] | list[Literal["documents", "pairs", "marked_pairs"]]
+    """What the generator reads: documents of the corpus, or pairs of the query log. In a list, further sources that are
+    read where the recipe names files for them (marked_pairs: data.marked_pairs)."""
     generator: str
     """Dotted path of the module whose generate() makes the examples."""
     losses: list[Loss]
@@ -60,6 +61,8 @@ class Task:
     """Keyword arguments of generate()."""
     balance: float | None = None
     """No class of the sentence label keeps more than this times the median class's count. Default: as generated."""
+    max_per_class: int | None = None
+    """No class of the sentence label keeps more training examples than this. Default: no limit."""
     path: Path = field(default=Path(), init=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +75,19 @@ class Task:
             raise ConfigError(f"generator: '{self.generator}' is not a dotted module path")
         if self.balance is not None and self.balance <= 0:
             raise ConfigError(f"balance: found {self.balance}, expected a positive number")
+        if self.max_per_class is not None and self.max_per_class < 1:
+            raise ConfigError(f"max_per_class: found {self.max_per_class}, expected 1 or more")
+        if not self.sources:
+            raise ConfigError("source: an empty list; expected documents or pairs")
 
     def loss(self, head: str) -> Loss | None:
         """The task's loss for `head`, or None."""
         return next((loss for loss in self.losses if loss.head == head), None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the generator reads; the first is required, the others may be missing."""
+        return (self.source,) if isinstance(self.source, str) else tuple(self.source)
 
     @property
     def has_masked_lm(self) -> bool:

@@ -1,37 +1,33 @@
 """Vocabulary and WordPiece with character offsets. No tensors, no paddle.
 
 The `tokenizers` library is the reference and does the work for everything that is a matter of rules: Latin words,
-accents, control characters, Hangul. What needs no rules is a table look-up: a CJK character or a punctuation mark is
-a token of its own wherever it stands. Which characters those are is not written down here but asked of the library,
-once, so that the two cannot disagree. A run of other characters is a word for the library; its answer is remembered.
+accents, control characters, Hangul (`ernie2.splitting_rules`). What needs no rules is a table look-up: a CJK character
+or a punctuation mark is a token of its own wherever it stands. Which characters those are is not written down here but
+asked of the library, once, so that the two cannot disagree. A run of other characters is a word for the library; its
+answer is remembered.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
 
 from ernie2.config import ConfigError
+from ernie2.splitting_rules import DEFAULT_RULES, MAX_WORD_CHARS, make_backend, single_characters, to_text
+
+__all__ = ["MAX_WORD_CHARS", "SPECIAL_TOKENS", "Encoding", "Tokenizer", "Vocab", "make_backend", "single_characters"]
 
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
-MAX_WORD_CHARS = 100
-"""A longer word is [UNK]; the figure of BERT and of PaddleNLP."""
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CODE_POINTS = 0x110000
 _RUN, _SPACE = -1, -2
 _REMEMBERED_WORDS = 1 << 18
-# The CJK blocks of everyday text. The rarer planes need no table: as runs they cost a little more, that is all.
-_CJK_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00))
 
 
 class Encoding(NamedTuple):
@@ -128,21 +124,21 @@ class _WordStore:
         self.tokens = np.zeros((3, 1 << 12), dtype=np.int32)
         self.used = 0
 
-    def add(self, word: str, ids: list[int], offsets: list[tuple[int, int]]) -> int:
-        """Appends a word's tokens (ids, starts, ends in the word) and returns its row."""
-        row, stop = len(self.rows), self.used + len(ids)
-        if row == len(self.first):
-            self.first, self.size = np.resize(self.first, 2 * row), np.resize(self.size, 2 * row)
+    def add(self, words: list[str], sizes: np.ndarray, tokens: np.ndarray) -> None:
+        """Appends new words: tokens of each, int (words), and their ids, starts, ends in the word, int (3, total)."""
+        row, stop = len(self.rows), self.used + tokens.shape[1]
+        last = row + len(words)
+        if last > len(self.first):
+            self.first, self.size = np.resize(self.first, 2 * last), np.resize(self.size, 2 * last)
         if stop > self.tokens.shape[1]:
             grown = np.zeros((3, 2 * stop), dtype=np.int32)
             grown[:, :self.used] = self.tokens[:, :self.used]
             self.tokens = grown
-        self.first[row], self.size[row] = self.used, len(ids)
-        if ids:
-            self.tokens[0, self.used:stop] = ids
-            self.tokens[1:, self.used:stop] = np.array(offsets, dtype=np.int32).T
-        self.rows[word], self.used = row, stop
-        return row
+        self.size[row:last] = sizes
+        self.first[row:last] = self.used + np.cumsum(sizes) - sizes
+        self.tokens[:, self.used:stop] = tokens
+        self.rows.update(zip(words, range(row, last)))
+        self.used = stop
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of the words `rows` end to end, (3, total), and how many each word has."""
@@ -154,35 +150,44 @@ class _WordStore:
 class Tokenizer:
     """BERT's normalisation, splitting and WordPiece; the ids are those of the `tokenizers` library.
 
-    Text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`. PaddleNLP's
-    ErnieTokenizer gives the same tokens but for symbols beyond ASCII: it splits 42℃, which is one word to the library.
+    With the rules "ernie" the ids are those of PaddleNLP's ErnieTokenizer, see `ernie2.splitting_rules`. Under either,
+    text that spells a special token is text: `[SEP]` in a document becomes `[`, `sep`, `]`, where PaddleNLP would make
+    the special token of it.
     """
 
-    def __init__(self, vocab: Vocab, lower_case: bool = True) -> None:
-        """`lower_case` also strips accents, as the released vocabularies expect."""
-        self.vocab, self.lower_case = vocab, lower_case
-        self._backend = make_backend(vocab.token_to_id, lower_case)
-        alone, spaces = single_characters(lower_case)
+    def __init__(self, vocab: Vocab, lower_case: bool = True, rules: str = DEFAULT_RULES) -> None:
+        """Makes the tables.
+
+        Args:
+            vocab: The vocabulary.
+            lower_case: Lower-case and strip accents, as the released vocabularies expect.
+            rules: "bert" or "ernie".
+
+        Raises:
+            ConfigError: no such rules.
+        """
+        self.vocab, self.lower_case, self.rules = vocab, lower_case, rules
+        self._backend = make_backend(vocab.token_to_id, lower_case, rules)
+        alone, spaces = single_characters(lower_case, rules)
         self._rows = np.full(_CODE_POINTS, _RUN, dtype=np.int32)
         self._rows[spaces] = _SPACE
-        self._rows[alone] = self._backend.encode(_to_text(alone), add_special_tokens=False).ids
+        self._rows[alone] = self._backend.encode(to_text(alone), add_special_tokens=False).ids
         self._words = _WordStore()
 
     def __reduce__(self) -> tuple:
         """A copy in another process is made from the vocabulary; tables and remembered words stay behind."""
-        return _rebuild, (self.vocab.id_to_token, self.lower_case)
+        return _rebuild, (self.vocab.id_to_token, self.lower_case, self.rules)
 
     def encode(self, text: str) -> Encoding:
         """Tokens of `text` with offsets in its characters. Without a limit on length; nothing is truncated."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        rows = self._rows[codes]
-        alone = np.flatnonzero(rows >= 0).astype(np.int32)
+        rows = self._rows.take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4"))
         in_run = np.zeros(len(rows) + 2, dtype=np.int8)
         np.equal(rows, _RUN, out=in_run[1:-1].view(bool))
         edges = np.flatnonzero(in_run[1:] != in_run[:-1])
         if len(edges) == 0:
+            alone = np.flatnonzero(rows >= 0).astype(np.int32)
             return Encoding(rows[alone], alone, alone + np.int32(1))
-        return self._with_runs(text, rows, alone, edges[0::2], edges[1::2])
+        return self._with_runs(text, rows, edges[0::2], edges[1::2])
 
     def encode_many(self, texts: list[str]) -> list[Encoding]:
         """`encode` of each text, at the cost of one call: short sentences come out several times faster."""
@@ -193,36 +198,39 @@ class Tokenizer:
         return [Encoding(joined.ids[a:b], joined.starts[a:b] - shift, joined.ends[a:b] - shift)
                 for a, b, shift in zip(at, at[1:], first.astype(np.int32))]
 
-    def _with_runs(self, text: str, rows: np.ndarray, alone: np.ndarray, first: np.ndarray,
-                   last: np.ndarray) -> Encoding:
-        """Puts the tokens of the runs [first:last) between those of the single characters at `alone`."""
+    def _with_runs(self, text: str, rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> Encoding:
+        """All tokens of a text in which the runs [first:last) are words for the library; `rows` tells of the others."""
         if len(self._words.rows) > _REMEMBERED_WORDS:
             self._words = _WordStore()
-        known = self._words.rows.get
+        known = self._words.rows
         runs = [text[a:b] for a, b in zip(first.tolist(), last.tolist())]
-        words = [known(run) for run in runs]
+        words = [*map(known.get, runs)]
         if None in words:
-            words = [self._learn(run) if row is None else row for run, row in zip(runs, words)]
+            self._learn([*dict.fromkeys(run for run, row in zip(runs, words) if row is None)])
+            words = [*map(known.__getitem__, runs)]
         from_runs, sizes = self._words.gather(np.array(words))
-        from_runs[1:] += np.repeat(first.astype(np.int32), sizes)
-        if len(alone) == 0:
-            return Encoding(*from_runs)
-        width = (rows >= 0).astype(np.int32)
+        # One token for each character by itself, as many as it takes for the first of a run, none for all others.
+        width = (rows >= 0).astype(np.intp)
         width[first] = sizes
-        place = np.cumsum(width) - width
-        tokens = np.empty((3, from_runs.shape[1] + len(alone)), dtype=np.int32)
-        tokens[:, place[alone]] = rows[alone], alone, alone + 1
-        tokens[:, np.repeat(place[first] - np.cumsum(sizes) + sizes, sizes) + np.arange(from_runs.shape[1])] = from_runs
-        return Encoding(*tokens)
+        starts = np.repeat(np.arange(len(rows), dtype=np.int32), width)
+        ids, ends = rows.take(starts), starts + np.int32(1)
+        at = np.flatnonzero(ids < 0)
+        shift = starts[at]
+        ids[at], starts[at], ends[at] = from_runs[0], from_runs[1] + shift, from_runs[2] + shift
+        return Encoding(ids, starts, ends)
 
-    def _learn(self, run: str) -> int:
-        """Asks the library about a run of characters; returns its row in the store."""
-        row = self._words.rows.get(run)
-        if row is None:
-            # A lone surrogate cannot be passed on; U+FFFD is what such text decodes to, and is dropped likewise.
-            encoded = self._backend.encode(_SURROGATE.sub("\ufffd", run), add_special_tokens=False)
-            row = self._words.add(run, encoded.ids, encoded.offsets)
-        return row
+    def _learn(self, words: list[str]) -> None:
+        """Asks the library about new words, each once, and remembers what it says."""
+        # A lone surrogate cannot be passed on; U+FFFD is what such text decodes to, and is dropped likewise.
+        text = "\n".join(words)
+        encoded = self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
+        first = np.cumsum([0] + [len(word) + 1 for word in words])
+        tokens = np.empty((3, len(encoded.ids)), dtype=np.int32)
+        tokens[0], tokens[1:] = encoded.ids, np.array(encoded.offsets, dtype=np.int32).reshape(-1, 2).T
+        edges = np.searchsorted(tokens[1], first)
+        sizes = np.diff(edges)
+        tokens[1:] -= np.repeat(first[:-1], sizes).astype(np.int32)
+        self._words.add(words, sizes, tokens)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens themselves."""
@@ -252,45 +260,5 @@ def _needs_space(text: str, token: str, special: bool) -> bool:
     return right not in ".,:;!?%)]}'’”…" and left not in "([{$#'‘“’"
 
 
-def _rebuild(tokens: list[str], lower_case: bool) -> Tokenizer:
-    return Tokenizer(Vocab(tokens), lower_case)
-
-
-def make_backend(token_to_id: dict[str, int], lower_case: bool) -> tokenizers.Tokenizer:
-    """The reference: BertNormalizer, BertPreTokenizer and WordPiece of the `tokenizers` library."""
-    backend = tokenizers.Tokenizer(models.WordPiece(vocab=token_to_id, unk_token="[UNK]",
-                                                    max_input_chars_per_word=MAX_WORD_CHARS))
-    backend.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True,
-                                                    strip_accents=lower_case, lowercase=lower_case)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return backend
-
-
-@functools.cache
-def single_characters(lower_case: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Code points whose treatment never depends on their neighbours, as the library itself treats them.
-
-    Each candidate is put between two letters: if it comes out as one word of its own, it is a token by itself; if
-    nothing comes out and the letters are parted, it is a space. All others are left to the library.
-
-    Returns:
-        int64 code points that are a token by themselves (CJK characters, punctuation), and those that are spaces.
-    """
-    blocks = [np.arange(first, stop) for first, stop in _CJK_BLOCKS]
-    marks = [c for c in range(0x10000) if c < 0x80 and not chr(c).isalnum() or unicodedata.category(chr(c))[0] in "PZ"]
-    candidates = np.concatenate([*blocks, np.array(marks)])
-    probes = np.full((len(candidates), 4), ord("a"))
-    probes[:, 1], probes[:, 3] = candidates, ord(" ")
-    encoded = make_backend({"[UNK]": 0, "a": 1}, lower_case).encode(_to_text(probes), add_special_tokens=False)
-    starts, ends = np.array(encoded.offsets).T
-    words = np.array(encoded.word_ids)
-    # (candidates, 4): whole words of one character at "a", the candidate, "a", " "; any other token spoils the count.
-    counts = np.zeros((len(candidates), 4), dtype=np.int64)
-    whole = (ends - starts == 1) & (np.bincount(words)[words] == 1)
-    np.add.at(counts, (starts // 4, starts % 4), np.where(whole, 1, 100))
-    return candidates[(counts[:, :3] == [1, 1, 1]).all(axis=1)], candidates[(counts[:, :3] == [1, 0, 1]).all(axis=1)]
-
-
-def _to_text(codes: np.ndarray) -> str:
-    """Code points to a string."""
-    return codes.astype("<u4").tobytes().decode("utf-32-le")
+def _rebuild(tokens: list[str], lower_case: bool, rules: str) -> Tokenizer:
+    return Tokenizer(Vocab(tokens), lower_case, rules)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +15,10 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ernie2 import pretrain
+from ernie2 import checkpoint, out_dir, pretrain
 from ernie2.checkpoint import atomic_folder, checkpoints
 from ernie2.config import Recipe, build
 from ernie2.setup_run import prepare_run
@@ -55,16 +59,155 @@ def test_another_model_is_refused(tiny_recipe):
         assert words in str(error.value) and "step_0000002" in str(error.value)
 
 
-def test_a_damaged_checkpoint_and_an_out_dir_that_is_a_file(tiny_recipe, tmp_path):
+def damage(file: Path, how: str) -> None:
+    """What a disk may do to a file."""
+    if how == "gone":
+        file.unlink()
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[:-7])
+    else:  # one bit in the middle
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize(("name", "how", "words"), [
+    ("model.safetensors", "bit", "sha256"), ("optimizer.safetensors", "cut", "bytes"), ("vocab.txt", "gone", "the file is gone"),
+    ("recipe.yaml", "bit", "sha256"), ("trainer_state.json", "bit", "damaged|lacks"), ("trainer_state.json", "cut", "damaged")])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_recipe, tmp_path, caplog, monkeypatch, name, how, words):
+    monkeypatch.setattr("ernie2.checkpoint.logger.propagate", True)
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=6", "runtime.save_every=2"))
+    out = tmp_path / "out"
+    whole = load_file(out / "step_0000006/model.safetensors")
+    damage(out / "step_0000006" / name, how)
+    run = prepare(tiny_recipe, "runtime.max_steps=6", "runtime.save_every=2")
+    assert run.start_step == 4
+    assert re.search(rf"step_0000006/{name}: .*({words}).*trying the checkpoint before it", caplog.text), caplog.text
+    assert sorted(path.name for path in out.glob("step_*")) == ["step_0000002", "step_0000004", "step_0000006.damaged"]
+    pretrain.train(run)
+    again = load_file(out / "step_0000006/model.safetensors")
+    assert all(np.array_equal(again[key], whole[key]) for key in whole)
+
+
+def test_with_nothing_but_damaged_checkpoints_the_run_refuses(tiny_recipe, tmp_path):
+    """Weeks of training are not thrown away silently."""
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=2"))
     state = tmp_path / "out" / "step_0000002" / "trainer_state.json"
     for text, words in (("{bad", "damaged"), ("{}", "lacks step"), ("[1]", "lacks")):
         state.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match=f"trainer_state.json: {words}.*remove"):
+        with pytest.raises(ConfigError, match=f"trainer_state.json: {words}.*no other checkpoint is left: remove"):
             prepare(tiny_recipe)
+    assert state.exists()
+
+
+def test_an_out_dir_that_is_a_file(tiny_recipe, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="out_dir: .*file cannot be made a folder: File exists"):
         prepare(tiny_recipe, f"out_dir={tmp_path / 'file'}")
+
+
+# ---- a full disk -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
+                                   SafetensorError("I/O error: No space left on device (os error 28)")])
+def test_a_disk_that_fills_up_harms_no_checkpoint(tiny_recipe, tmp_path, monkeypatch, error):
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=4"))
+    real, writes = checkpoint.save_file, []
+
+    def full(arrays: dict, path: str) -> None:
+        writes.append(path)
+        real(arrays, path)
+        if len(writes) == 2:
+            raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(ConfigError, match=r"the disk was full while writing the checkpoint of step 6: it takes \d\.\d MiB"):
+        pretrain.train(prepare(tiny_recipe, "runtime.max_steps=6"))
+    assert checkpoint.what_is_wrong(tmp_path / "out/step_0000004") is None
+    assert [path.name for path in (tmp_path / "out").glob("step_*")] == ["step_0000004"]
+    assert pretrain.train(prepare(tiny_recipe, "runtime.max_steps=6"))["steps"] == 6
+
+
+def test_missing_room_is_seen_beforehand(tiny_recipe, tmp_path, monkeypatch, caplog):
+    run = prepare(tiny_recipe, "runtime.max_steps=2")
+    monkeypatch.setattr("ernie2.setup_run.logger.propagate", True)
+    monkeypatch.setattr(out_dir, "free_bytes", lambda folder: 3 << 20)
+    with pytest.raises(ConfigError, match=r"checkpoint of step 2: it takes 9.\d MiB, 3.0 MiB are free, 6.\d MiB are missing"):
+        pretrain.train(run)
+    with pytest.raises(ConfigError, match="no room for a single checkpoint"):
+        prepare(tiny_recipe)
+    monkeypatch.setattr(out_dir, "free_bytes", lambda folder: 20 << 20)
+    prepare(tiny_recipe)
+    assert "runtime.keep_last=3 checkpoints of 9." in caplog.text
+
+
+def test_a_real_small_disk(tiny_recipe, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    settings = (f"out_dir={disk}/out", "runtime.save_every=2", "runtime.max_steps=6")
+    try:
+        pretrain.train(prepare(tiny_recipe, *settings, "runtime.max_steps=4"))
+        first, second = prepare(tiny_recipe, *settings), prepare(tiny_recipe, *settings)
+        (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - (1 << 20)))
+        with pytest.raises(ConfigError, match="no room for the checkpoint of step 6.* missing; make room"):
+            pretrain.train(first)
+        monkeypatch.setattr(out_dir, "require_room", lambda *_: None)  # as if another process filled it meanwhile
+        with pytest.raises(ConfigError, match="the disk was full while writing the checkpoint of step 6.* missing; make room"):
+            pretrain.train(second)
+        assert [(step, checkpoint.what_is_wrong(folder)) for step, folder in checkpoints(disk / "out")] == [(2, None), (4, None)]
+        assert not list((disk / "out").glob("*.tmp-*"))
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)  # this process holds its lock
+
+
+# ---- whose folder it is ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_by_name(tiny_recipe, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        out_dir.hold(out, "out_dir")
+        os.write(writer, b"x")
+        signal.pause()
+    os.read(reader, 1)
+    try:
+        assert out_dir.in_use(out) == f"process {child} on {os.uname().nodename}"
+        with pytest.raises(ConfigError, match=f"r.yaml: out_dir: {out} is in use by another run .process {child} on"):
+            prepare(tiny_recipe)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert out_dir.in_use(out) is None  # a killed run holds nothing
+    assert prepare(tiny_recipe).start_step == 0
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ernie2.out_dir.logger.propagate", True)
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(out_dir.fcntl, "flock", unsupported)
+    out_dir.hold(tmp_path, "r.yaml: out_dir")
+    assert "cannot be locked (No locks available)" in caplog.text
+
+
+def test_leftovers_of_dead_runs_are_removed(tiny_recipe, tmp_path):
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=4", "runtime.save_every=2"))
+    out = tmp_path / "out"
+    (out / "step_0000009.tmp-123").mkdir()
+    (out / "step_0000009.tmp-123" / "model.safetensors").write_text("half")
+    (out / "step_0000004").rename(out / "step_0000004.old-123")  # killed between the renames of a replacement
+    shutil.copytree(out / "step_0000002", out / "step_0000002.old-123")
+    (out / "mine.tmp-1").mkdir()
+    assert prepare(tiny_recipe).start_step == 4
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"mine.tmp-1", "step_0000002", "step_0000004"}
 
 
 def test_warm_start(tiny_recipe, tmp_path):
@@ -111,7 +254,8 @@ from ernie2 import tasks
 tasks.TASKS_DIR = Path({tasks!r})
 from ernie2 import pretrain
 from ernie2.strict import cli
-cli(pretrain.main)(sys.argv[1:])
+if __name__ == "__main__":
+    cli(pretrain.main)(sys.argv[1:])
 """
 
 

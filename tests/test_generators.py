@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from data_gen import connectives
-from data_gen.annotate import Annotator, Document, Pair, Sentence
-from data_gen.documents import RawDocument, RawPair
+from data_gen.annotate import Annotator
 from data_gen.generators import (
     capitalization,
     discourse_relation,
@@ -23,7 +22,9 @@ from data_gen.generators import (
     sentence_reordering,
     token_document,
 )
-from data_gen.packing import Packer, Rejected
+from data_gen.packing import Packed, Packer, Rejected
+from data_gen.reading.documents import RawDocument, RawPair
+from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence
 from ernie2.config import ConfigError
 from ernie2.shards import IGNORED, Example, check_example
 from ernie2.tasks import Task, load_task, load_tasks
@@ -43,7 +44,7 @@ def documents(texts: list[list[str]], language: str = "en") -> tuple[list[Docume
     """Annotated documents; a text is a list of paragraphs."""
     vocab = make_vocab(*("".join(text) for text in texts))
     annotator = Annotator(Tokenizer(vocab), language)
-    return [annotator.document(RawDocument(f"t:{i}", text)) for i, text in enumerate(texts)], annotator.tokenizer
+    return annotator.documents([RawDocument(f"t:{i}", "\n".join(text)) for i, text in enumerate(texts)]), annotator.tokenizer
 
 
 def packer(tokenizer: Tokenizer, max_seq_len: int = 64) -> Packer:
@@ -54,7 +55,7 @@ def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en"
         **args: object) -> tuple[list[Example], list[Rejected]]:
     packs = packer(tokenizer, max_seq_len)
     made = list(module.generate(source, np.random.default_rng(seed), packer=packs, language=language, **args))
-    return [m for m in made if isinstance(m, Example)], [m for m in made if isinstance(m, Rejected)]
+    return [m.example(packs) for m in made if isinstance(m, Packed)], [m for m in made if isinstance(m, Rejected)]
 
 
 def segments(example: Example, tokenizer: Tokenizer) -> list[str]:
@@ -224,7 +225,8 @@ def pairs() -> tuple[list[Pair], Tokenizer]:
     rows = [(f"query {q}", f"title {q}x{t}", int(t > 0)) for q in range(20) for t in range(4)]
     vocab = make_vocab(*(q + t for q, t, _ in rows))
     annotator = Annotator(Tokenizer(vocab), "en")
-    return [annotator.pair(RawPair(f"l:{i}", *row)) for i, row in enumerate(rows)], annotator.tokenizer
+    raws = [RawPair(f"l:{i}", *row) for i, row in enumerate(rows)]
+    return annotator.pairs(raws, [raw.label for raw in raws]), annotator.tokenizer
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(1, 20), (2, 40), (0, 0), ("balanced", 40)])
@@ -258,11 +260,10 @@ def test_same_seed_same_examples() -> None:
 def test_every_example_keeps_its_contract() -> None:
     docs, tokenizer = documents(STORIES)
     for task in load_tasks().values():
-        source = docs if task.source == "documents" else pairs()[0]
-        tok = tokenizer if task.source == "documents" else pairs()[1]
+        source, tok = (docs, tokenizer) if task.sources[0] == "documents" else pairs()
         for item in load_generator(task, "en").generate(source, np.random.default_rng(0), packer(tok)):
-            if isinstance(item, Example):
-                check_example(item, task, len(tok.vocab))
+            if isinstance(item, Packed):
+                check_example(item.example(packer(tok)), task, len(tok.vocab))
 
 
 def yaml_task(folder: Path, **changes: object) -> Task:
@@ -295,5 +296,5 @@ def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts:
 def test_sentence_without_opening_keeps_its_annotation() -> None:
     docs, _ = documents([["However, Tom went home."]])
     sentence: Sentence = docs[0].sentences[0]
-    rest = discourse_relation.without_opening(sentence, 9, True)
-    assert rest.text == "Tom went home." and rest.word_ids[0] == 0 and rest.starts[0] == 0 and rest.capital[0] == 1
+    rest = discourse_relation.without_opening(sentence, 9)
+    assert rest.text == "Tom went home." and rest.begins[0] == ALL_LEVELS and rest.starts[0] == 0 and rest.capital[0] == 1

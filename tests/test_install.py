@@ -62,7 +62,7 @@ def holds(version: str, sign: str, bound: str) -> bool:
 
 def test_every_dependency_is_pinned_within_its_bounds(declared, pins):
     extras = declared["extras_require"]
-    assert set(extras) == {"cpu", "gpu", "test", "dev"} and set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
+    assert set(extras) == {"cpu", "gpu", "data", "ray", "test", "dev"} and set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
     for requirement in [*declared["install_requires"], *extras["dev"], *extras["gpu"]]:
         name, bounds = split(requirement)
         assert name in pins, f"constraints.txt does not pin {name}"

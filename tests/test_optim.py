@@ -10,7 +10,8 @@ from ernie2.config import CurriculumConfig, LrConfig
 from ernie2.curriculum import Turn, make_plan
 from ernie2.encoder import EncoderConfig
 from ernie2.model import ErnieForPretraining, initialise
-from ernie2.optim import build_optimizer, clip_by_global_norm, decays, learning_rate, schedule
+from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm, decays, learning_rate, schedule
+from ernie2.strict import ConfigError
 from ernie2.tasks import Loss, Task
 
 CONFIG = EncoderConfig(40, 16, 1, 2, 32)
@@ -71,3 +72,46 @@ def test_clipping():
         assert float(clip_by_global_norm(parameters, limit)) == pytest.approx(norm, rel=1e-6)
         for parameter, gradient in zip(parameters, gradients):
             np.testing.assert_allclose(parameter.grad.numpy(), gradient * factor, rtol=1e-5)
+
+
+def test_clipping_takes_the_loss_scale_out():
+    parameter = paddle.create_parameter([3, 4], "float32")
+    gradient = np.random.default_rng(0).standard_normal([3, 4]).astype(np.float32)
+    norm = float(np.sqrt((gradient**2).sum()))
+    for limit, factor in ((0.5, 0.5 / norm), (1e3, 1.0), (0.0, 1.0)):
+        parameter.grad = paddle.to_tensor(gradient * 1024)
+        assert float(clip_by_global_norm([parameter], limit, 1024.0)) == pytest.approx(norm, rel=1e-6)
+        np.testing.assert_allclose(parameter.grad.numpy(), gradient * factor, rtol=1e-5)
+
+
+def test_loss_scale_grows_and_shrinks_as_released():
+    """102,400; x2 after 100 good steps in a row, x0.8 after 2 overflows in a row."""
+    scaler = LossScaler(True)
+    for overflow in [False] * 99 + [True] + [False] * 99 + [True, False, True]:
+        scaler.update(overflow)
+        assert scaler.scale == 102_400
+    scaler.update(True)
+    assert scaler.scale == 102_400 * 0.8
+    for _ in range(100):
+        scaler.update(False)
+    assert scaler.scale == 102_400 * 1.6
+    again = LossScaler(True)
+    again.load_state_dict(scaler.state_dict())
+    assert again.state_dict() == scaler.state_dict()
+
+
+def test_loss_scale_stops_at_its_floor():
+    scaler = LossScaler(True, 2.0, floor=1.5)
+    for _ in range(3):
+        scaler.update(True)
+    assert scaler.scale == 1.6
+    with pytest.raises(ConfigError, match="runtime.min_loss_scale: the loss scale fell to 1.28, below 1.5"):
+        scaler.update(True)
+
+
+def test_without_loss_scaling_nothing_changes():
+    scaler, loss = LossScaler(False), paddle.ones([])
+    for _ in range(300):
+        scaler.update(True)
+    scaler.load_state_dict({})
+    assert scaler.scale == 1.0 and scaler.scaled(loss) is loss and scaler.state_dict() == {}

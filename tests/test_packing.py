@@ -5,28 +5,39 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_gen.annotate import Sentence
-from data_gen.packing import Packer, Run, fill, fit
-from ernie2.shards import IGNORED, LEVELS
+from data_gen.packing import Packed, Packer, Run, assemble, fill, fit
+from data_gen.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
+from ernie2.shards import IGNORED, LEVELS, Example
 
 CLS, SEP = 1, 2
 
 
+def sentences(*given: tuple) -> list[Sentence]:
+    """Sentences of one table: each is (tokens of each word, first token id, words [a, b) that are one phrase or None)."""
+    ids, begins, edges = [], [], [0]
+    for words, first_id, phrase in given:
+        for number, size in enumerate(words):
+            inside_phrase = phrase is not None and phrase[0] < number < phrase[1]
+            begins += [WORD | ENTITY if inside_phrase else ALL_LEVELS] + [0] * (size - 1)
+        ids += range(first_id, first_id + sum(words))
+        edges.append(len(ids))
+    places = np.arange(len(ids), dtype=np.int32)
+    tokens = Tokens("x" * len(ids), np.array(ids, np.int32), places, places + np.int32(1), np.array(begins, np.uint8),
+                    np.zeros(len(ids), bool))
+    return [Sentence(tokens, a, b, a, b) for a, b in zip(edges, edges[1:])]
+
+
 def sentence(words: list[int], first_id: int = 10, phrase: tuple[int, int] | None = None) -> Sentence:
-    """A sentence of words of the given numbers of tokens; words [a, b) of `phrase` are one phrase."""
-    word_ids = np.repeat(np.arange(len(words)), words).astype(np.int16)
-    joined = word_ids.copy()
-    if phrase is not None:
-        joined[(word_ids >= phrase[0]) & (word_ids < phrase[1])] = phrase[0]
-        joined = np.unique(joined, return_inverse=True)[1].astype(np.int16)
-    length = len(word_ids)
-    token_ids, starts = np.arange(first_id, first_id + length, dtype=np.int32), np.arange(length, dtype=np.int32)
-    return Sentence("x" * length, token_ids, starts, word_ids, joined, word_ids, np.zeros(length, np.int8))
+    return sentences((words, first_id, phrase))[0]
+
+
+def pack(packer: Packer, *arguments: object, **named: object) -> Example:
+    return packer.pack(*arguments, **named).example(packer)
 
 
 def test_frames_segments_with_ids_of_their_own() -> None:
-    a, b, c = sentence([1, 2]), sentence([2], 20), sentence([1], 30)
-    example = Packer(CLS, SEP, 32).pack([[a, b], [c]], sentence_label=7)
+    a, b, c = sentences(([1, 2], 10, None), ([2], 20, None), ([1], 30, None))
+    example = pack(Packer(CLS, SEP, 32), [[a, b], [c]], sentence_label=7)
     assert example.token_ids.tolist() == [CLS, 10, 11, 12, 20, 21, SEP, 30, SEP]
     assert example.sentence_ids.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]
     assert example.span_ids["word"].tolist() == [-1, 0, 1, 1, 2, 2, -1, 3, -1]
@@ -36,13 +47,13 @@ def test_frames_segments_with_ids_of_their_own() -> None:
 
 def test_token_labels_follow_their_tokens() -> None:
     run = Run.of([sentence([1, 1, 1])], np.array([1, 0, 1], np.int8))
-    example = Packer(CLS, SEP, 5).pack([run])
+    example = pack(Packer(CLS, SEP, 5), [run])
     assert example.token_labels.tolist() == [IGNORED, 1, 0, 1, IGNORED]
-    assert Packer(CLS, SEP, 4).pack([run]).token_labels.tolist() == [IGNORED, 1, 0, IGNORED]
+    assert pack(Packer(CLS, SEP, 4), [run]).token_labels.tolist() == [IGNORED, 1, 0, IGNORED]
 
 
 def test_more_than_four_segments_share_the_last_sentence_id() -> None:
-    example = Packer(CLS, SEP, 64).pack([[sentence([1])] for _ in range(6)])
+    example = pack(Packer(CLS, SEP, 64), [[one] for one in sentences(*[([1], 10, None)] * 6)])
     assert example.sentence_ids.max() == 3 and (example.token_ids == SEP).sum() == 6
 
 
@@ -55,12 +66,12 @@ def test_fit_takes_from_the_longest(lengths: tuple[int, ...], capacity: int, kep
 
 def test_truncation_keeps_words_and_phrases_whole() -> None:
     a = sentence([1, 1, 1, 2, 2], phrase=(3, 5))  # tokens 3..6 are one phrase of two words
-    assert Packer(CLS, SEP, 7).pack([[a]]).token_ids.tolist() == [CLS, 10, 11, 12, SEP]
+    assert pack(Packer(CLS, SEP, 7), [[a]]).token_ids.tolist() == [CLS, 10, 11, 12, SEP]
     # Without its phrase less than half would be left: cut at the end of a word.
     b = sentence([1, 2, 2, 2], phrase=(1, 4))
-    assert Packer(CLS, SEP, 8).pack([[b]]).token_ids.tolist() == [CLS, 10, 11, 12, 13, 14, SEP]
+    assert pack(Packer(CLS, SEP, 8), [[b]]).token_ids.tolist() == [CLS, 10, 11, 12, 13, 14, SEP]
     # A word that fills the example alone is cut anywhere.
-    assert Packer(CLS, SEP, 8).pack([[sentence([20])]]).token_ids.tolist() == [CLS, *range(10, 16), SEP]
+    assert pack(Packer(CLS, SEP, 8), [[sentence([20])]]).token_ids.tolist() == [CLS, *range(10, 16), SEP]
 
 
 @pytest.mark.parametrize("max_seq_len", [16, 17, 31])
@@ -68,9 +79,9 @@ def test_packed_pairs_never_exceed_the_limit(max_seq_len: int) -> None:
     rng = np.random.default_rng(0)
     packer = Packer(CLS, SEP, max_seq_len)
     for _ in range(200):
-        segments = [[sentence(rng.integers(1, 4, rng.integers(1, 12)).tolist()) for _ in range(rng.integers(1, 3))]
-                    for _ in range(rng.integers(1, 5))]
-        example = packer.pack(segments)
+        counts = rng.integers(1, 3, rng.integers(1, 5)).tolist()
+        table = iter(sentences(*((rng.integers(1, 4, rng.integers(1, 12)).tolist(), 10, None) for _ in range(sum(counts)))))
+        example = pack(packer, [[next(table) for _ in range(count)] for count in counts])
         assert len(example.token_ids) <= max_seq_len
         for level in LEVELS:
             ids = example.span_ids[level]
@@ -85,23 +96,36 @@ def test_packed_pairs_never_exceed_the_limit(max_seq_len: int) -> None:
 @pytest.mark.parametrize("short_seq_prob", [0.0, 0.5])
 def test_fill_uses_every_token_once(short_seq_prob: float) -> None:
     rng = np.random.default_rng(1)
-    sentences, next_id = [], 10
-    for _ in range(60):
-        one = sentence(rng.integers(1, 4, rng.integers(1, 30)).tolist(), next_id)
-        sentences.append(one)
-        next_id += len(one)
-    runs = list(fill(sentences, 20, rng, short_seq_prob))
-    assert np.concatenate([run.token_ids for run in runs]).tolist() == list(range(10, next_id))
+    table = sentences(*((rng.integers(1, 4, rng.integers(1, 30)).tolist(), 10, None) for _ in range(60)))
+    runs = list(fill(table, 20, rng, short_seq_prob))
+    assert [(run.first, run.last) for run in runs][0][0] == 0 and runs[-1].last == len(table[0].tokens)
+    assert all(a.last == b.first for a, b in zip(runs, runs[1:]))
     assert max(map(len, runs)) <= 20
-    assert len(set(np.concatenate([np.unique(run.words) for run in runs]).tolist())) == sum(
-        int(one.word_ids[-1]) + 1 for one in sentences)
 
 
 def test_fill_ends_at_sentence_ends_where_it_can() -> None:
-    sentences = [sentence([1] * 6) for _ in range(5)]
-    assert [len(run) for run in fill(sentences, 13, np.random.default_rng(0), 0.0)] == [12, 12, 6]
+    table = sentences(*[([1] * 6, 10, None)] * 5)
+    assert [len(run) for run in fill(table, 13, np.random.default_rng(0), 0.0)] == [12, 12, 6]
 
 
 def test_fill_survives_a_unit_longer_than_a_stretch() -> None:
-    runs = list(fill([sentence([50]), sentence([3])], 16, np.random.default_rng(0), 0.0))
+    runs = list(fill(sentences(([50], 10, None), ([3], 10, None)), 16, np.random.default_rng(0), 0.0))
     assert sum(map(len, runs)) == 53 and max(map(len, runs)) <= 16
+
+
+def test_examples_assembled_together_are_those_assembled_alone() -> None:
+    rng = np.random.default_rng(2)
+    table = sentences(*((rng.integers(1, 4, rng.integers(1, 12)).tolist(), 10 * i, None) for i in range(40)))
+    packer = Packer(CLS, SEP, 24)
+    made: list[Packed] = []
+    for i in range(39):
+        run = Run.of([table[i]], np.arange(len(table[i]), dtype=np.int8) % 3) if i % 2 else [table[i]]
+        made.append(packer.pack([run, [table[i + 1]]], i))
+    for whole, one in zip(assemble(made, packer).examples(), made, strict=True):
+        alone = one.example(packer)
+        assert whole.token_ids.tolist() == alone.token_ids.tolist() and whole.sentence_label == alone.sentence_label
+        assert whole.sentence_ids.tolist() == alone.sentence_ids.tolist()
+        assert all(whole.span_ids[level].tolist() == alone.span_ids[level].tolist() for level in LEVELS)
+        assert len(one) == len(whole.token_ids)
+        expected = alone.token_labels if alone.token_labels is not None else np.full(len(whole.token_ids), IGNORED)
+        assert whole.token_labels.tolist() == expected.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from data_gen import show
+from data_gen import connectives, show
 from data_gen.__main__ import main
-from data_gen.blocks import read_blocks
-from data_gen.documents import RejectCounter
-from data_gen.spill import Spill, balanced_shares, merged, thin, write_spill
+from data_gen.blocks import Settings, block_bytes_for
+from data_gen.reading.documents import TextOptions
 from ernie2 import tasks as tasks_module
-from ernie2.config import load_recipe
-from ernie2.shards import LEVELS, Example, ShardReader
+from ernie2.shards import ShardReader
 from ernie2.tasks import load_tasks
 
 TASKS = ["knowledge_masking", "capitalization", "token_document", "sentence_reordering", "sentence_distance",
@@ -79,7 +78,7 @@ def test_all_seven_tasks_whatever_the_workers(recipe: Path, tmp_path: Path, caps
     one = contents(tmp_path / "shards")
     assert code_of(main, recipe, f"data.shards_dir={tmp_path / 'again'}", "--workers", 2) == 0
     assert contents(tmp_path / "again") == one
-    assert {path.name for path in (tmp_path / "shards").iterdir()} == {*TASKS, "vocab.txt", "rejects.jsonl"}
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {*TASKS, "vocab.txt", "rejects.jsonl", ".lock"}
     for name, task in load_tasks().items():
         readers = {split: ShardReader(tmp_path / "shards" / name, split, task) for split in ("train", "dev")}
         assert all(len(reader) for reader in readers.values())
@@ -119,7 +118,7 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
         assert code_of(main, *arguments, *more) == 0
         return capsys.readouterr().out
 
-    assert said().count("not made yet") == 2
+    assert said().count("no shards yet") == 2
     before = contents(tmp_path / "shards")
     assert said().count("up to date") == 2 and contents(tmp_path / "shards") == before
     assert "max_seq_len changed from 48 to 40" in said("data.max_seq_len=40")
@@ -138,11 +137,9 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
     (["data.query_log=[]"], ["data.query_log", "ir_relevance"]),
     (["data.corpus=[]", "--tasks", "capitalization"], ["data.corpus", "capitalization"]),
     (["data.corpus=[nowhere.txt]"], ["nowhere.txt"]),
-    (["data.dev_share=1.0e-9"], ["dev split", "data.dev_share"]),
     (["data.vocab_size=null"], ["model.vocab_file", "data.vocab_size"]),
     (["--tasks", "sentence_distanse"], ["--tasks", "did you mean 'sentence_distance'"]),
     (["--tasks", ","], ["no task named"]), (["--workers", "0"], ["--workers"]),
-    (["--engine", "ray"], ["ray is not installed"]),
     (["data.curpus=[x]"], ["curpus", "did you mean"])])
 def test_mistakes_leave_nothing_behind(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                        arguments: list[str], parts: list[str]) -> None:
@@ -160,7 +157,7 @@ def test_too_many_rejects_stop_the_run(recipe: Path, tmp_path: Path, capsys: pyt
     assert code_of(main, recipe, *changes, "--workers", 1) == 2
     message = capsys.readouterr().err
     assert "data.max_reject_share" in message and "20 of 21" in message and "bad_json" in message
-    assert not (tmp_path / "shards").exists()
+    assert not list((tmp_path / "shards").glob("*/index.json"))
 
 
 def made_vocab(folder: Path) -> Path:
@@ -171,11 +168,13 @@ def made_vocab(folder: Path) -> Path:
     return path
 
 
-def test_a_failing_task_keeps_the_old_shards(recipe: Path, tmp_path: Path) -> None:
+def test_a_failing_task_keeps_the_old_shards(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
-    before = contents(tmp_path / "shards")
+    before = contents(tmp_path / "shards" / "sentence_distance")
     assert code_of(main, recipe, "--tasks", "sentence_distance", "data.dev_share=1.0e-9", "--workers", 1) == 2
-    assert contents(tmp_path / "shards") == before
+    message = capsys.readouterr().err
+    assert "dev split" in message and "data.dev_share" in message
+    assert contents(tmp_path / "shards" / "sentence_distance") == before
 
 
 EIGHTH = '''
@@ -203,7 +202,7 @@ def test_an_eighth_task_is_one_yaml_and_one_generator(
     if code:
         message = capsys.readouterr().err
         assert "task eighth" in message and "sentence_label: got 2, expected 0 to 1" in message
-        assert not (tmp_path / "shards").exists()
+        assert not (tmp_path / "shards" / "eighth").exists()
         return
     example = ShardReader(tmp_path / "shards" / "eighth", "train")[0]
     assert example.sentence_ids.max() == 2 and example.span_ids is None
@@ -211,75 +210,70 @@ def test_an_eighth_task_is_one_yaml_and_one_generator(
     assert "label" in capsys.readouterr().out
 
 
-def test_blocks_do_not_depend_on_anything_but_the_input(recipe: Path, tmp_path: Path) -> None:
-    loaded = load_recipe(recipe)
-    blocks = list(read_blocks("documents", [tmp_path / "corpus.txt"], loaded, 1500, RejectCounter()))
-    numbers = {split: [block.number for block in blocks if block.split == split] for split in ("train", "dev")}
-    assert numbers["train"] == list(range(len(numbers["train"]))) and len(numbers["train"]) > 2
-    assert sum(len(block.items) for block in blocks) == 61
-    assert all(len(block.items) >= 8 for block in blocks if block.number < max(numbers[block.split]))
-
-
-def spilled(folder: Path, counts: list[int], make: Callable[[int, int], Example]) -> list[Path]:
-    rng, paths = np.random.default_rng(0), []
-    for block, count in enumerate(counts):
-        examples = [make(block, i) for i in range(count)]
-        paths.append(folder / f"block{block}")
-        write_spill(paths[-1], examples, rng.integers(2**64, size=count, dtype=np.uint64))
-    return paths
-
-
-def tagged(block: int, i: int) -> Example:
-    """An example of 3 to 5 tokens that names its block and place; class 1 is rare."""
-    ids = np.array([block, i, *range(1 + i % 3)], np.int32)
-    return Example(ids, np.zeros(len(ids), np.int8), {level: ids.astype(np.int16) for level in LEVELS},
-                   (ids % 2).astype(np.int8), int(i % 10 == 0))
-
-
-def test_merge_is_a_shuffle_and_the_same_for_any_bucket_size(tmp_path: Path) -> None:
-    paths = spilled(tmp_path, [40, 1, 70], tagged)
-    orders = [[tuple(e.token_ids[:2].tolist()) for e in merged(paths, None, tokens)] for tokens in (10**9, 64, 9)]
-    assert orders[0] == orders[1] == orders[2]
-    assert sorted(orders[0]) == [(b, i) for b, n in enumerate([40, 1, 70]) for i in range(n)]
-    assert orders[0] != sorted(orders[0])
-    for example in merged(paths, None):
-        whole = tagged(*example.token_ids[:2].tolist())
-        assert example.token_ids.tolist() == whole.token_ids.tolist() and example.sentence_label == whole.sentence_label
-        assert example.token_labels.tolist() == whole.token_labels.tolist()
-        assert all((example.span_ids[level] == whole.span_ids[level]).all() for level in LEVELS)
-
-
-def test_thinning_keeps_the_asked_share_of_each_class(tmp_path: Path) -> None:
-    paths = spilled(tmp_path, [100, 100], tagged)
-    shares = np.array([0.25, 1.0])
-    thinning = thin(paths, shares)
-    kept = [example.sentence_label for example in merged(paths, thinning, 200)]
-    assert (kept.count(0), kept.count(1), thinning.dropped) == (45, 20, 135)
-    assert {b for e in merged(paths, thinning) for b in [int(e.token_ids[0])]} == {0, 1}
-    first_half = [e.sentence_label for e in merged(paths, thinning)][:32]
-    assert 2 < first_half.count(1) < 20  # thinning does not push a class to one end
-
-
-@pytest.mark.parametrize(("counts", "balance", "kept"), [
-    ([100, 10, 10, 1], 2.0, [20, 10, 10, 1]), ([5, 5, 5], 1.0, [5, 5, 5]), ([9, 0, 3], 1.0, [6, 0, 3]),
-    ([50, 1, 1], 0.5, [1, 1, 1])])
-def test_balance_is_against_the_median_class(counts: list[int], balance: float, kept: list[int]) -> None:
-    shares = balanced_shares(np.array(counts), balance)
-    assert np.ceil(shares * counts - 1e-9).astype(int).tolist() == kept
-
-
-def test_spill_reads_back_by_range(tmp_path: Path) -> None:
-    path = spilled(tmp_path, [30], tagged)[0]
-    spill = Spill(path)
-    assert (np.diff(spill.keys.astype(object)) >= 0).all()
-    whole = [e.token_ids.tolist() for e in spill.examples(0, 30)]
-    assert [e.token_ids.tolist() for e in spill.examples(7, 19)] == whole[7:19]
-    assert spill.examples(5, 5) == []
-
-
 def test_rejects_are_written_by_task_and_reason(recipe: Path, tmp_path: Path) -> None:
     assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
     rows = [json.loads(line) for line in (tmp_path / "shards" / "rejects.jsonl").read_text().splitlines()]
-    assert rows == [{"task": "sentence_distance", "reason": "document of one sentence", "count": 1,
-                     "examples": [rows[0]["examples"][0]]}]
-    assert "corpus.txt:" in rows[0]["examples"][0] and "A lone sentence" in rows[0]["examples"][0]
+    [row] = rows
+    assert row["task"] == "sentence_distance" and row["reason"] == "document of one sentence"
+    assert row["file"].endswith("corpus.txt") and row["text"] == "A lone sentence stands here."
+    lines = Path(row["file"]).read_text().splitlines()
+    assert lines[row["line"] - 1] == row["text"]
+
+
+def test_ray_has_to_be_installed(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    assert code_of(main, recipe, "--engine", "ray") == 2
+    assert "pip install ray" in capsys.readouterr().err
+
+
+def test_classes_can_be_capped(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    text = load_tasks()["sentence_distance"].path.read_text(encoding="utf-8")
+    (folder / "sentence_distance.yaml").write_text(text + "max_per_class: 7\n", encoding="utf-8")
+    monkeypatch.setattr(tasks_module, "TASKS_DIR", folder)
+    assert code_of(main, recipe, "curriculum.stages=[[sentence_distance]]", "--workers", 1) == 0
+    index = ShardReader(tmp_path / "shards" / "sentence_distance", "train").index
+    assert index["statistics"]["labels"]["train"] == [7, 7, 7] and index["samples"]["train"] == 21
+    assert index["statistics"]["thinned"]["train"] == index["statistics"]["accepted"]["train"] - 21
+
+
+def test_marked_pairs_join_those_that_are_mined(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = connectives.class_names("en")
+    pairs = tmp_path / "pairs.tsv"
+    rows = [f"The lamp number {i} went out.\tit was very dark in there.\t{marker}" for i in range(40)
+            for marker in ("meanwhile", "blargh")]
+    pairs.write_text("\n".join(["sentence1\tsentence2\tmarker", *rows]) + "\n", encoding="utf-8")
+    arguments = (recipe, "--tasks", "discourse_relation", "--workers", 1)
+    assert code_of(main, *arguments) == 0
+    label = names.index("meanwhile")
+    folder = tmp_path / "shards" / "discourse_relation"
+    assert ShardReader(folder, "train").index["statistics"]["labels"]["train"][label] == 0
+    assert code_of(main, *arguments, f"data.marked_pairs=[{pairs}]") == 0
+    printed = capsys.readouterr().out
+    assert "the input files changed" in printed and "unknown_marker: 40" in printed
+    statistics = ShardReader(folder, "train").index["statistics"]
+    assert statistics["labels"]["train"][label] + statistics["labels"]["dev"][label] > 0
+
+
+def test_imported_shards_are_left_as_they_are(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
+    index = tmp_path / "shards" / "sentence_distance" / "index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    index.write_text(json.dumps({**content, "imported": {"format": "jsonl"}, "seed": 77}), encoding="utf-8")
+    capsys.readouterr()
+    assert code_of(main, recipe, "--tasks", "sentence_distance", "data.corpus=[]", "--workers", 1) == 0
+    assert "sentence_distance: imported; left as it is" in capsys.readouterr().out
+    changes = "--tasks", "sentence_distance", f"model.vocab_file={made_vocab(tmp_path)}"
+    assert code_of(main, recipe, *changes, "--workers", 1) == 2
+    assert "another vocabulary" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "block", "shards"), [
+    (10_000, 64_000, 1), (1_600_000, 100_000, 1), (27_000_000, 1_000_000, 3), (10**9, 1_000_000, 120),
+    (8 * 10**9, 2_000_000, 960), (10**11, 8_000_000, 4500)])
+def test_blocks_and_shards_grow_with_a_very_large_corpus(size: int, block: int, shards: int) -> None:
+    """Every shard is gathered from every block: their product must not grow with the square of the corpus for ever."""
+    settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, (("task", size),), "")
+    assert block_bytes_for(size) == block and settings.buckets_of("task", "train") == shards

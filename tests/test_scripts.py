@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", ".ci/run")
+SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", "ernie2/launch.sh", ".ci/run")
 SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "NPROC",
-           "GPUS", "NNODES", "NODE_RANK", "MASTER", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+           "GPUS", "NNODES", "NODE_RANK", "MASTER", "RETRIES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "tail", "grep", "sort", "awk", "paste", "mkdir",
           "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep", "touch")
 PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
@@ -32,6 +32,8 @@ case "$1 ${2:-}" in
   "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
   "-m pip") [ -z "${FAKE_PIP_FAILS:-}" ] || exit 1; echo cpu >"$here/installed" ;;
   "-m data_gen") exit "${FAKE_DATA_GEN:-0}" ;;
+  "-m ernie2.pretrain") eval "${FAKE_PRETRAIN:-}" ;;
+  "-m ernie2.doctor") exit "${FAKE_DOCTOR:-0}" ;;
   "-m paddle.distributed.launch") while [ "$1" != --log_dir ]; do shift; done; logs="$2"; eval "${FAKE_LAUNCH:-}" ;;
 esac
 """
@@ -54,15 +56,20 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts: these tests too, and their scripts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture()
 def start(checkout: Path, tmp_path: Path) -> Callable[..., subprocess.Popen]:
     """start("run_pretrain.sh", "seed=2", NPROC="2") starts a script of the copy, with nothing but the fakes on PATH."""
 
     def run(script: str, *arguments: str, **environment: str) -> subprocess.Popen:
         kept = {key: value for key, value in os.environ.items() if key not in SETTLED}
-        kept |= {"PATH": str(tmp_path / "base/bin"), "FAKE_LOG": str(tmp_path / "calls"), **environment}
+        kept |= {"PATH": str(tmp_path / "base/bin"), "FAKE_LOG": str(tmp_path / "calls"), "TMPDIR": str(tmp_path), **environment}
         return subprocess.Popen(["bash", checkout / script, *arguments], env=kept, cwd=checkout, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+                                stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
 
     return run
 
@@ -221,12 +228,14 @@ def test_wrong_numbers_are_refused(call, tmp_path, settings, message):
      "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master host:9 --rank 1 PYTHON -u")])
 def test_launch_on_cpus(call, tmp_path, settings, options):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
-    call("run_pretrain.sh", TMPDIR=str(tmp_path), **settings)
+    call("run_pretrain.sh", **settings)
     made = calls(tmp_path)
     words = ["LOGS" if str(tmp_path / "ernie2.") in word else "PYTHON" if word.endswith("/python3") and number else word
              for number, word in enumerate(made[-1].split())]
     assert " ".join(words) == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
-    assert len(made) == (2 if "NODE_RANK" in settings else 3)  # node 0 alone makes the shards
+    recipe = "tasks/recipes/demo.yaml"
+    between = f"ernie2.doctor {recipe} --then data_gen" if "NNODES" in settings else f"data_gen {recipe}"
+    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe}", between)]
 
 
 @pytest.mark.parametrize(("settings", "processes", "devices"), [
@@ -268,7 +277,7 @@ CHILDREN = {
 def test_exit_code_and_logs_of_processes(call, tmp_path, case):
     act, code, words = CHILDREN[case]
     (tmp_path / "base/bin/installed").write_text("cpu\n")
-    done = call("run_pretrain.sh", NPROC="2", TMPDIR=str(tmp_path), FAKE_LAUNCH=f"touch $logs/backup_env.0.json; {act}")
+    done = call("run_pretrain.sh", NPROC="2", FAKE_LAUNCH=f"touch $logs/backup_env.0.json; {act}")
     assert done.returncode == code
     for word in words:
         assert done.stderr.count(word) == 1, done.stderr

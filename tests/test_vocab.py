@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from conftest import SHARED
 
+from data_gen.reading.documents import TextOptions
 from data_gen.vocab import build_vocab, main
 from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
@@ -67,6 +70,27 @@ def test_query_logs_are_read_too(corpus: Path, tmp_path: Path) -> None:
     log.write_text("query\ttitle\tclicked\n龙\t虎\t1\n", encoding="utf-8")
     build_vocab([corpus, log], 150, tmp_path / "vocab.txt")
     assert {"龙", "虎"} <= set(Vocab.load(tmp_path / "vocab.txt").id_to_token)
+
+
+def test_all_input_is_read_as_data_generation_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "wiki_00").write_text('<doc id="1" title="凤">\n凤<br>凰。\n</doc>\n', encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"title": "麒", "content": "ＡＢＣ麟"}\n{broken\n', encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tmarker\n鹏\t鲲\t但\n", encoding="utf-8")
+    lines: list[str] = []
+    files = [tmp_path / "wiki_00", tmp_path / "a.jsonl", tmp_path / "pairs.tsv"]
+    build_vocab(files, 150, tmp_path / "vocab.txt", options=TextOptions(normalise_width=True), report=lines.append)
+    tokens = set(Vocab.load(tmp_path / "vocab.txt").id_to_token)
+    assert set("凤凰麒麟鹏鲲但") <= tokens and not tokens & {"doc", "br", "<", "ａ"} and "a" in tokens
+    assert any(line.startswith("left out: bad_json: 1") for line in lines)
+
+
+def test_the_shared_corpus_takes_seconds(tmp_path: Path) -> None:
+    corpus = SHARED / "data" / "corpus" / "zh"
+    if not corpus.is_dir():
+        pytest.skip("no shared corpus")
+    started = time.process_time()
+    made = build_vocab([corpus], 12_000, tmp_path / "vocab.txt")
+    assert made.size == 12_000 and time.process_time() - started < 10
 
 
 def test_same_text_same_bytes(corpus: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_gen.annotate import Document
-from data_gen.packing import Packer, Rejected, fill
-from ernie2.shards import IGNORED, Example
+from data_gen.packing import Packed, Packer, Rejected, Run, fill
+from data_gen.tokens import Document
+from ernie2.shards import IGNORED
 
 LABELS = ("lower case", "capital")
 
@@ -29,7 +29,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: float = 0.1) -> Iterator[Example | Rejected]:
+             short_seq_prob: float = 0.1) -> Iterator[Packed | Rejected]:
     """Packs running text as knowledge masking does; text without a cased letter is rejected.
 
     Args:
@@ -40,9 +40,9 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         short_seq_prob: Share of examples that aim at a random shorter length.
     """
     for document in source:
-        capital = np.concatenate([sentence.capital for sentence in document.sentences])
-        for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob, token_labels=capital):
-            if (run.token_labels == IGNORED).all():
+        for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
+            labels = run.tokens.capital[run.first:run.last]
+            if (labels == IGNORED).all():
                 yield Rejected(document.source, "text without cased letters")
             else:
-                yield packer.pack([run])
+                yield packer.pack([Run(run.tokens, run.first, run.last, labels)])

@@ -1,7 +1,8 @@
 """IR relevance (paper section 3.2.3): query and title; 0 clicked, 1 shown but not clicked, 2 random.
 
-Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that was shown for other queries of the
-block only. With graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
+Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that the block shows for other queries only;
+as blocks are drawn from all over the log, that is nearly always a title of another matter. With graded relevance in place
+of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.annotate import Pair, Sentence
-from data_gen.packing import Packer, Rejected
+from data_gen.packing import Packed, Packer, Rejected
+from data_gen.tokens import Pair
 from ernie2.config import ConfigError
-from ernie2.shards import Example
 
-LABELS = ("strong: shown and clicked", "weak: shown, not clicked", "random title of another query")
+LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")
+_TRIES = 8
+"""Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
 
 
 def num_classes() -> int:
@@ -29,11 +31,11 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             random_per_query: int | str = "balanced") -> Iterator[Example | Rejected]:
+             random_per_query: int | str = "balanced") -> Iterator[Packed | Rejected]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
-        source: Pairs of a block; those labelled neither 0 nor 1 only tell which titles were shown for a query.
+        source: Pairs of a block, each of label 0 or 1.
         rng: Draws the random titles.
         packer: Makes the examples.
         language: Not used.
@@ -43,30 +45,23 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
     if random_per_query != "balanced" and not (isinstance(random_per_query, int) and random_per_query >= 0):
         raise ConfigError(f"generator_args.random_per_query: found {random_per_query!r}, expected a number or "
                           f"'balanced'")
-    queries: dict[str, Sentence] = {}
     shown: dict[str, set[str]] = {}
-    used = 0
+    queries, titles = {}, []
+    source = [pair for pair in source if len(pair.query) and len(pair.title)]
     for pair in source:
-        queries.setdefault(pair.query.text, pair.query)
-        shown.setdefault(pair.query.text, set()).add(pair.title.text)
-        if pair.label in (0, 1):
-            used += 1
-            yield packer.pack([[pair.query], [pair.title]], pair.label)
-    wanted = round(used / 2) if random_per_query == "balanced" else random_per_query * len(queries)
-    order = [list(queries)[i] for i in rng.permutation(len(queries))]
-    for i in range(wanted):
-        text = order[i % len(order)]
-        title = _title_of_another(source, shown[text], text, rng)
-        if title is None:
-            yield Rejected("", "no other query's title in its block", text)
+        query, title = pair.query.text, pair.title.text
+        queries.setdefault(query, pair.query)
+        shown.setdefault(query, set()).add(title)
+        titles.append(title)
+        yield packer.pack([[pair.query], [pair.title]], pair.label)
+    wanted = round(len(source) / 2) if random_per_query == "balanced" else random_per_query * len(queries)
+    names = list(queries)
+    order = rng.permutation(len(names))
+    draws = rng.integers(max(len(source), 1), size=(wanted, _TRIES)).tolist()
+    for i, row in enumerate(draws):
+        query = names[order[i % len(names)]]
+        other = next((j for j in row if titles[j] not in shown[query]), None)
+        if other is None:
+            yield Rejected("", "no other query's title in its block", query)
         else:
-            yield packer.pack([[queries[text]], [title]], 2)
-
-
-def _title_of_another(source: Sequence[Pair], shown: set[str], query: str, rng: np.random.Generator,
-                      tries: int = 20) -> Sentence | None:
-    for _ in range(tries):
-        pair = source[rng.integers(len(source))]
-        if pair.query.text != query and pair.title.text not in shown:
-            return pair.title
-    return None
+            yield packer.pack([[queries[query]], [source[other].title]], 2)

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_gen.annotate import Document
-from data_gen.packing import Packer, fill
-from ernie2.shards import Example
+from data_gen.packing import Packed, Packer, fill
+from data_gen.tokens import Document
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: float = 0.1) -> Iterator[Example]:
+             short_seq_prob: float = 0.1) -> Iterator[Packed]:
     """Packs each document's sentences to about max_seq_len, one segment an example; documents are never joined.
 
     Args:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.annotate import Document, Sentence
-from data_gen.packing import Packer, Rejected
-from ernie2.shards import Example
+from data_gen.packing import Packed, Packer, Rejected
+from data_gen.tokens import Document
 
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
+# Baidu's next-sentence label (1 = follows, 0 = drawn at random) as a class of ours, and the other way.
+NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT = {1: 0, 0: 2}, {0: 1, 1: 0, 2: 0}
 
 
 def num_classes() -> int:
@@ -24,7 +25,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: int = 4) -> Iterator[Example | Rejected]:
+             min_tokens: int = 4) -> Iterator[Packed | Rejected]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
     Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
@@ -37,62 +38,69 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
         language: Not used: sentences are given.
         min_tokens: Sentences of fewer tokens are not used (a date, a page number).
     """
-    documents, anchors = [], []
+    usable = []
     for document in source:
-        usable = [i for i, sentence in enumerate(document.sentences) if len(sentence) >= min_tokens]
-        if len(usable) < 2:
+        fitting = [i for i, sentence in enumerate(document.sentences) if sentence.last - sentence.first >= min_tokens]
+        if len(fitting) < 2:
             single = len(document.sentences) < 2
             reason = "document of one sentence" if single else f"no two sentences of {min_tokens} tokens"
             yield Rejected(document.source, reason, document.sentences[0].text)
-            continue
-        documents.append((document.sentences, usable))
-        anchors += [(len(documents) - 1, i) for i in _pair_starts(usable, rng)]
-    if len(documents) < 2:
-        for sentences, _ in documents:
+        else:
+            usable.append((document.sentences, fitting))
+    if len(usable) < 2:
+        for sentences, _ in usable:
             yield Rejected("", "no other document in its block", sentences[0].text)
         return
-    for label, number, first in _labelled(anchors, documents, rng):
-        sentences, usable = documents[number]
-        if label == 0:
-            second = sentences[first + 1]
-        elif label == 1:
-            second = sentences[_far(usable, first, rng)]
-        else:
-            second = _elsewhere(documents, number, rng)
-        yield packer.pack([[sentences[first]], [second]], label)
+    table = _Usable(usable)
+    first, second, labels = table.draw(rng)
+    sentences = [document[i] for document, fitting in usable for i in fitting]
+    for a, b, label in zip(first.tolist(), second.tolist(), labels.tolist(), strict=True):
+        yield packer.pack([[sentences[a]], [sentences[b]]], label, keep_joint=True)
 
 
-def _pair_starts(usable: list[int], rng: np.random.Generator) -> list[int]:
-    """Sentences followed by a usable one; no two pairs overlap; the first may be skipped, so that all can be first."""
-    allowed, starts, free = set(usable), [], int(rng.integers(2)) if len(usable) > 2 else 0
-    for i in usable:
-        if i >= free and i + 1 in allowed:
-            starts.append(i)
-            free = i + 2
-    return starts
+class _Usable:
+    """The usable sentences of a block end to end, S of them in D documents, and the drawing of pairs among them."""
 
+    def __init__(self, usable: Sequence[tuple[Sequence, list[int]]]) -> None:
+        sizes = np.array([len(fitting) for _, fitting in usable])
+        self.stops = np.cumsum(sizes)
+        self.starts = self.stops - sizes
+        self.document = np.repeat(np.arange(len(sizes)), sizes)
+        self.place = np.concatenate([fitting for _, fitting in usable])  # number of the sentence in its document
+        self.before = np.zeros(len(self.place), bool)  # the sentence before it is usable too
+        self.before[1:] = (self.place[1:] == self.place[:-1] + 1) & (self.document[1:] == self.document[:-1])
 
-def _labelled(anchors: list[tuple[int, int]], documents: list,
-              rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Shares the pair starts out among the classes; yields (label, document, first sentence) in random order."""
-    anchors = [anchors[i] for i in rng.permutation(len(anchors))]
-    far = [anchor for anchor in anchors if any(abs(i - anchor[1]) > 1 for i in documents[anchor[0]][1])]
-    share = min(len(far), len(anchors) // 3)
-    taken = set(far[:share])
-    rest = [anchor for anchor in anchors if anchor not in taken]
-    labelled = [(1, *anchor) for anchor in far[:share]]
-    labelled += [(0, *anchor) for anchor in rest[:share]] + [(2, *anchor) for anchor in rest[share:2 * share]]
-    yield from (labelled[i] for i in rng.permutation(len(labelled)))
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of first and second sentences and labels, int64 (pairs) each, in random order."""
+        anchors = rng.permutation(self._pair_starts(rng))
+        near_first, near_last = anchors - self.before[anchors], anchors + 1  # the sentence after it is usable by choice
+        documents = self.document[anchors]
+        far = (self.stops - self.starts)[documents] - (near_last - near_first + 1)
+        has_far = np.flatnonzero(far > 0)
+        share = min(len(has_far), len(anchors) // 3)
+        labels = np.full(len(anchors), -1)
+        labels[has_far[:share]] = 1
+        rest = np.flatnonzero(labels < 0)
+        labels[rest[:share]], labels[rest[share:2 * share]] = 0, 2
+        second = anchors + 1
+        one, two = np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)
+        drawn = self.starts[documents[one]] + (rng.random(len(one)) * far[one]).astype(np.int64)
+        second[one] = drawn + (drawn >= near_first[one]) * (near_last - near_first + 1)[one]
+        other = rng.integers(len(self.starts) - 1, size=len(two))
+        other += other >= documents[two]
+        second[two] = self.starts[other] + (rng.random(len(two)) * (self.stops - self.starts)[other]).astype(np.int64)
+        order = rng.permutation(np.flatnonzero(labels >= 0))
+        return anchors[order], second[order], labels[order]
 
-
-def _far(usable: list[int], first: int, rng: np.random.Generator) -> int:
-    while True:
-        other = usable[rng.integers(len(usable))]
-        if abs(other - first) > 1:
-            return other
-
-
-def _elsewhere(documents: list, number: int, rng: np.random.Generator) -> Sentence:
-    other = int(rng.integers(len(documents) - 1))
-    sentences, usable = documents[other + (other >= number)]
-    return sentences[usable[rng.integers(len(usable))]]
+    def _pair_starts(self, rng: np.random.Generator) -> np.ndarray:
+        """Sentences followed by a usable one; no two pairs overlap; the first may be skipped, so that all can be first."""
+        stretch = np.cumsum(~self.before) - 1  # unbroken stretches of usable sentences
+        first = np.flatnonzero(~self.before)
+        sizes = np.diff(first, append=len(self.before))
+        skip = np.zeros(len(first), np.int64)
+        opening = stretch[self.starts]
+        long = sizes[opening] > 2
+        skip[opening[long]] = rng.integers(2, size=int(long.sum()))
+        offset = np.arange(len(stretch)) - first[stretch] - skip[stretch]
+        left = sizes[stretch] - skip[stretch] - offset
+        return np.flatnonzero((offset >= 0) & (offset % 2 == 0) & (left > 1))

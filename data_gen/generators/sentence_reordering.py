@@ -12,15 +12,14 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, permutations
 from math import factorial
 
 import numpy as np
 
-from data_gen.annotate import Document
-from data_gen.packing import Packer, Rejected
-from ernie2.config import ConfigError
-from ernie2.shards import Example
+from data_gen.packing import Packed, Packer, Rejected, Run
+from data_gen.tokens import Document
+from ernie2.strict import ConfigError
 
 MOST_SEGMENTS = 7  # 1! + ... + 8! classes no longer fit the int16 of the shards' sentence_label
 
@@ -74,11 +73,12 @@ def describe_label(label: int, max_segments: int = 4) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             max_segments: int = 4) -> Iterator[Example | Rejected]:
+             max_segments: int = 4) -> Iterator[Packed | Rejected]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
-    frequent wherever a document has enough sentences left; where it has not, among the n that it has.
+    frequent wherever a document has enough sentences left and these fit into max_seq_len; where not, among the n that do.
+    So segments end where sentences do (only a sentence longer than max_seq_len is cut).
 
     Args:
         source: Documents of a block.
@@ -87,39 +87,59 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         language: Not used: sentences are given.
         max_segments: m, the most segments of a passage (paper: m not stated; 4 is inferred from Baidu's released code).
     """
+    draws = _Draws(rng)
+    upper = [list(accumulate(factorial(n) for n in range(1, most + 1))) for most in range(max_segments + 1)]
+    orders = [list(permutations(range(n))) for n in range(max_segments + 1)]
     for document in source:
-        if len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+        sentences = document.sentences
+        if len(sentences) < 2:
+            yield Rejected(document.source, "document of one sentence", sentences[0].text)
             continue
-        ends = np.cumsum([0] + [len(sentence) for sentence in document.sentences])
-        start = 0
-        while start < len(document.sentences):
-            segments = draw_segments(rng, min(max_segments, len(document.sentences) - start))
-            stop = _passage_end(ends, start, segments, packer.capacity(segments))
-            inner = rng.permutation(stop - start - 1)[:segments - 1] + start + 1
-            parts = [document.sentences[a:b] for a, b in pairwise([start, *sorted(inner.tolist()), stop])]
-            order = tuple(rng.permutation(segments).tolist())
-            yield packer.pack([parts[position] for position in order], label_of(order))
+        ends, total, start = [sentence.last for sentence in sentences], len(sentences), 0
+        while start < total:
+            fitting = bisect_right(ends, sentences[start].first + packer.capacity(max_segments)) - start
+            most = max(1, min(max_segments, total - start, fitting))
+            segments = bisect_right(upper[most], draws.below(upper[most][-1])) + 1
+            stop = _passage_end(ends, start, segments, sentences[start].first + packer.capacity(segments))
+            edges = [start, *draws.places(start + 1, stop, segments - 1), stop]
+            runs = [Run(sentences[a].tokens, sentences[a].first, sentences[b - 1].last) for a, b in pairwise(edges)]
+            rank = draws.below(len(orders[segments]))
+            label = rank + (upper[max_segments][segments - 2] if segments > 1 else 0)
+            yield packer.pack([runs[position] for position in orders[segments][rank]], label)
             start = stop
 
 
-def draw_segments(rng: np.random.Generator, most: int) -> int:
-    """n from 1..most with probability n! / (1! + ... + most!)."""
-    upper = list(accumulate(factorial(n) for n in range(1, most + 1)))
-    return bisect_right(upper, int(rng.integers(upper[-1]))) + 1
+class _Draws:
+    """Random whole numbers drawn many at a time: asking a Generator for each costs more than the rest of the work."""
+
+    def __init__(self, rng: np.random.Generator, many: int = 4_096) -> None:
+        self._rng, self._many, self._ready = rng, many, []
+
+    def below(self, limit: int) -> int:
+        """Uniform over 0 .. limit - 1."""
+        if not self._ready:
+            self._ready = self._rng.random(self._many).tolist()
+        return int(self._ready.pop() * limit)
+
+    def places(self, first: int, stop: int, count: int) -> list[int]:
+        """`count` different numbers of first .. stop - 1, rising."""
+        chosen: set[int] = set()
+        while len(chosen) < count:
+            chosen.add(first + self.below(stop - first))
+        return sorted(chosen)
 
 
-def _passage_end(ends: np.ndarray, start: int, fewest: int, capacity: int) -> int:
+def _passage_end(ends: Sequence[int], start: int, fewest: int, limit: int) -> int:
     """Where a passage from sentence `start` on ends: as many as fit, at least `fewest`, never leaving one over.
 
     Args:
-        ends: int (sentences + 1), tokens before each sentence of the document, and all.
+        ends: Token after the last of each sentence of the document.
         start: First sentence of the passage.
         fewest: Fewest sentences.
-        capacity: Tokens that fit.
+        limit: Token that the passage should not reach beyond.
     """
-    fitting = int(np.searchsorted(ends, ends[start] + capacity, side="right")) - 1
-    stop, total = max(fitting, start + fewest), len(ends) - 1
+    fitting = bisect_right(ends, limit)
+    stop, total = max(fitting, start + fewest), len(ends)
     return total if stop == total - 1 else stop
 
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from data_gen.annotate import Document, Sentence
-from data_gen.packing import Packer, Rejected, Run, fill
-from ernie2.shards import IGNORED, Example
+from data_gen.packing import Packed, Packer, Rejected, Run, fill
+from data_gen.tokens import WORD, Document, Sentence
+from ernie2.shards import IGNORED
 
 LABELS = ("only here", "in other segments too")
 
@@ -47,7 +47,7 @@ def describe_label(label: int) -> str:
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
              ignore_stop_words: bool = True, max_segments: int = 8, short_seq_prob: float = 0.1,
-             ) -> Iterator[Example | Rejected]:
+             ) -> Iterator[Packed | Rejected]:
     """Splits each document into at least two segments, one example each.
 
     Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved.
@@ -77,7 +77,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
                 yield Rejected(document.source, "document of one segment", document.sentences[0].text)
                 continue
             for run, labels in zip(runs, _labels(runs, words.numbers(sentences)), strict=True):
-                yield packer.pack([Run(run.token_ids, run.spans, labels)])
+                yield packer.pack([Run(run.tokens, run.first, run.last, labels)])
 
 
 def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sentence]]:
@@ -100,13 +100,12 @@ class _Words:
 
     def numbers(self, sentences: Sequence[Sentence]) -> np.ndarray:
         """int64 (words of all sentences in a row)."""
-        found = []
-        for sentence in sentences:
-            ids = sentence.word_ids
-            places = [0, *sentence.starts[1:][ids[1:] != ids[:-1]].tolist(), len(sentence.text)]
-            texts = [sentence.text[a:b] for a, b in pairwise(places)]
-            found += [self._as_written[text] if text in self._as_written else self._new(text) for text in texts]
-        return np.array(found, np.int64)
+        tokens, first, last = sentences[0].tokens, sentences[0].first, sentences[-1].last
+        begins = first + np.flatnonzero(tokens.begins[first:last] & WORD)
+        places = [*tokens.starts[begins].tolist(), sentences[-1].end]
+        known, text = self._as_written, tokens.text
+        words = [text[a:b] for a, b in pairwise(places)]
+        return np.array([known[word] if word in known else self._new(word) for word in words], np.int64)
 
     def _new(self, text: str) -> int:
         word = text.strip().lower()
@@ -119,11 +118,13 @@ class _Words:
 
 
 def _labels(runs: list[Run], numbers: np.ndarray) -> Iterator[np.ndarray]:
-    """int8 labels for the tokens of each run; `numbers` is indexed by the runs' word ids."""
+    """int8 labels for the tokens of each run; `numbers` are those of all words of the runs, in a row."""
     known, compact = np.unique(numbers, return_inverse=True)
+    words = np.cumsum(np.concatenate([run.begins & WORD for run in runs]), dtype=np.int64) - 1
+    edges = np.cumsum([0] + [len(run) for run in runs]).tolist()
     segments_of = np.zeros(len(known), np.int64)
-    for run in runs:
-        segments_of[np.unique(compact[run.words[0]:run.words[-1] + 1])] += 1
-    by_word = np.where(known == IGNORED, IGNORED, segments_of > 1)[compact]
-    for run in runs:
-        yield by_word[run.words].astype(np.int8)
+    for a, b in pairwise(edges):
+        segments_of[np.unique(compact[words[a]:words[b - 1] + 1])] += 1
+    by_word = np.where(known == IGNORED, IGNORED, segments_of > 1).astype(np.int8)[compact]
+    for a, b in pairwise(edges):
+        yield by_word[words[a:b]]

@@ -1,0 +1,294 @@
+"""One run of data generation: blocks to spill files, spill files to shards, kept in a work folder all the while.
+
+Blocks and buckets that an interrupted run has finished are not done again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_gen.blocks import PIECES_A_BLOCK, Block, Done, Settings, block_bytes_for, group_dev, group_pieces, parse_block, work
+from data_gen.engine import Engine
+from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
+from data_gen.merge import finish_task, merge_bucket, summed, thinning_of
+from data_gen.progress import Progress
+from data_gen.provenance import Inputs, blocks_origin, what_changed
+from data_gen.reading.documents import TextOptions
+from data_gen.reading.duplicates import duplicates, signatures
+from data_gen.reading.pieces import read_pieces
+from data_gen.reading.rejects import RejectCounter, split_source
+from data_gen.segmenters import load_segmenter
+from data_gen.work_folder import WORK, blocks_room, open_room, read_note, sweep
+from ernie2.config import Recipe
+from ernie2.shards import SPLITS
+from ernie2.tasks import Task
+
+Out = Callable[[str], None]
+ROWS_KEPT = 10_000
+"""Rejects of one reason that rejects.jsonl names."""
+HITS_KEPT, JOINED_AMONG, UNKNOWN_NAMED = 200, 5_000, 50
+"""Dictionary entries named in index.json: the most frequent ones, and of so many those that join several words; texts that
+became [UNK]."""
+
+
+@dataclass
+class Job:
+    """The making of the shards of some tasks."""
+
+    recipe: Recipe
+    tasks: list[Task]
+    inputs: Inputs
+    vocab_size: int
+    engine: Engine
+    out: Out
+    shards: Path
+    settings: Settings
+    block_bytes: dict[str, int]
+    names: dict[str, list[str]]
+    """Source and split, as in names["documents.train"] -> blocks, in order."""
+    reading: RejectCounter
+    """What the reading of files left out."""
+    thinned: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Task and split -> examples left out of too frequent classes."""
+    warnings: list[str] = field(default_factory=list)
+    """Said at the end."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, tasks: list[Task], inputs: Inputs, vocab_size: int, engine: Engine, out: Out) -> Job:
+        """The job of a recipe; nothing is touched on disk."""
+        sources = [source for source in ("documents", "pairs", "marked_pairs")
+                   if inputs.paths(source) and any(source in task.sources for task in tasks)]
+        sizes = {source: inputs.total_bytes([source]) for source in sources}
+        buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
+        return cls(recipe, tasks, inputs, vocab_size, engine, out, Path(recipe.data.shards_dir),
+                   Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
+                   {}, RejectCounter())
+
+    @property
+    def work(self) -> Path:
+        """The work folder."""
+        return self.shards / WORK
+
+    def open_rooms(self, origins: dict[str, Any], vocab_digest: str) -> None:
+        """Makes the work folder ready; says what is thrown away of an interrupted run, and why."""
+        for source in self.block_bytes:
+            open_room(blocks_room(self.work, source), blocks_origin(self.recipe, self.inputs, [source], vocab_digest))
+        for task in self.tasks:
+            before = open_room(self.work / task.name, origins[task.name])
+            if before is not None:
+                self.out(f"{task.name}: interrupted work is thrown away: {what_changed(before, origins[task.name])}")
+        finished = sum(1 for source in self.block_bytes for _ in blocks_room(self.work, source).glob("*.train.*.hits.json"))
+        if finished:
+            self.out(f"going on with interrupted work: {finished:,} blocks are done")
+
+    def make_blocks(self) -> None:
+        """Annotates all blocks and runs the tasks on them; first what is not held out, then the dev split."""
+        with Progress(sum(self.inputs.total_bytes([source]) for source in self.block_bytes), self.out) as progress:
+            for source, block_bytes in self.block_bytes.items():
+                blocks = self._train_blocks(source)
+                judge = Judge(self.recipe, source, self.reading)
+                for done in self._run(blocks, f"{source}.train", judge, progress):
+                    progress.add(done.size)
+                    progress.estimate(done, self.engine.workers, self.shards)
+                judge.check(1)
+                self.warnings += judge.warnings()
+                notes = (self._block(name) for name in self.names[f"{source}.train"])
+                for _ in self._run(group_dev(notes, source, block_bytes), f"{source}.dev", None, None):
+                    pass
+
+    def _train_blocks(self, source: str) -> Iterator[Block]:
+        """Blocks of the input, near-duplicate documents marked where the recipe asks for it."""
+        options = TextOptions.of(self.recipe.data, self.recipe.seed)
+
+        def read() -> Iterator[Block]:
+            size = self.block_bytes[source]
+            pieces = read_pieces(self.inputs.paths(source), source, options, self.reading, -(-size // PIECES_A_BLOCK))
+            return group_pieces(pieces, source, size)
+
+        if source != "documents" or not self.recipe.data.drop_near_duplicates:
+            return read()
+        self.out("looking for near-duplicate documents")
+        marks = duplicates(list(self.engine.run(block_signatures, ((block, options) for block in read()),
+                                       -(-self.inputs.total_bytes([source]) // self.block_bytes[source]))))
+        self.out(f"near-duplicate documents left out: {sum(int(one.sum()) for one in marks):,}")
+        self.reading = RejectCounter()  # the second reading counts again
+        return (replace(block, drop=frozenset(np.flatnonzero(mark).tolist()))
+                for block, mark in zip(read(), marks, strict=True))
+
+    def _run(self, blocks: Iterable[Block], kind: str, judge: Judge | None, progress: Progress | None) -> Iterator[Done]:
+        """Has those blocks worked on that are not done yet."""
+        names = self.names[kind] = []
+        source = kind.partition(".")[0]
+        tasks = [task for task in self.tasks if source in task.sources]
+
+        def calls() -> Iterator[tuple]:
+            for block in blocks:
+                names.append(block.name)
+                missing = [task for task in tasks if not (self.work / task.name / f"{block.name}.json").exists()]
+                before = None if missing else read_note(blocks_room(self.work, block.source) / f"{block.name}.json")
+                if before is None:
+                    yield block, missing, self.settings, self.work
+                elif judge is not None:
+                    judge.add(before)
+                    progress.add(block.size, resumed=True)
+
+        expected = -(-self.inputs.total_bytes([source]) // self.block_bytes[source]) if judge is not None else 1
+        for done in self.engine.run(work, calls(), expected):
+            if judge is not None:
+                judge.add(done.read)
+                judge.check(ITEMS_BEFORE_JUDGING)
+            yield done
+
+    def merge(self) -> None:
+        """Turns the spill files of every task into its shards, without their index."""
+        plans = [self._merge_plan(task) for task in self.tasks]
+        calls = list(itertools.chain.from_iterable(plan.calls for plan in plans))
+        with Progress(len(calls), self.out, "merge", unit="shards") as progress:
+            for _ in self.engine.run(merge_bucket, calls, len(calls)):
+                progress.add(1)
+        self.thinned = {plan.task.name: plan.thinned for plan in plans}
+
+    def finish(self, origins: dict[str, Any]) -> None:
+        """Writes the vocabulary, the rejects and the indexes, and takes the work folder away."""
+        if Path(self.recipe.model.vocab_file).resolve() != (self.shards / "vocab.txt").resolve():
+            shutil.copyfile(self.recipe.model.vocab_file, self.shards / "vocab.txt")
+        read = {source: self._read(source) for source in self.block_bytes}
+        write_rejects(self.shards / "rejects.jsonl", list(self._reject_rows(read)), [task.name for task in self.tasks])
+        for task in self.tasks:
+            self._finish(task, [read[source] for source in task.sources if source in read], origins[task.name])
+        self._report(read)
+        sweep(self.work, [task.name for task in self.tasks])
+
+    def _merge_plan(self, task: Task) -> MergePlan:
+        """What is to be merged for a task, as far as it is not done yet. Raises ConfigError where a split is empty."""
+        room, spills, notes = self.work / task.name, {}, {}
+        for split in SPLITS:
+            names = [name for source in task.sources for name in self.names.get(f"{source}.{split}", ())]
+            notes[split] = [self._note(task.name, name) for name in names]
+            spills[split] = [path for name in names if (path := room / f"{name}.spill").exists()]
+        check_splits(task, notes, self.recipe)
+        thinning = thinning_of(task, {split: [note["labels"] for note in notes[split]] for split in SPLITS}, spills)
+        made = room / "shards"
+        for split in SPLITS:
+            (made / split).mkdir(parents=True, exist_ok=True)
+        calls = [(task, split, number, spills[split], thinning[split], made, self.vocab_size)
+                 for split in SPLITS for number in range(self.settings.buckets_of(task.name, split))
+                 if not (made / split / f"{number:05d}.json").exists()]
+        return MergePlan(task, calls, {split: 0 if one is None else one.dropped for split, one in thinning.items()})
+
+    def _finish(self, task: Task, read: list[Read], source: dict[str, Any]) -> None:
+        """Writes the index of a task and gives its folder the name."""
+        names = self._names_of(task)
+        notes = {split: [self._note(task.name, name) for name in names if f".{split}." in name]
+                 for split in SPLITS}
+        blocks = {
+            "accepted": {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS},
+            "rejected": summed(note["reasons"] for split in SPLITS for note in notes[split]),
+            "read_rejected": summed([self.reading.counts, *(one.rejects.counts for one in read)]),
+            "notes": summed([self.reading.notes, *(one.rejects.notes for one in read)]),
+            "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
+            "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
+            **self._hits(sum((one.hits for one in read), Counter()))}
+        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, self.vocab_size,
+                            self.thinned[task.name], blocks, source)
+        self.out(f"{task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
+                 f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens")
+
+    def _hits(self, hits: Counter) -> dict[str, Any]:
+        """Dictionary entries found most often, of all and of those that join several words."""
+        frequent = [[*hit, count] for hit, count in hits.most_common(JOINED_AMONG)]
+        joined = []
+        if frequent and self.recipe.data.language == "zh":
+            segmenter = load_segmenter(self.settings.segmenter)
+            joined = [row for row in frequent if len(segmenter.cut(row[0])) > 1]
+        return {"dictionary_hits_total": hits.total(), "dictionary_hits": frequent[:HITS_KEPT],
+                "dictionary_hits_joined": joined[:HITS_KEPT]}
+
+    def _names_of(self, task: Task) -> list[str]:
+        return [name for kind, names in self.names.items() if kind.partition(".")[0] in task.sources for name in names]
+
+    def _read(self, source: str) -> Read:
+        """What reading and annotating the blocks of a source came to."""
+        read = Read()
+        for split in SPLITS:
+            for name in self.names[f"{source}.{split}"]:
+                note = self._block(name)
+                read.rejects.merge(RejectCounter.from_json(note["rejects"]))
+                read.documents += sum(note["files"].values()) * (split == "train")
+                read.size += note["size"] * (split == "train")
+                hits, unknown = self._note(blocks_room(self.work, source).name, f"{name}.hits")
+                read.hits.update({(entry, kind): count for entry, kind, count in hits})
+                read.unknown.update(dict(unknown))
+        return read
+
+    def _reject_rows(self, read: dict[str, Read]) -> Iterator[dict[str, Any]]:
+        """What was left out, one row each, up to so many a reason: {task (null: the readers), file, line, reason, text}."""
+        for counter in (self.reading, *(one.rejects for one in read.values())):
+            yield from ({"task": None, **row} for row in counter.rows())
+        for task in self.tasks:
+            for name in self._names_of(task):
+                for source, reason, text in self._note(task.name, name)["rejected"]:
+                    file, line = split_source(source)
+                    yield {"task": task.name, "file": file, "line": line, "reason": reason, "text": text}
+
+    def _report(self, read: dict[str, Read]) -> None:
+        """One line a reason."""
+        counters = [self.reading, *(one.rejects for one in read.values())]
+        for what, counts in (("left out while reading", sum((one.counts for one in counters), Counter())),
+                             ("changed or set aside", sum((one.notes for one in counters), Counter()))):
+            for reason, count in counts.most_common():
+                self.out(f"{what}: {reason}: {count:,}")
+        for task in self.tasks:
+            reasons = Counter(summed(self._note(task.name, name)["reasons"] for name in self._names_of(task)))
+            for reason, count in reasons.most_common():
+                self.out(f"left out by {task.name}: {reason}: {count:,}")
+        for source, one in read.items():
+            if source != "documents":
+                self.out(f"{source.replace('_', ' ')} read: {one.documents:,}")
+        for line in self.warnings:
+            self.out(line)
+
+    def _block(self, name: str) -> dict[str, Any]:
+        return read_note(blocks_room(self.work, name.partition(".")[0]) / f"{name}.json")
+
+    def _note(self, room: str, name: str) -> dict[str, Any]:
+        return read_note(self.work / room / f"{name}.json")
+
+
+@dataclass
+class Read:
+    """What reading and annotating the blocks of a source came to."""
+
+    rejects: RejectCounter = field(default_factory=lambda: RejectCounter(keep=ROWS_KEPT))
+    documents: int = 0
+    """Documents or pairs."""
+    size: int = 0
+    """Bytes."""
+    hits: Counter = field(default_factory=Counter)
+    """(dictionary entry, "entity" or "phrase") -> how often it was found."""
+    unknown: Counter = field(default_factory=Counter)
+    """Text that became [UNK] -> how often, at least."""
+
+
+@dataclass
+class MergePlan:
+    """What is left to merge of a task."""
+
+    task: Task
+    calls: list[tuple]
+    """Arguments of merge_bucket."""
+    thinned: dict[str, int]
+    """Split -> examples left out of too frequent classes."""
+
+
+def block_signatures(block: Block, options: TextOptions) -> np.ndarray:
+    """Signatures of a block's documents, see `data_gen.reading.duplicates`."""
+    return signatures([raw.text for raw in parse_block(block, options, RejectCounter())])

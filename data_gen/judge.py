@@ -1,0 +1,107 @@
+"""Whether a run may go on with what is rejected, and where rejects are written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_gen.merge import summed
+from data_gen.reading.rejects import RejectCounter
+from ernie2.config import Recipe
+from ernie2.shards import SPLITS
+from ernie2.strict import ConfigError
+from ernie2.tasks import Task
+
+ITEMS_BEFORE_JUDGING = 1_000
+"""Documents or rows read before data.max_reject_share can stop a run that is still reading."""
+MOST_UNKNOWN = 0.5
+"""Share of tokens that are [UNK] beyond which the vocabulary is taken for the wrong one."""
+
+
+class Judge:
+    """Stops a run whose input is mostly rejected (data.max_reject_share) or mostly unknown to the vocabulary.
+
+    Args:
+        recipe: The recipe.
+        source: "documents", "pairs" or "marked_pairs".
+        reading: Counts what the reading of files leaves out.
+    """
+
+    def __init__(self, recipe: Recipe, source: str, reading: RejectCounter) -> None:
+        self._limit, self._source, self._reading, self._before = recipe.data.max_reject_share, source, reading, reading.total
+        self._vocab_file = recipe.model.vocab_file
+        self._files: Counter[str] = Counter()
+        self._rejects, self._tokens, self._unknown = RejectCounter(keep=3), 0, 0
+
+    def add(self, read: dict[str, Any]) -> None:
+        """Counts a block; `read` as in `data_gen.blocks.Done`."""
+        self._files.update(read["files"])
+        self._rejects.merge(RejectCounter.from_json(read["rejects"]))
+        self._tokens, self._unknown = self._tokens + read["tokens"], self._unknown + read["unknown"]
+
+    def check(self, least: int) -> None:
+        """Raises ConfigError where of `least` or more items more than the limit is rejected, or nothing or nonsense is left."""
+        rejected, seen = self._reading.total - self._before + self._rejects.total, self._files.total()
+        items = seen + rejected
+        if items < least:
+            return
+        if self._unknown > MOST_UNKNOWN * max(self._tokens, 1):
+            raise ConfigError(f"model.vocab_file: {self._unknown / self._tokens:.0%} of the tokens are [UNK] with "
+                              f"{self._vocab_file}; name the vocabulary of this language, or take the file away and set "
+                              f"data.vocab_size to have one built")
+        if rejected <= self._limit * items and seen:
+            return
+        found = RejectCounter(keep=3)
+        found.merge(self._reading)
+        found.merge(self._rejects)
+        reasons = "; ".join(f"{reason}: {count}, for example " + " | ".join(" ".join(": ".join(filter(None, row)).split())
+                            for row in found.examples.get(reason, ())) for reason, count in found.counts.most_common(5))
+        raise ConfigError(f"data.max_reject_share: {rejected} of {items} {self._source} rejected, more than {self._limit:g} of "
+                          f"them ({reasons or 'the files are empty'}); mend the input, or allow more")
+
+    def warnings(self) -> Iterator[str]:
+        """A line for each file that is mostly left out."""
+        for file, rejected in (self._reading.files + self._rejects.files).most_common():
+            items = self._files[file] + rejected
+            if rejected > self._limit * items:
+                yield f"WARNING: {file}: {rejected:,} of {items:,} left out; rejects.jsonl says why"
+
+
+def write_rejects(path: Path, rows: list[dict[str, Any]], tasks: Sequence[str]) -> None:
+    """Writes rejects, one JSON object a line; those of tasks that this run did not make are kept, where they still stand."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder of that name is in the way of the list of rejects; take it away")
+    if path.exists():
+        rows += [row for row in _rows_of(path) if row["task"] not in tasks and (path.parent / row["task"]).exists()]
+    rows.sort(key=lambda row: row["task"] or "")
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    tmp.replace(path)
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of tasks in an earlier list; what is no such row is passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("task"), str):
+            yield row
+
+
+def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe) -> None:
+    """Raises ConfigError for a task without train or without dev examples."""
+    accepted = {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS}
+    reasons = Counter(summed(note["reasons"] for split in SPLITS for note in notes[split]))
+    why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
+    why = f" (rejected: {why})" if why else ""
+    if not accepted["train"]:
+        raise ConfigError(f"task '{task.name}': no training example in the whole input{why}; give it text that it can use, or "
+                          f"leave it out of curriculum.stages")
+    if not accepted["dev"]:
+        raise ConfigError(f"task '{task.name}': no example in the dev split{why}: too few {task.sources[0]} are held out; raise "
+                          f"data.dev_share (now {recipe.data.dev_share:g}) or give more text")

@@ -1,0 +1,103 @@
+"""From spill files to shards: a bucket of all blocks becomes one shard; all shards of a task get their index."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_gen.rows import Rows
+from data_gen.spill import Thinning, class_limits, read_bucket, thin
+from data_gen.work_folder import write_note
+from ernie2.shards import IGNORED, SPLITS, finish_shards, write_shard
+from ernie2.tasks import Task
+
+
+def merge_bucket(task: Task, split: str, number: int, spills: Sequence[Path], thinning: Thinning | None, folder: Path,
+                 vocab_size: int) -> None:
+    """Writes the shard of one bucket, and beside it what it holds.
+
+    Args:
+        task: The task.
+        split: "train" or "dev".
+        number: The bucket.
+        spills: Spill files of all blocks of the split.
+        thinning: What is left out of too frequent classes.
+        folder: Folder of the task's shards: <split>/NNNNN.<field>.npy, and NNNNN.json.
+        vocab_size: Entries of the vocabulary.
+    """
+    rows = read_bucket(spills, number, thinning)
+    stem, entry = folder / split / f"{number:05d}", None
+    if rows is not None:
+        entry = write_shard(stem, rows.fields(task, vocab_size))
+    write_note(stem.with_suffix(".json"), {"shard": entry, "labels": _label_counts(rows, task)})
+
+
+def _label_counts(rows: Rows | None, task: Task) -> list[int]:
+    """Examples of each sentence class, or tokens of each token class."""
+    classes = task.sentence_classes or task.token_classes or 0
+    if rows is None or not classes:
+        return [0] * classes
+    labels = rows.labels if task.sentence_classes else rows.token_labels[rows.token_labels != IGNORED]
+    return np.bincount(labels, minlength=classes).tolist()
+
+
+def thinning_of(task: Task, labels: dict[str, Sequence[Sequence[int]]],
+                spills: dict[str, Sequence[Path]]) -> dict[str, Thinning | None]:
+    """What the task's balance and max_per_class leave out of each split; None where it has neither.
+
+    The limits are those of the training split; of the dev split each class keeps the same share, so that both are alike.
+
+    Args:
+        task: The task.
+        labels: Split -> counts of the classes in each block.
+        spills: Split -> spill files.
+    """
+    if task.balance is None and task.max_per_class is None:
+        return dict.fromkeys(labels)
+    counts = {split: np.sum([one for one in blocks if one] or [[0] * task.sentence_classes], axis=0, dtype=np.int64)
+              for split, blocks in labels.items()}
+    limits = class_limits(counts["train"], task.balance, task.max_per_class)
+    shares = limits / np.maximum(counts["train"], 1)
+    return {split: thin(spills[split], limits if split == "train" else np.ceil(shares * counts[split]).astype(np.int64))
+            for split in labels}
+
+
+def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, thinned: dict[str, int], blocks: dict[str, Any],
+                origin: dict[str, Any]) -> dict[str, Any]:
+    """Writes the index of a task whose shards are all there and gives the folder its name; returns the index.
+
+    Args:
+        task: The task.
+        made: Folder of merge_bucket.
+        folder: <shards_dir>/<task>.
+        vocab_size: Entries of the vocabulary.
+        thinned: Split -> examples that were left out of too frequent classes.
+        blocks: What the blocks came to: accepted, rejected, notes, dictionary_hits, input_bytes, documents.
+        origin: What the shards depend on.
+    """
+    shards: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    labels = {}
+    for split in SPLITS:
+        parts = sorted((made / split).glob("*.json"))
+        found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+        shards[split] = [one["shard"] for one in found if one["shard"] is not None]
+        labels[split] = np.sum([one["labels"] for one in found], axis=0, dtype=np.int64).tolist()
+        for part in parts:
+            part.unlink()
+    return finish_shards(made, folder, task, vocab_size, shards, {
+        **origin, "task_id": task.task_id, "generator": task.generator, "generator_args": task.generator_args,
+        "balance": task.balance, "max_per_class": task.max_per_class,
+        "statistics": {**blocks, "thinned": thinned, "labels": labels}})
+
+
+def summed(counters: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Counts by reason, summed, in alphabetical order."""
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return dict(sorted(total.items()))

@@ -1,0 +1,1 @@
+"""From files to documents and pairs: formats, compression, encodings, cleaning, what is left out and why."""

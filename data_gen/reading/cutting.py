@@ -1,0 +1,196 @@
+"""One file on its way to pieces: its beginning looked at, then cut between documents or rows, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data_gen.reading.formats import (
+    LONG_LINE,
+    SOURCES,
+    byte_order_mark,
+    check_header,
+    decodes,
+    first_end,
+    json_lines,
+    kind_of,
+    last_end,
+    read_head,
+)
+from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
+from data_gen.reading.streams import COMPRESSIONS, DamagedFile, Stream
+
+__all__ = ["LONG_DOCUMENT", "FileCutter", "Piece"]
+
+LONG_DOCUMENT = 4_000_000
+"""A document of more bytes is cut at a line end into several; counted as the note `long_document`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Raw bytes of whole documents or rows of one file.
+
+    Attributes:
+        path: The file.
+        kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs".
+        first_line: Line number of the first byte, from 1. In a file that is one JSON array: number of the record.
+        offset: Where the first byte is in the (decompressed) file.
+        data: Whole lines, in the encoding of the file, without its byte-order mark.
+        header: First line of a .tsv file.
+    """
+
+    path: str
+    kind: str
+    first_line: int
+    offset: int
+    data: bytes
+    header: str = ""
+
+
+class FileCutter:
+    """Cuts one file.
+
+    Args:
+        path: The file.
+        source: Key of `SOURCES`.
+        encoding: Of the file.
+        rejects: Counts what cannot be used.
+        piece_bytes: Wanted size of a piece.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ConfigError: a package is missing.
+    """
+
+    def __init__(self, path: str, source: str, encoding: str, rejects: RejectCounter, piece_bytes: int) -> None:
+        self._path, self._source, self._encoding = path, source, encoding
+        self._rejects, self._piece_bytes = rejects, piece_bytes
+        self._stream = Stream(path)
+        self._kind, self._header = source, ""
+        self._line, self._offset, self._taken = 1, 0, 0
+        self._buffer = bytearray()
+        self._searched = -1  # no end of a document before this place; -1: not known
+        self._skipped, self._beginning = 0, b""  # of a line that is too long
+
+    def on_disk(self, ahead: float) -> float:
+        """Bytes on disk that the pieces so far stand for, and `ahead` bytes more, about."""
+        return min((self._offset + ahead) / max(self._taken, 1), 1.0) * self._stream.position
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces of the file. Raises ConfigError where it lacks its header."""
+        try:
+            for chunk in self._prepared():
+                yield from self._add(chunk)
+        except DamagedFile as error:
+            self._rejects.add(self._path, "damaged_file", str(error))
+            del self._buffer[self._buffer.rfind(b"\n") + 1:]  # the half of a line that was read
+        finally:
+            self._stream.close()
+        if self._skipped:
+            self._reject_line()
+        yield from self._take(len(self._buffer))
+
+    def _prepared(self) -> Iterator[bytes]:
+        """Chunks of the file with line feeds for line ends; without byte-order mark and header."""
+        head, damage = read_head(self._stream)
+        self._taken = len(head)
+        if not head and damage is None:
+            self._rejects.note(self._path, "empty_file")
+        if not head or not self._is_text(head):
+            if damage is not None:
+                raise damage
+            return
+        mark = byte_order_mark(self._encoding)
+        if mark and head.startswith(mark):
+            self._rejects.note(self._path, "bom")
+            head, self._offset = head[len(mark):], len(mark)
+        old_mac = b"\r" in head and b"\n" not in head
+        if old_mac:
+            self._rejects.note(self._path, "cr_line_ends")
+        chunks = self._chunks(head, old_mac, damage)
+        if SOURCES[self._source].headers:
+            self._header = check_header(self._path, self._source, head, self._encoding)
+            head = next(chunks)
+            end = head.find(b"\n") + 1 or len(head)
+            self._line, self._offset = 2, self._offset + end
+            chunks = itertools.chain([head[end:]], chunks)
+        else:
+            self._kind = kind_of(self._path, head)
+            if self._kind == "array":
+                self._kind, chunks = "jsonl", json_lines(chunks, self._encoding)
+        yield from chunks
+
+    def _chunks(self, head: bytes, old_mac: bool, damage: DamagedFile | None) -> Iterator[bytes]:
+        yield head.replace(b"\r", b"\n") if old_mac else head
+        if damage is not None:
+            raise damage
+        for chunk in self._stream:
+            self._taken += len(chunk)
+            yield chunk.replace(b"\r", b"\n") if old_mac else chunk
+
+    def _is_text(self, head: bytes) -> bool:
+        """Whether the file is worth reading; if not, it is counted."""
+        suffix = next((suffix for suffix in COMPRESSIONS if self._path.endswith(suffix)), "")
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")) and self._encoding == "utf-8":
+            self._rejects.add(self._path, "not_utf-8", "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
+            return False
+        if suffix and not self._stream.compression and not decodes(head, self._encoding):
+            self._rejects.add(self._path, "damaged_file", f"neither a {suffix} file nor text")
+            return False
+        return True
+
+    def _add(self, chunk: bytes) -> Iterator[Piece]:
+        """Takes what comes next in the file; yields the pieces that are complete."""
+        if self._skipped:
+            end = chunk.find(b"\n") + 1
+            self._skipped += end or len(chunk)
+            if not end:
+                return
+            self._reject_line()
+            chunk = chunk[end:]
+        self._buffer += chunk
+        while end := self._end():
+            yield from self._take(end)
+        if len(self._buffer) > LONG_LINE:
+            self._skipped, self._beginning = len(self._buffer), bytes(self._buffer[:4 * TEXT_CHARS])
+            self._buffer.clear()
+            self._searched = -1
+
+    def _take(self, end: int) -> Iterator[Piece]:
+        """The first `end` bytes of the buffer, unless there is nothing in them."""
+        data = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        line, offset = self._line, self._offset
+        self._line += data.count(b"\n")
+        self._offset += end
+        self._searched = -1
+        if data and not data.isspace():
+            yield Piece(self._path, self._kind, line, offset, data, self._header)
+
+    def _end(self) -> int:
+        """Where the next piece ends in the buffer; 0 where more has to be read."""
+        buffer = self._buffer
+        if len(buffer) < self._piece_bytes:
+            return 0
+        if self._searched < 0:
+            if end := last_end(buffer, self._kind, self._piece_bytes):
+                return end
+            self._searched = max(buffer.rfind(b"\n", 0, self._piece_bytes), 0)
+        if end := first_end(buffer, self._kind, self._searched):
+            return end
+        self._searched = max(buffer.rfind(b"\n", self._searched), self._searched)
+        if len(buffer) < LONG_DOCUMENT:
+            return 0
+        end = buffer.rfind(b"\n", 0, LONG_DOCUMENT) + 1 or buffer.find(b"\n", LONG_DOCUMENT) + 1
+        if end and self._kind in ("txt", "wiki"):
+            self._rejects.note(f"{self._path}:{self._line}", "long_document")
+        return end
+
+    def _reject_line(self) -> None:
+        """Counts the line that was passed over."""
+        text = f"{self._skipped / 1e6:.0f} MB without a line end: {self._beginning.decode(self._encoding, 'replace')}"
+        self._rejects.add(f"{self._path}:{self._line}", "line_too_long", text)
+        self._line += 1
+        self._offset += self._skipped
+        self._skipped = 0

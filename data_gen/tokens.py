@@ -1,0 +1,185 @@
+"""The table of tokens of a block, and the documents, sentences and pairs that are views of it.
+
+The table is flat: one row a token, all sentences end to end, so that array work is done once for a block and not once for
+a sentence.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+WORD, PHRASE, ENTITY = 1, 2, 4
+"""Bits of `Tokens.begins`, in the order of ernie2.shards.LEVELS."""
+ALL_LEVELS = WORD | PHRASE | ENTITY
+
+CASED_CODES = 0x20000
+"""No letter beyond has case."""
+
+
+@dataclass(slots=True)
+class Tokens:
+    """The tokens of a block, end to end. T is their number; all arrays have shape (T,).
+
+    Attributes:
+        text: The text of the block as written, before any lower-casing.
+        ids: int32, rows of the vocabulary; no special tokens.
+        starts: int32, where each token begins in `text`, in characters.
+        ends: int32, where it ends.
+        begins: uint8, what begins at the token: bits WORD, PHRASE, ENTITY. A unit of a level reaches to the next token
+            with that level's bit; where there is no phrase (entity) the word is the unit.
+        inside: bool, pieces that continue a surface word.
+    """
+
+    text: str
+    ids: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    begins: np.ndarray
+    inside: np.ndarray
+    _capital: np.ndarray | None = field(default=None, init=False, repr=False)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids)
+
+    @property
+    def capital(self) -> np.ndarray:
+        """int8 (T): 1 = the token's surface word begins with an upper-case letter, 0 = a word of letters that does not,
+        -100 = a word without cased letters. Of the text as written."""
+        if self._capital is None:
+            self._capital = _capital_labels(self)
+        return self._capital
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Tables end to end, their texts parted by a line feed."""
+        if len(parts) == 1:
+            return parts[0]
+        shifts = np.cumsum([0] + [len(part.text) + 1 for part in parts[:-1]]).astype(np.int32)
+        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "begins", "inside")]
+        starts, ends = (np.concatenate([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)])
+                        for name in ("starts", "ends"))
+        return cls("\n".join(part.text for part in parts), columns[0], starts, ends, columns[1], columns[2])
+
+
+@dataclass(slots=True)
+class Sentence:
+    """A sentence: rows [first:last) of a table, characters [begin:end) of its text."""
+
+    tokens: Tokens
+    first: int
+    last: int
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return self.last - self.first
+
+    @property
+    def text(self) -> str:
+        """The sentence as written."""
+        return self.tokens.text[self.begin:self.end]
+
+    @property
+    def token_ids(self) -> np.ndarray:
+        """int32 (T)."""
+        return self.tokens.ids[self.first:self.last]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int32 (T): where each token begins in `text`."""
+        return self.tokens.starts[self.first:self.last] - np.int32(self.begin)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """uint8 (T): what begins at each token, see `Tokens`."""
+        return self.tokens.begins[self.first:self.last]
+
+    @property
+    def capital(self) -> np.ndarray:
+        """int8 (T), see `Tokens`."""
+        return self.tokens.capital[self.first:self.last]
+
+    def cut(self, start: int, stop: int) -> Sentence:
+        """The tokens [start:stop), as a sentence of its own.
+
+        No unit of any level is split: a range that ends inside one shrinks to the unit's edge, so the result may hold
+        FEWER tokens than asked for (never more). Only where nothing would be left, the range is taken as it is.
+        """
+        start = max(start, 0)
+        stop = max(start, min(stop, len(self)))
+        begins = self.tokens.begins
+        lo, hi = self.first + start, self.first + stop
+        while lo < hi and lo > self.first and begins[lo] != ALL_LEVELS:
+            lo += 1
+        while hi > lo and hi < self.last and begins[hi] != ALL_LEVELS:
+            hi -= 1
+        if lo >= hi:
+            lo, hi = self.first + start, self.first + stop
+        begin = int(self.tokens.starts[lo]) if self.first < lo < self.last else self.begin
+        end = int(self.tokens.starts[hi]) if hi < self.last else self.end
+        return Sentence(self.tokens, lo, hi, begin, end)
+
+
+@dataclass(slots=True)
+class Document:
+    """An annotated document.
+
+    Attributes:
+        source: `file:line` of its first line.
+        sentences: In order; none is empty.
+        paragraph_starts: Number of the first sentence of each paragraph.
+        dev: Whether it belongs to the dev split.
+        language: "zh" or "en", by its text.
+    """
+
+    source: str
+    sentences: list[Sentence]
+    paragraph_starts: list[int]
+    dev: bool
+    language: str
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two texts that belong together: a query and a title, or the two sentences of a marked pair.
+
+    Attributes:
+        source: `file:line`.
+        query: The first.
+        title: The second.
+        label: Class, or -1 for a marker that is no class.
+        dev: Whether it belongs to the dev split.
+    """
+
+    source: str
+    query: Sentence
+    title: Sentence
+    label: int
+    dev: bool
+
+
+@functools.cache
+def case_tables() -> tuple[np.ndarray, np.ndarray]:
+    """bool (CASED_CODES) each: characters that have case, and those that are upper (or title) case."""
+    characters = [chr(code) for code in range(CASED_CODES)]
+    cased = np.array([one.lower() != one.upper() for one in characters])
+    return cased, np.array([one.isupper() or one.istitle() for one in characters])
+
+
+def _capital_labels(tokens: Tokens) -> np.ndarray:
+    """See `Tokens.capital`."""
+    codes = np.frombuffer(tokens.text.encode("utf-32-le", "surrogatepass"), "<u4")
+    cased, upper = case_tables()
+    codes = np.minimum(codes, CASED_CODES - 1)
+    first = np.flatnonzero(~tokens.inside)
+    sizes = np.diff(first, append=len(tokens))
+    seen = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
+    has_case = seen[tokens.ends[first + sizes - 1]] > seen[tokens.starts[first]]
+    labels = np.where(has_case, upper[codes[tokens.starts[first]]], -100).astype(np.int8)
+    return np.repeat(labels, sizes)

@@ -1,0 +1,124 @@
+"""The folder of a run: one run at a time, no left-overs of dead ones, and room on its disk. No tensors here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ernie2.logs import logger
+from ernie2.strict import ConfigError
+
+LOCK = ".lock"
+LEFTOVER = re.compile(r"(step_\d{7,})\.(tmp|old)-\d+")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDY = "make room and start the same command again, or name an out_dir on another disk"
+
+_held: dict[Path, IO[str]] = {}  # open until the process ends: the system frees a lock whatever that end is
+
+
+def hold(out_dir: Path, key: str) -> None:
+    """Keeps other runs out of `out_dir` for the rest of this process's life.
+
+    Raises:
+        ConfigError: another process holds it; names process and host.
+    """
+    path = out_dir.resolve()
+    if path in _held:
+        return
+    file = (path / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{key}: {out_dir} is in use by another run ({holder(file)}); wait for it, stop it, "
+                          f"or name another out_dir") from None
+    except OSError as error:  # some network disks know no locks
+        logger.warning("%s: %s cannot be locked (%s): take care yourself that no other run uses it", key, out_dir, error.strerror)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    file.flush()
+    _held[path] = file
+
+
+def holder(file: IO[str]) -> str:
+    """Who wrote into a lock file, in words."""
+    file.seek(0)
+    return file.read(200).strip() or "it has just started"
+
+
+def in_use(out_dir: Path) -> str | None:
+    """Who holds `out_dir`, in words; None where nobody does."""
+    with contextlib.suppress(OSError), (out_dir / LOCK).open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return holder(file)
+    return None
+
+
+def clean(out_dir: Path) -> None:
+    """Removes what dead runs left half-written. Call it while holding the folder.
+
+    A checkpoint that was about to be replaced when its run died gets its name back.
+    """
+    for path in sorted(out_dir.iterdir()):
+        match = LEFTOVER.fullmatch(path.name)
+        if match is None:
+            continue
+        if match[2] == "old" and not (out_dir / match[1]).exists():
+            path.rename(out_dir / match[1])
+            logger.warning("%s: brought back; the run that was replacing it died", out_dir / match[1])
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            logger.info("%s: removed; a run that died left it half-written", path)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder so that a kill in the middle leaves no half of it under its name."""
+    gone = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Room that this user has on the disk of a folder, or of where it would be made."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def size(count: float) -> str:
+    """`3.4 GiB`: a number of bytes as a reader wants it."""
+    for unit, bytes_in in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if count >= bytes_in:
+            return f"{count / bytes_in:.1f} {unit}"
+    return f"{count / 1024:.0f} KiB"
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Raises ConfigError, saying how much is missing, where `needed` bytes do not fit on the disk of `folder`."""
+    free = free_bytes(folder)
+    if free < needed:
+        raise ConfigError(f"{folder}: no room for {what}: it takes {size(needed)}, {size(free)} are free, {size(needed - free)} "
+                          f"are missing; {_REMEDY}")
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path, what: str, needed: int = 0) -> Iterator[None]:
+    """Turns "no space left" (also over a quota, or from the safetensors library) into a ConfigError like require_room's."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "errno", None) not in _FULL and not any(f"os error {number}" in str(error) for number in _FULL):
+            raise
+        free = free_bytes(folder)
+        words = f"it takes {size(needed)}, {size(free)} are free" if needed else f"{size(free)} are free"
+        words += f", {size(needed - free)} are missing" if needed > free else " (a quota may be lower)"
+        raise ConfigError(f"{folder}: the disk was full while writing {what}: {words}; {_REMEDY}") from None

@@ -1,0 +1,164 @@
+"""data_gen.audit: damaged files and rejects are named, and the page is whole as a browser draws it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+from shard_making import audited, example, shuffled, write_shards, write_two_tasks, write_vocab
+
+from data_gen.audit.files import read_rejects
+from ernie2.tokenizer import Vocab
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def vocab(tmp_path: Path) -> Vocab:
+    return write_vocab(tmp_path / "shards")
+
+
+@pytest.fixture
+def shards(tmp_path: Path, vocab: Vocab) -> Path:
+    return write_two_tasks(tmp_path / "shards", vocab)
+
+
+# ---- files --------------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_files_are_named_and_the_rest_is_audited(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "WRONG" not in audited(capsys, shards, "--digests")
+    path = shards / "knowledge_masking/train/00001.span_ids_word.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "WRONG" not in audited(capsys, shards)
+    out = audited(capsys, shards, "--digests", code=1)
+    assert "damaged: " in out and "knowledge_masking/train/00001.*.npy: not the bytes that were written" in out
+    path.write_bytes(whole[:-7])
+    (shards / "knowledge_masking/train/00000.offsets.npy").unlink()
+    out = audited(capsys, shards, code=1)
+    assert "00001.span_ids_word.npy: truncated" in out and "00000.offsets.npy: missing" in out
+    assert "3 classes, 33.3% each" in out, "the other task is audited"
+    page = (shards / "audit.html").read_text(encoding="utf-8")
+    assert "00000.offsets.npy: missing" in page and '<section><h2 id="sentence_distance">' in page
+    path.write_bytes(whole)
+    offsets = np.arange(51)
+    offsets[-1] = 10_000
+    np.save(shards / "knowledge_masking/train/00000.offsets.npy", offsets)
+    assert "00000.offsets.npy: offsets do not rise" in audited(capsys, shards, code=1)
+
+
+def test_an_index_that_cannot_be_read(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    (shards / "broken").mkdir()
+    (shards / "broken/index.json").write_text("{", encoding="utf-8")
+    (shards / "half.tmp").mkdir()
+    (shards / "half.tmp/index.json").write_text("{", encoding="utf-8")
+    out = audited(capsys, shards, code=1)
+    assert "WRONG: broken: " in out and "not JSON" in out and "half" not in out
+    assert "not JSON" in audited(capsys, shards / "broken", code=2)
+
+
+def test_rejects_old_and_new(tmp_path: Path) -> None:
+    rows = [{"task": None, "reason": "bad_json", "count": 5, "examples": ["a.jsonl:1: x", "a.jsonl:2: "]},
+            *({"task": "t", "file": "b.txt", "line": line, "reason": "short", "text": "了"} for line in (1, 1, 2, 3, 4)),
+            {"task": None, "file": "c.gz", "line": None, "reason": "truncated", "text": ""}]
+    path = tmp_path / "rejects.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"reason": 3}\n{"task', encoding="utf-8")
+    found = read_rejects(path)
+    assert found[None, "bad_json"].count == 5 and found[None, "bad_json"].examples == ["a.jsonl:1: x", "a.jsonl:2"]
+    assert found["t", "short"].count == 5 and found["t", "short"].examples == ["b.txt:1: 了", "b.txt:2: 了", "b.txt:3: 了"]
+    assert found[None, "truncated"].examples == ["c.gz"] and len(found) == 3
+    assert read_rejects(tmp_path / "none.jsonl") == {}
+
+
+def test_mistakes(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other.txt"
+    other.write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\n", encoding="utf-8")
+    for arguments, part in [((tmp_path / "empty",), "no finished shards"), ((tmp_path / "nowhere",), "no finished shards"),
+                            ((shards, "--vocab", other), "not the vocabulary"), ((shards, "--sample", 0), "--sample"),
+                            ((shards, "--recipe", tmp_path / "no.yaml"), "no such file"),
+                            ((shards, "--out", tmp_path / "no/page.html"), "choose another place with --out")]:
+        assert part in audited(capsys, *arguments, code=2)
+    assert not list(shards.glob("*.part"))
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_loads_nothing(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    bad = {"task": "sentence_distance", "file": "<script>x</script>", "line": 3, "reason": "document of one sentence",
+           "text": "\x00&\ud800"}
+    (shards / "rejects.jsonl").write_text(json.dumps(bad) + "\n", encoding="utf-8")
+    audited(capsys, shards)
+    text = (shards / "audit.html").read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text.partition("\n")[2])
+    plain = text.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
+    assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "<link", "<b>图"))
+    assert re.findall(r'href="([^"]*)"', text) == ["#knowledge_masking", "#sentence_distance"]
+    pictures = [one.get("aria-label") for one in root.iter("{http://www.w3.org/2000/svg}svg")]
+    assert pictures == ["Lengths of the examples", "What the masked tokens are part of", "Lengths of the examples",
+                        "Share of each class", "What the masked tokens are part of"]
+    for words in ("◐ Nothing is wrong; in 1 of 2 tasks something is odd", "居里夫人", "html left-overs", "prefers-color-scheme",
+                  "40 documents, 0.1 MB", "&lt;script&gt;x&lt;/script&gt;:3: \ufffd&amp;\ufffd"):
+        assert words in text
+    assert text.count('<div class="example">') == 6 and 'class="unit e' in text and 'class="m masked"' in text
+    assert "tabs, ideographic and other odd spaces" in text and '<th scope="col">corpus</th>' in text
+    reading = text.partition("<h3>Reading the input</h3>")[2].partition("</table>")[0]
+    assert "For example" not in reading, "no column without a word in it"
+    for label in ("label 0: adjacent", "label 1: same document, not adjacent", "label 2: different documents"):
+        assert label in text, "the examples are of different classes"
+
+
+def test_the_recipes_batches_count(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe = {"name": "mine", "out_dir": "x", "model": {"vocab_file": "v"}, "data": {"shards_dir": "s", "max_seq_len": 32},
+              "batch": {"tokens": 128, "micro_tokens": 64, "pool_batches": 2}, "lr": {"peak": 1e-3},
+              "curriculum": {"stages": [["knowledge_masking"]], "steps_per_task": 1}, "masking": {"level": "word"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    audited(capsys, shards, "--recipe", tmp_path / "mine.yaml")
+    text = (shards / "audit.html").read_text(encoding="utf-8")
+    assert "Padding, batches of 64" in text and "<td class=\"w\">word</td>" in text
+    audited(capsys, shards)
+    text = (shards / "audit.html").read_text(encoding="utf-8")
+    assert "Padding, batches of 8,192" in text and "<td class=\"w\">word</td>" not in text
+
+
+def chromium(page: Path, *options: str) -> str:
+    """Runs the browser on a page; its standard output."""
+    return subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+                           f"--user-data-dir={page.parent / 'profile'}", *options, page.as_uri()], check=True, text=True,
+                          capture_output=True, timeout=120).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_browser_draws_it(shards: Path, tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
+    long = example(vocab, ["a" * 300 + " 居里" * 5], 1)
+    others = [*shuffled(vocab, 20, 3), *shuffled(vocab, 20, 4)]
+    write_shards(shards, "discourse_relation", [long, *others], shuffled(vocab, 4, 5), vocab)
+    write_shards(shards, "token_document", [example(vocab, ["居里/1 的 cat/0 {很/1 好/0} . " + "a" * 200 + "/1"])] * 9, [], vocab)
+    audited(capsys, shards)
+    text = (shards / "audit.html").read_text(encoding="utf-8")
+    page = tmp_path / "page.html"
+    page.write_text(text.replace("</body>", "<script>document.title = document.documentElement.scrollWidth + ' ' + "
+                                 "window.innerWidth</script></body>"), encoding="utf-8")
+    for width in (1280, 600):
+        wide, screen = map(int, re.search(r"<title>(\d+) (\d+)</title>", chromium(
+            page, f"--window-size={width},2000", "--dump-dom")).groups())
+        assert wide <= screen, f"the page is {wide} wide on a screen of {screen}"
+    image = pytest.importorskip("PIL.Image")
+    light = {}
+    for scheme in (0, 1):  # dark, light
+        shot = tmp_path / f"{scheme}.png"
+        chromium(page, "--window-size=1280,3000", f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}")
+        pixels = np.asarray(image.open(shot).convert("L"))
+        light[scheme] = pixels.mean()
+        assert len(np.unique(pixels)) > 50 and 0.02 < (np.abs(pixels - np.median(pixels)) > 40).mean() < 0.5, "blank"
+    assert light[0] < 80 < 200 < light[1], "the page follows the system's colours"

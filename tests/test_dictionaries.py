@@ -1,0 +1,156 @@
+"""data_gen.dictionaries and hash_table: how dictionaries are read, kept, and looked up."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_gen.dictionaries import MAX_CHARS, ChineseMatcher, Entries, load_entries
+from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, leftmost, sequence_hashes, symbols_of
+from ernie2.config import ConfigError
+
+
+def dictionary(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def test_dictionary_formats(tmp_path: Path) -> None:
+    text = ("\ufeff# comment\n周杰伦\t nr \n清华大学 nt\nred hat\tproduct\n上海 2000 ns\n打酱油 phrase\nC#\nNew York\n"
+            "守株待兔\t120\ti\n山\n\n北京 100\r\n  中国\u3000人民  \n巴\u200b黎\t\n上\t海 \t ns\n天津\t3")
+    path = tmp_path / "person_x.txt.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ConfigError, match=r"person_x.txt.gz:15: unknown tag '海'"):
+        load_entries([path])
+    path.write_bytes(gzip.compress(text.replace("上\t海 \t ns\n", "").encode()))
+    phrases = {"打酱油", "守株待兔"}
+    entities = {"周杰伦", "清华大学", "red hat", "上海", "C#", "New York", "北京", "中国 人民", "巴黎", "天津"}
+    found = load_entries([path])
+    assert found == dict.fromkeys(phrases, False) | dict.fromkeys(entities, True)
+    assert found.skipped == {"one_character": 1} and len(found) == 12 and list(found)[:2] == ["周杰伦", "清华大学"]
+    for name in ("phrase_y.txt", "phrase.txt"):
+        assert load_entries([dictionary(tmp_path / name, "打酱油\n周杰伦 nr\n")]) == {"打酱油": False, "周杰伦": True}
+    (tmp_path / "big5.txt.bz2").write_bytes(bz2.compress("臺北市\n".encode("big5")))
+    assert load_entries([tmp_path / "big5.txt.bz2"], "big5") == {"臺北市": True}
+    assert load_entries([]) == {} and not load_entries([])
+
+
+def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
+    """Duplicates, lines without a word, single characters, entries longer than any phrase."""
+    lines = ["发表讲话", "北京", "北京\tns", "\tnr", " \t", "\u200b\tns", "山", "长" * MAX_CHARS, "长" * (MAX_CHARS + 1),
+             "x" * 10 ** 6]
+    phrases = dictionary(tmp_path / "phrase_a.txt", "\r\n".join(lines))
+    names = dictionary(tmp_path / "place_a.txt", "发表讲话\n上海\n北京\n")
+    found = load_entries([phrases, names])
+    assert found == {"北京": True, "长" * MAX_CHARS: False, "发表讲话": True, "上海": True}
+    assert found.skipped == {"duplicate": 3, "blank": 2, "one_character": 1, "too_long": 2}
+    assert load_entries([names, phrases]) == found, "an entity in one of them is an entity"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"),
+    ("# nothing\n\n  \n", "d.txt: no entry in it"), ("", "no entry"),
+])
+def test_bad_dictionary_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_entries([dictionary(tmp_path / "d.txt", content)])
+
+
+def test_missing_and_wrongly_encoded_dictionaries_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dictionary .*nowhere"):
+        load_entries([tmp_path / "nowhere.txt"])
+    (tmp_path / "d.txt").write_bytes("北京\n上海\n".encode("gb18030"))
+    with pytest.raises(ConfigError, match="d.txt:1: not utf-8"):
+        load_entries([tmp_path / "d.txt"])
+    assert load_entries([tmp_path / "d.txt"], "gb18030") == {"北京": True, "上海": True}
+
+
+def test_entries_are_a_mapping() -> None:
+    draw = random.Random(1)
+    words = {"".join(draw.choices("北京大学ab1 \U00020000", k=draw.randrange(1, 9))): draw.random() < 0.5 for _ in range(3_000)}
+    entries = Entries.of(words)
+    assert Entries.of(entries) is entries and dict(entries) == words == entries and list(entries) == list(words)
+    assert len(entries) == len(words) and [entries.word(row) for row in range(len(words))] == list(words)
+    assert all(word in entries and entries[word] is words[word] for word in words)
+    for other in ("", "上", "北京大学北京大学北京", "x" * 1000, "\ud800", None, 3):
+        assert other not in entries
+    with pytest.raises(KeyError):
+        entries["上海"]
+    doubled = Entries([*words.items(), *((word, True) for word in words)])
+    assert list(doubled) == list(words) and all(doubled.values()) and doubled.skipped["duplicate"] == len(words)
+
+
+def test_chinese_matcher_keeps_to_edges() -> None:
+    matcher = ChineseMatcher(Entries.of({"北京": True, "北京大学": True, "大学生": False, "生": True}))
+
+    def find(edges: list[int]) -> list[tuple[int, int, bool]]:
+        found = matcher.find(symbols_of("北京大学生"), np.array(edges, np.uint8))
+        return list(zip(found.first.tolist(), found.last.tolist(), found.is_entity.tolist()))
+
+    assert find([2, 2, 2, 2, 2, 2]) == [(0, 4, True)]
+    assert find([2, 2, 2, 2, 0, 2]) == [(0, 2, True), (2, 5, False)]
+    assert find([2, 1, 1, 1, 0, 1]) == [(2, 5, False)], "two characters only where words begin and end"
+    assert find([0, 2, 0, 2, 2, 2]) == [] == find([0] * 6)
+
+
+def test_hash_table_finds_what_is_there() -> None:
+    rng = np.random.default_rng(1)
+    for size in (0, 1, 2, 100, 50_000):
+        hashes = np.unique(rng.integers(1, 1 << 63, size, np.uint64))
+        rng.shuffle(hashes)
+        table = HashTable(hashes)
+        assert table.find(hashes).tolist() == list(range(len(hashes)))
+        others = rng.integers(1 << 63, (1 << 64) - 1, 1_000, np.uint64)
+        assert (table.find(others) == -1).all() and (table.find(np.zeros(3, np.uint64)) == -1).all()
+    twice = np.array([5, 6, 5, 7, 6], np.uint64)
+    assert HashTable(twice).find(np.array([5, 6, 7], np.uint64)).tolist() == [0, 1, 3], "the first of two alike"
+
+
+def test_hashes_tell_sequences_apart() -> None:
+    symbols = symbols_of("ab" * 200)
+    starts, lengths = np.repeat(np.arange(100), 101), np.tile(np.arange(1, 102), 100)
+    texts = [("ab" * 200)[a:a + size] for a, size in zip(starts, lengths)]
+    hashes = sequence_hashes(symbols, starts, lengths)
+    assert (hashes[lengths > MAX_LENGTH] == 0).all()
+    assert len(set(hashes[lengths <= MAX_LENGTH].tolist())) == len({text for text in texts if len(text) <= MAX_LENGTH})
+
+
+def test_longest_sequences() -> None:
+    draw = random.Random(2)
+    text = "".join(draw.choices("abc", k=3_000))
+    words = sorted({"".join(draw.choices("abc", k=draw.randrange(2, 9))) for _ in range(300)})
+    sizes = np.array([len(word) for word in words])
+    table = SequenceTable(symbols_of("".join(words)), np.cumsum(sizes) - sizes, sizes)
+    may_begin = np.array([draw.random() < 0.7 for _ in text])
+    places, lengths, rows = table.longest(symbols_of(text), may_begin, lambda at, length: (at + length) % 5 > 0)
+    wanted = [(at, max(fitting)) for at in range(len(text)) if may_begin[at]
+              and (fitting := [len(word) for word in words if text.startswith(word, at) and (at + len(word)) % 5])]
+    assert list(zip(places.tolist(), lengths.tolist())) == wanted
+    assert [words[row] for row in rows] == [text[at:at + size] for at, size in wanted]
+    for empty in (table.longest(symbols_of(""), np.zeros(0, bool), lambda at, length: at >= 0),
+                  SequenceTable(symbols_of(""), np.zeros(0, int), np.zeros(0, int)).longest(
+                      symbols_of(text), may_begin, lambda at, length: at >= 0)):
+        assert [len(part) for part in empty] == [0, 0, 0]
+
+
+def test_leftmost_spans() -> None:
+    assert leftmost(np.array([0, 1, 2, 5, 6]), np.array([2, 9, 4, 7, 7])).tolist() == [0, 2, 3]
+    assert leftmost(np.zeros(0, int), np.zeros(0, int)).tolist() == []
+
+
+@pytest.mark.slow
+def test_a_million_entries_load_in_seconds(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    words = ["".join(map(chr, (0x4E00 + draw.randrange(2_000) for _ in range(draw.randrange(3, 9))))) for _ in range(1_000_000)]
+    path = dictionary(tmp_path / "place.txt", "".join(f"{word}\tns\n" for word in words))
+    start = time.process_time()
+    entries = load_entries([path])
+    ChineseMatcher(entries)
+    assert time.process_time() - start < 15
+    assert len(entries) == len(set(words))
