@@ -14,7 +14,8 @@ bash run_finetune.sh TASK.yaml [key=value ...]
   bash run_finetune.sh tasks/finetune/chnsenticorp.yaml init_from=out/demo/step_0000600 data_dir=data/chnsenticorp repeat=5
 
 Makes the environment first, as run_pretrain.sh does. Relative paths are taken from the checkout. NPROC, GPUS, NNODES,
-NODE_RANK, MASTER, ERNIE2_PYTHON, ERNIE2_DEVICE, PADDLE_INDEX, OMP_NUM_THREADS: see bash run_pretrain.sh --help.
+NODE_RANK, MASTER, ERNIE2_PYTHON, ERNIE2_DEVICE, ERNIE2_PADDLE_VERSION, PADDLE_INDEX, OMP_NUM_THREADS: see
+bash run_pretrain.sh --help.
 
 Exit code: 0, 2 for a mistake in the command, the task or the data (one message), 1 for a failure.
 TEXT

@@ -23,7 +23,11 @@ Relative paths are taken from the checkout.
                      mistake (exit code 2), Ctrl-C or SIGTERM
   ERNIE2_PYTHON=...  use this interpreter as it is
   ERNIE2_DEVICE=cpu  which paddle a new .venv gets: cpu or gpu (default: what nvidia-smi finds)
-  PADDLE_INDEX=URL   where paddlepaddle-gpu is downloaded from (default: Paddle's own index, CUDA by the GPU's generation)
+  ERNIE2_PADDLE_VERSION=2.6
+                     paddle 2.6.2, the newest paddlepaddle-gpu on PyPI, in an environment of its own (.venv-paddle2). Default:
+                     3, or an active environment's 2.6
+  PADDLE_INDEX=URL   where paddlepaddle-gpu is downloaded from (default: Paddle's own index, CUDA by the GPU's generation;
+                     PyPI for 2.6)
   OMP_NUM_THREADS=N  threads of a process (default: cores / NPROC)
 
 Exit code: 0, 2 for a mistake in the command, the recipe or the data (one message), 75 where another process of the run

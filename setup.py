@@ -1,8 +1,9 @@
-"""Package metadata. Paddle comes as two packages that cannot stand side by side, so it is an extra: pick cpu or gpu.
+"""Package metadata. Paddle comes as packages that cannot stand side by side, so it is an extra: pick one.
 
-    pip install -c constraints.txt -e ".[dev]"        everything on a CPU: the library, paddle, the test tools
-    pip install -c constraints.txt -e ".[cpu]"        without the test tools
+    pip install -c constraints.txt -e ".[dev]"           everything on a CPU: the library, paddle, the test tools
+    pip install -c constraints.txt -e ".[cpu]"           without the test tools
     pip install -c constraints.txt -e ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version>
+    pip install -c constraints-paddle2.txt -e ".[gpu2]"  paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
 
 `bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in the checkout.
 """
@@ -16,7 +17,14 @@ ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
 README = ROOT / "README.md"
 
-PADDLE = "3.3.1"
+# Each paddle with the PaddleNLP that goes with it.
+PADDLE, PADDLENLP = "3.3.1", "paddlenlp==3.0.0b4"
+PADDLE2 = "2.6.2"
+WITH_PADDLE2 = [
+    "paddlenlp==2.8.1",
+    "protobuf>=3.20.2,<4",  # paddle 2.6 asks for no less, and newer ones refuse its generated code
+    "setuptools<80",  # paddle 2.6 imports its easy_install and does not ask for it; Python 3.12 brings none
+]
 DATA = ["zstandard", "opencc"]  # .zst files; data.simplify
 TEST = ["pytest", "pytest-xdist", "ruff", "ray", *DATA]
 
@@ -40,19 +48,20 @@ setup(
         "safetensors>=0.6",
         "joblib",
         "visualdl",
-        "paddlenlp==3.0.0b4",
-        # Three that paddlenlp 3.0.0b4 brings without a ceiling, and whose newest versions break its import:
+        # Three that paddlenlp brings without a ceiling, and whose newest versions break its import:
         "aistudio-sdk<0.3",  # 0.3 has no aistudio_sdk.hub.download
         "datasets<4",  # draws a huggingface_hub without names that paddlenlp and tokenizers use
         "pyarrow<20",  # later ones ask for NumPy 2
     ],
     extras_require={
-        "cpu": [f"paddlepaddle=={PADDLE}"],
-        "gpu": [f"paddlepaddle-gpu=={PADDLE}"],
+        "cpu": [f"paddlepaddle=={PADDLE}", PADDLENLP],
+        "gpu": [f"paddlepaddle-gpu=={PADDLE}", PADDLENLP],
+        "cpu2": [f"paddlepaddle=={PADDLE2}", *WITH_PADDLE2],
+        "gpu2": [f"paddlepaddle-gpu=={PADDLE2}", *WITH_PADDLE2],
         "data": DATA,
         "ray": ["ray"],  # data generation on many machines
         "test": TEST,
-        "dev": [f"paddlepaddle=={PADDLE}", *TEST],
+        "dev": [f"paddlepaddle=={PADDLE}", PADDLENLP, *TEST],
     },
     classifiers=["Programming Language :: Python :: 3", "Operating System :: POSIX :: Linux"],
 )

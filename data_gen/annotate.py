@@ -13,7 +13,7 @@ from data_gen.dictionaries import load_entries
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
 from data_gen.reading.rejects import RejectCounter
 from data_gen.sentences import sentence_spans
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
 from data_gen.words import ChineseUnits, EnglishUnits
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer
@@ -64,9 +64,11 @@ class Annotator:
         tokens = Tokens.joined([part[1] for part in parts]) if parts else None
         first, begin = 0, 0
         for numbers, part, sentences in parts:
-            for i, rows, paragraphs in zip(numbers, *self._by_text(sentences, part.text, numbers, raws), strict=True):
-                views = [Sentence(tokens, a + first, b + first, c + begin, d + begin) for a, b, c, d in rows]
-                made[i] = Document(raws[i].source, views, paragraphs, dev, languages[i])
+            stops = np.cumsum([len(raws[i].text) + 1 for i in numbers])
+            edges = [0, *np.searchsorted(sentences[:, 2], stops).tolist()]
+            rows = sentences + np.array([first, first, begin, begin])
+            for i, a, b in zip(numbers, edges, edges[1:]):
+                made[i] = Document(raws[i].source, Sentences(tokens, rows[a:b]), dev, languages[i])
             first, begin = first + len(part), begin + len(part.text) + 1
         return [made[i] for i in range(len(raws))]
 
@@ -89,7 +91,7 @@ class Annotator:
         """Drops what was counted since the last calls of take_unknown and take_hits: a block that failed half-way."""
         self.take_unknown()
         for units in self._units.values():
-            units.hits.clear()
+            units.take_hits()
 
     def take_unknown(self) -> Counter[str]:
         """How often which text became [UNK] since the last call."""
@@ -98,13 +100,14 @@ class Annotator:
 
     def take_hits(self) -> list[tuple[str, str, int]]:
         """Dictionary entries found since the last call: (entry, "entity" or "phrase", how often)."""
-        hits: Counter[str] = Counter()
+        hits: Counter[int] = Counter()
         for units in self._units.values():
-            hits.update(units.hits)
-            units.hits.clear()
-        kinds = self._entries.are_entities(list(hits)).tolist()
-        return [(entry, "entity" if is_entity else "phrase", count)
-                for (entry, count), is_entity in zip(hits.items(), kinds, strict=True)]
+            hits.update(units.take_hits())
+        rows = np.array([*hits], np.int64)
+        begins, ends = self._entries.starts.take(rows).tolist(), self._entries.starts.take(rows + 1).tolist()
+        kinds = self._entries.is_entity.take(rows).tolist()
+        return [(self._entries.text[begin:end], "entity" if is_entity else "phrase", count)
+                for begin, end, is_entity, count in zip(begins, ends, kinds, hits.values(), strict=True)]
 
     def _annotate(self, texts: Sequence[str], language: str, split: bool = True) -> tuple[Tokens, np.ndarray]:
         """Table of the texts joined by line feeds, and its sentences: int64 (S, 4) rows first, last, characters begin, end.
@@ -145,22 +148,6 @@ class Annotator:
         digits = np.char.isdigit(codes[marks].astype("<u4").view("<U1")) if len(marks) else np.zeros(0, bool)
         tokens.begins[marks[~digits & ~tokens.inside[marks]]] = ALL_LEVELS
 
-    @staticmethod
-    def _by_text(sentences: np.ndarray, text: str, numbers: Sequence[int],
-                 raws: Sequence[RawDocument]) -> tuple[list[list[list[int]]], list[list[int]]]:
-        """Sentences of each text as lists of rows, and numbers of those that open a paragraph."""
-        stops = np.cumsum([len(raws[i].text) + 1 for i in numbers])
-        edges = [0, *np.searchsorted(sentences[:, 2], stops).tolist()]
-        breaks = np.flatnonzero(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") == ord("\n"))
-        lines = np.searchsorted(breaks, sentences[:, 2])
-        opens = np.ones(len(lines), bool)
-        opens[1:] = lines[1:] != lines[:-1]
-        openers = np.flatnonzero(opens)
-        at = np.searchsorted(openers, edges).tolist()
-        rows, openers = sentences.tolist(), openers.tolist()
-        paragraphs = [[i - a for i in openers[x:y]] for a, x, y in zip(edges, at, at[1:])]
-        return [rows[a:b] for a, b in zip(edges, edges[1:])], paragraphs
-
     def _languages(self, texts: Sequence[str]) -> list[str]:
         """Language of each text: "en" where the corpus is English, or where hardly a letter of its beginning is Chinese."""
         if self.language == "en" or not texts:
@@ -196,7 +183,7 @@ def _two_texts(raw: RawPair | RawMarkedPair) -> tuple[str, str]:
 @functools.cache
 def _letter_kinds() -> np.ndarray:
     """uint8 (_LETTER_CODES): 2 for ASCII letters, 1 for other letters, 0 for the rest; the last stands for all beyond."""
-    kinds = np.array([chr(code).isalpha() for code in range(_LETTER_CODES)], np.uint8)
+    kinds = np.array([*map(str.isalpha, map(chr, range(_LETTER_CODES)))]).view(np.uint8)
     kinds[:0x80] *= 2
     kinds[-1] = 1
     return kinds

@@ -21,8 +21,9 @@ import numpy as np
 
 from data_gen import connectives
 from data_gen.annotate import Annotator
+from data_gen.assembling import Packed, PackedMany, assemble
 from data_gen.generators import load_generator
-from data_gen.packing import Packed, Packer, Rejected, assemble
+from data_gen.packing import Packer, Rejected
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair, TextOptions, is_dev, parse
 from data_gen.reading.pieces import Piece
 from data_gen.reading.rejects import RejectCounter, split_source
@@ -181,6 +182,15 @@ def parse_block(block: Block, text: TextOptions, rejects: RejectCounter) -> list
     return [item for piece in block.pieces for item in parse(piece, text, rejects)]
 
 
+def load(settings: Settings) -> None:
+    """Loads here and now what annotation needs, which takes a second: processes forked afterwards have it too."""
+    _annotator_of(settings)
+
+
+def _annotator_of(s: Settings) -> Annotator:
+    return _annotator(s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents)
+
+
 def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
     """Annotates a block once and runs tasks on it; arguments as in `_work`."""
     gc.disable()  # a block is a hundred thousand small objects without a cycle: looking for cycles takes a sixth of the time
@@ -200,7 +210,7 @@ def _work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path)
         folder: Work folder, see `data_gen.work_folder`.
     """
     s = settings
-    annotator = _annotator(s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents)
+    annotator = _annotator_of(s)
     annotator.forget()
     annotator.rejects, begin = RejectCounter(), time.monotonic()
     rejects = annotator.rejects
@@ -232,14 +242,14 @@ def _token_count(items: list) -> int:
     """Tokens of annotated documents or pairs, which are views of one table."""
     if not items:
         return 0
-    return len((items[0].sentences[0] if isinstance(items[0], Document) else items[0].query).tokens)
+    return len((items[0].sentences if isinstance(items[0], Document) else items[0].query).tokens)
 
 
 def _annotated(raws: list[Raw], block: Block, annotator: Annotator) -> list:
     """Documents or pairs that have tokens."""
     if block.source == "documents":
         found = annotator.documents(raws, block.split == "dev")
-        full = [bool(document.sentences) for document in found]
+        full = [len(document.sentences) > 0 for document in found]
     else:
         found = annotator.pairs(raws, _labels(raws, annotator), block.split == "dev")
         full = [len(pair.query) > 0 and len(pair.title) > 0 for pair in found]
@@ -275,30 +285,34 @@ def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int,
         else:
             made.append(item)
     room, labels, spilled, taken = folder / task.name, [], 0, 0
-    if made:
-        keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=len(made), dtype=np.uint64)
+    count = sum(len(one.labels) if isinstance(one, PackedMany) else 1 for one in made)
+    if count:
+        keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=count, dtype=np.uint64)
         order = np.argsort(keys, kind="stable")
-        rows = _rows([made[i] for i in order.tolist()], task, packer, vocab_size)
-        id_dtype = "uint16" if vocab_size <= 65_536 else "int32"
+        rows = _rows(made, order, task, packer, vocab_size)
         spill = room / f"{block.name}.spill"
-        write_spill(spill, keys[order], rows, settings.buckets_of(task.name, block.split), id_dtype)
-        spilled, taken = spill.stat().st_size, len(rows.ids) * (3 + 6 * task.has_masked_lm)
+        write_spill(spill, keys[order], rows, settings.buckets_of(task.name, block.split))
+        spilled, taken = spill.stat().st_size, len(rows.codes) * (3 + 6 * task.has_masked_lm)
         if task.sentence_classes:
             labels = np.bincount(rows.labels, minlength=task.sentence_classes).tolist()
     write_note(room / f"{block.name}.json", {
-        "accepted": len(made), "labels": labels, "reasons": dict(reasons), "rejected": rejected})
+        "accepted": count, "labels": labels, "reasons": dict(reasons), "rejected": rejected})
     return spilled, taken
 
 
-def _rows(made: list[Packed | Example], task: Task, packer: Packer, vocab_size: int) -> Rows:
-    """Rows of what a generator made, with the fields its heads need, held against its contract. Raises ConfigError."""
-    if all(isinstance(one, Packed) for one in made):
-        rows = assemble(made, packer)
+def _rows(made: list[Packed | PackedMany | Example], order: np.ndarray, task: Task, packer: Packer, vocab_size: int) -> Rows:
+    """Rows of what a generator made, put in order, with the fields its heads need, held against its contract.
+
+    Raises:
+        ConfigError: the contract is broken.
+    """
+    if not any(isinstance(one, Example) for one in made):
+        rows = assemble(made, packer, order)
     else:
-        examples = [one.example(packer) if isinstance(one, Packed) else one for one in made]
+        examples = [example for one in made for example in ([one] if isinstance(one, Example) else one.examples(packer))]
         for example in examples:
             check_example(example, task, vocab_size)
-        rows = Rows.of_examples(examples, task)
+        rows = Rows.of_examples([examples[i] for i in order.tolist()], task)
     check_rows(rows, task, vocab_size)
     if not task.token_classes:
         rows.token_labels = None

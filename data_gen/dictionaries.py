@@ -12,7 +12,7 @@ import difflib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +96,6 @@ class Entries(Mapping[str, bool]):
     def word(self, row: int) -> str:
         """The row-th entry."""
         return self.text[self.starts[row]:self.starts[row + 1]]
-
-    def are_entities(self, words: Sequence[str]) -> np.ndarray:
-        """bool (n): whether each of n entries is an entity; asking for many at once costs what asking for one does."""
-        sizes = np.fromiter(map(len, words), np.int64, len(words))
-        if len(sizes) == 0:
-            return np.zeros(0, bool)
-        return self.is_entity[self.rows.find(sequence_hashes(symbols_of("".join(words)), np.cumsum(sizes) - sizes, sizes))]
 
     def __getitem__(self, word: str) -> bool:
         if isinstance(word, str) and 0 < len(word) <= MAX_CHARS:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Any
 
+from data_gen.workers import Workers
 from ernie2.strict import ConfigError
 
-KILLED = ("a worker process was killed from outside, most likely for want of memory; what is finished is kept: run the same "
-          "command again, with fewer --workers")
+Call = Callable[[], Any]
+"""What is to be done: a `functools.partial` of a function of a module, with arguments that can be pickled."""
 
 
 class Engine:
-    """Runs a function on many argument tuples.
+    """Does calls. Use it in a `with`, which ends the processes.
 
     Args:
         name: "local", or "ray": a ray cluster whose machines share the shards folder and the input.
@@ -24,6 +26,7 @@ class Engine:
 
     def __init__(self, name: str, workers: int) -> None:
         self.name, self.workers = name, workers
+        self._processes: Workers | None = None
         if name == "ray":
             try:
                 from ray.util.joblib import register_ray
@@ -31,47 +34,44 @@ class Engine:
                 raise ConfigError("--engine ray: ray is not installed; pip install ray, or leave --engine out") from None
             register_ray()
 
-    def run(self, function: Callable, calls: Iterable[tuple], expected: int) -> Iterator[Any]:
-        """What `function` returns for each call; calls are asked for as they are needed.
+    def __enter__(self) -> Engine:
+        return self
 
-        Args:
-            function: Called in a worker.
-            calls: Its arguments.
-            expected: Calls there will be, about: no more workers than these are started.
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._processes is not None:
+            self._processes.end(at_once=error is not None)
+
+    def start(self, load: Call) -> None:
+        """Starts the processes of this machine, which share what `load` loads here. Without it all is done in this process."""
+        if self.name == "local":
+            load()
+            if self.workers > 1:
+                self._processes = Workers(self.workers)
+
+    def run(self, calls: Iterable[Call]) -> Iterator[Any]:
+        """What each call returns; calls are asked for as they are needed.
 
         Raises:
-            ConfigError: a worker was killed. Also whatever function or calls raise.
+            ConfigError: a worker was killed. Also whatever the calls, or what makes them, raise.
         """
-        workers = min(self.workers, max(expected, 1))
-        if self.name == "local" and workers == 1:
-            yield from (function(*call) for call in calls)
-            return
-        import joblib  # here: one worker needs none of it, and it takes a sixth of a second
-        from joblib.externals.loky.process_executor import BrokenProcessPool
+        if self._processes is not None:
+            return self._processes.run(calls)
+        return self._on_ray(calls) if self.name == "ray" else (call() for call in calls)
+
+    def _on_ray(self, calls: Iterable[Call]) -> Iterator[Any]:
+        import joblib
 
         failed: list[BaseException] = []
-        jobs = (joblib.delayed(function)(*call) for call in _until_error(calls, failed))
-        try:
-            yield from self._parallel(jobs, workers)
-        except BrokenProcessPool:
-            raise ConfigError(KILLED) from None
+        # Ray's back end cannot hand results on as they come; they are small (the examples are on disk).
+        with joblib.parallel_config(backend="ray"):
+            done = joblib.Parallel(n_jobs=self.workers, batch_size=1, pre_dispatch=2 * self.workers)(
+                joblib.delayed(call)() for call in _until_error(calls, failed))
+        yield from done
         if failed:
             raise failed[0]
 
-    def _parallel(self, jobs: Iterable, workers: int) -> Iterable:
-        import joblib
 
-        ahead = 2 * workers
-        if self.name == "local":
-            # mmap_mode, max_nbytes: pieces are bytes, not arrays; nothing is to be mapped.
-            return joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=ahead,
-                                   max_nbytes=None)(jobs)
-        # Ray's back end cannot hand results on as they come; they are small (the examples are on disk).
-        with joblib.parallel_config(backend="ray"):
-            return joblib.Parallel(n_jobs=workers, batch_size=1, pre_dispatch=ahead)(jobs)
-
-
-def _until_error(calls: Iterable[tuple], failed: list[BaseException]) -> Iterator[tuple]:
+def _until_error(calls: Iterable[Call], failed: list[BaseException]) -> Iterator[Call]:
     """The calls up to an error, which is kept: joblib asks for calls in threads of its own, where it would be lost."""
     try:
         yield from calls

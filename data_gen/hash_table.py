@@ -19,6 +19,7 @@ Fits = Callable[[np.ndarray, int], np.ndarray]
 
 _PLACES = np.random.default_rng(2019).integers(0, 1 << 64, MAX_LENGTH, np.uint64) | np.uint64(1)
 _LEVELS = np.random.default_rng(2020).integers(0, 1 << 64, 64, np.uint64) | np.uint64(1)
+_OPENING_BITS = 21
 _WHOLE, _BEGINNING = np.uint8(1), np.uint8(2)
 _ROW_BITS = np.uint64((1 << 24) - 1)
 _EMPTY = np.uint64(1 << 24) - np.uint64(1)
@@ -110,6 +111,10 @@ class SequenceTable:
         # meet in a slot cost time only, as what is found here is looked up in the table or goes on to a longer one.
         self._bits = min(max(10, int(lengths.sum()).bit_length() + 1), 26)
         self._beginnings = np.zeros(1 << self._bits, np.uint8)
+        # By the leading bits of the same: whether anything begins so. Small enough for the processor's cache, where nearly
+        # all places of a text are found to be none.
+        self._opening_shift = max(self._bits - _OPENING_BITS, 0)
+        self._openings = np.zeros(1 << (self._bits - self._opening_shift), bool)
         hashes, rest = symbols[starts] * _PLACES[0], np.arange(len(starts))
         for length in range(1, self._longest + 1):
             if length > 1:
@@ -118,6 +123,8 @@ class SequenceTable:
             if length >= self._shortest:
                 self._beginnings[_slots(hashes[rest[longer]], -1, self._bits)] |= _BEGINNING
                 self._beginnings[_slots(hashes[rest[~longer]], -1, self._bits)] |= _WHOLE
+            if length == self._shortest:
+                self._openings[_slots(hashes[rest], -1, self._bits) >> self._opening_shift] = True
             rest = rest[longer]
 
     def _marks(self, hashes: np.ndarray) -> np.ndarray:
@@ -142,9 +149,12 @@ class SequenceTable:
         hashes = symbols[:size - length + 1] * _PLACES[0]
         for place in range(1, length):
             hashes += symbols[place:size - length + 1 + place] * _PLACES[place]
-        marks = self._marks(hashes)
-        places = np.flatnonzero((marks > 0) & at[:len(marks)])
-        hashes, marks = hashes.take(places), marks.take(places)
+        slots = _slots(hashes, -1, self._bits)
+        places = np.flatnonzero(self._openings.take(slots >> self._opening_shift, mode="clip") & at[:len(hashes)])
+        marks = self._beginnings.take(slots.take(places), mode="clip")
+        real = np.flatnonzero(marks)
+        places, marks = places.take(real), marks.take(real)
+        hashes = hashes.take(places)
         while len(places):
             likely = np.flatnonzero((marks & _WHOLE).view(bool))
             found = self._rows.find(hashes.take(likely))
@@ -176,9 +186,14 @@ def leftmost(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     Returns:
         int64, numbers of the remaining spans.
     """
-    following = np.searchsorted(starts, stops).tolist()
-    kept, at = [], 0
-    while at < len(following):
-        kept.append(at)
-        at = following[at]
-    return np.array(kept, np.int64)
+    kept = np.ones(len(starts), bool)
+    # What begins behind the end of all spans before it stays, whatever becomes of these; few do not.
+    kept[1:] = starts[1:] >= np.maximum.accumulate(stops)[:-1]
+    last = 0
+    for at in np.flatnonzero(~kept).tolist():
+        if kept[at - 1]:
+            last = at - 1
+        if starts[at] >= stops[last]:
+            kept[at] = True
+            last = at
+    return np.flatnonzero(kept)

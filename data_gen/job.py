@@ -10,13 +10,14 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_gen.blocks import PIECES_A_BLOCK, Block, Done, Settings, block_bytes_for, group_dev, group_pieces, parse_block, work
-from data_gen.engine import Engine
+from data_gen.blocks import PIECES_A_BLOCK, Block, Settings, block_bytes_for, group_dev, group_pieces, parse_block, work
+from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
 from data_gen.merge import finish_task, merge_bucket, summed, thinning_of
 from data_gen.progress import Progress
@@ -30,6 +31,7 @@ from data_gen.work_folder import WORK, blocks_room, open_room, read_note, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
 from ernie2.tasks import Task
+from ernie2.tokenizer import Vocab
 
 Out = Callable[[str], None]
 ROWS_KEPT = 10_000
@@ -46,7 +48,7 @@ class Job:
     recipe: Recipe
     tasks: list[Task]
     inputs: Inputs
-    vocab_size: int
+    vocab: Vocab
     engine: Engine
     out: Out
     shards: Path
@@ -62,13 +64,13 @@ class Job:
     """Said at the end."""
 
     @classmethod
-    def of(cls, recipe: Recipe, tasks: list[Task], inputs: Inputs, vocab_size: int, engine: Engine, out: Out) -> Job:
+    def of(cls, recipe: Recipe, tasks: list[Task], inputs: Inputs, vocab: Vocab, engine: Engine, out: Out) -> Job:
         """The job of a recipe; nothing is touched on disk."""
         sources = [source for source in ("documents", "pairs", "marked_pairs")
                    if inputs.paths(source) and any(source in task.sources for task in tasks)]
         sizes = {source: inputs.total_bytes([source]) for source in sources}
         buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
-        return cls(recipe, tasks, inputs, vocab_size, engine, out, Path(recipe.data.shards_dir),
+        return cls(recipe, tasks, inputs, vocab, engine, out, Path(recipe.data.shards_dir),
                    Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
                    {}, RejectCounter())
 
@@ -77,7 +79,14 @@ class Job:
         """The work folder."""
         return self.shards / WORK
 
-    def open_rooms(self, origins: dict[str, Any], vocab_digest: str) -> None:
+    def do(self, origins: dict[str, Any]) -> None:
+        """Does all of it, and takes the work folder away. `origins`: task -> what its shards depend on."""
+        self._open_rooms(origins, self.vocab.digest)
+        self._make_blocks()
+        self._merge()
+        self._finish_all(origins)
+
+    def _open_rooms(self, origins: dict[str, Any], vocab_digest: str) -> None:
         """Makes the work folder ready; says what is thrown away of an interrupted run, and why."""
         for source in self.block_bytes:
             open_room(blocks_room(self.work, source), blocks_origin(self.recipe, self.inputs, [source], vocab_digest))
@@ -89,20 +98,18 @@ class Job:
         if finished:
             self.out(f"going on with interrupted work: {finished:,} blocks are done")
 
-    def make_blocks(self) -> None:
-        """Annotates all blocks and runs the tasks on them; first what is not held out, then the dev split."""
+    def _make_blocks(self) -> None:
+        """Annotates all blocks of what is not held out and runs the tasks on them."""
         with Progress(sum(self.inputs.total_bytes([source]) for source in self.block_bytes), self.out) as progress:
-            for source, block_bytes in self.block_bytes.items():
-                blocks = self._train_blocks(source)
+            for source in self.block_bytes:
                 judge = Judge(self.recipe, source, self.reading)
-                for done in self._run(blocks, f"{source}.train", judge, progress):
+                for done in self.engine.run(self._train_calls(source, judge, progress)):
+                    judge.add(done.read)
+                    judge.check(ITEMS_BEFORE_JUDGING)
                     progress.add(done.size)
                     progress.estimate(done, self.engine.workers, self.shards)
                 judge.check(1)
                 self.warnings += judge.warnings()
-                notes = (self._block(name) for name in self.names[f"{source}.train"])
-                for _ in self._run(group_dev(notes, source, block_bytes), f"{source}.dev", None, None):
-                    pass
 
     def _train_blocks(self, source: str) -> Iterator[Block]:
         """Blocks of the input, near-duplicate documents marked where the recipe asks for it."""
@@ -116,47 +123,70 @@ class Job:
         if source != "documents" or not self.recipe.data.drop_near_duplicates:
             return read()
         self.out("looking for near-duplicate documents")
-        marks = duplicates(list(self.engine.run(block_signatures, ((block, options) for block in read()),
-                                       -(-self.inputs.total_bytes([source]) // self.block_bytes[source]))))
+        marks = duplicates(list(self.engine.run(partial(block_signatures, block, options) for block in read())))
         self.out(f"near-duplicate documents left out: {sum(int(one.sum()) for one in marks):,}")
         self.reading = RejectCounter()  # the second reading counts again
         return (replace(block, drop=frozenset(np.flatnonzero(mark).tolist()))
                 for block, mark in zip(read(), marks, strict=True))
 
-    def _run(self, blocks: Iterable[Block], kind: str, judge: Judge | None, progress: Progress | None) -> Iterator[Done]:
-        """Has those blocks worked on that are not done yet."""
+    def _train_calls(self, source: str, judge: Judge, progress: Progress) -> Iterator[Call]:
+        """Work on the blocks of the input that are not done yet; the others are counted."""
+        for block, call in self._calls(self._train_blocks(source), f"{source}.train"):
+            if call is not None:
+                yield call
+            else:
+                judge.add(self._block(block.name))
+                progress.add(block.size, resumed=True)
+
+    def _dev_calls(self) -> Iterator[Call]:
+        """Work on the blocks of what was held out that are not done yet."""
+        for source, block_bytes in self.block_bytes.items():
+            notes = (self._block(name) for name in self.names[f"{source}.train"])
+            for _, call in self._calls(group_dev(notes, source, block_bytes), f"{source}.dev"):
+                if call is not None:
+                    yield call
+
+    def _calls(self, blocks: Iterable[Block], kind: str) -> Iterator[tuple[Block, Call | None]]:
+        """Blocks of a kind with what is to be done; None where it is done already."""
         names = self.names[kind] = []
-        source = kind.partition(".")[0]
-        tasks = [task for task in self.tasks if source in task.sources]
+        tasks = [task for task in self.tasks if kind.partition(".")[0] in task.sources]
+        for block in blocks:
+            names.append(block.name)
+            missing = [task for task in tasks if not (self.work / task.name / f"{block.name}.json").exists()]
+            is_done = not missing and self._block(block.name) is not None
+            yield block, None if is_done else partial(work, block, missing, self.settings, self.work)
 
-        def calls() -> Iterator[tuple]:
-            for block in blocks:
-                names.append(block.name)
-                missing = [task for task in tasks if not (self.work / task.name / f"{block.name}.json").exists()]
-                before = None if missing else read_note(blocks_room(self.work, block.source) / f"{block.name}.json")
-                if before is None:
-                    yield block, missing, self.settings, self.work
-                elif judge is not None:
-                    judge.add(before)
-                    progress.add(block.size, resumed=True)
+    def _merge(self) -> None:
+        """Turns the spill files of every task into its shards, without their index; makes the dev blocks meanwhile."""
+        train = self._merge_calls("train")
+        with Progress(len(train), self.out, "merge", unit="shards") as progress:
+            for done in self.engine.run(itertools.chain(self._dev_calls(), train)):
+                progress.add(done is None)
+            for task in self.tasks:
+                check_splits(task, {split: self._notes(task, split) for split in SPLITS}, self.recipe)
+            for _ in self.engine.run(self._merge_calls("dev")):
+                pass
 
-        expected = -(-self.inputs.total_bytes([source]) // self.block_bytes[source]) if judge is not None else 1
-        for done in self.engine.run(work, calls(), expected):
-            if judge is not None:
-                judge.add(done.read)
-                judge.check(ITEMS_BEFORE_JUDGING)
-            yield done
+    def _merge_calls(self, split: str) -> list[Call]:
+        """What is left to merge of a split."""
+        calls = []
+        for task in self.tasks:
+            room, made = self.work / task.name, self.work / task.name / "shards"
+            (made / split).mkdir(parents=True, exist_ok=True)
+            spills = [path for name in self._names_of(task, split) if (path := room / f"{name}.spill").exists()]
+            counts = {one: [note["labels"] for note in self._notes(task, one)] for one in dict.fromkeys(("train", split))}
+            thinning = thinning_of(task, counts, split, spills)
+            self.thinned.setdefault(task.name, {})[split] = 0 if thinning is None else thinning.dropped
+            calls += [partial(merge_bucket, task, split, number, spills, thinning, made, len(self.vocab))
+                      for number in range(self.settings.buckets_of(task.name, split))
+                      if not (made / split / f"{number:05d}.json").exists()]
+        return calls
 
-    def merge(self) -> None:
-        """Turns the spill files of every task into its shards, without their index."""
-        plans = [self._merge_plan(task) for task in self.tasks]
-        calls = list(itertools.chain.from_iterable(plan.calls for plan in plans))
-        with Progress(len(calls), self.out, "merge", unit="shards") as progress:
-            for _ in self.engine.run(merge_bucket, calls, len(calls)):
-                progress.add(1)
-        self.thinned = {plan.task.name: plan.thinned for plan in plans}
+    def _notes(self, task: Task, split: str) -> list[dict[str, Any]]:
+        """What a task made of each block of a split."""
+        return [self._note(task.name, name) for name in self._names_of(task, split)]
 
-    def finish(self, origins: dict[str, Any]) -> None:
+    def _finish_all(self, origins: dict[str, Any]) -> None:
         """Writes the vocabulary, the rejects and the indexes, and takes the work folder away."""
         if Path(self.recipe.model.vocab_file).resolve() != (self.shards / "vocab.txt").resolve():
             shutil.copyfile(self.recipe.model.vocab_file, self.shards / "vocab.txt")
@@ -167,28 +197,9 @@ class Job:
         self._report(read)
         sweep(self.work, [task.name for task in self.tasks])
 
-    def _merge_plan(self, task: Task) -> MergePlan:
-        """What is to be merged for a task, as far as it is not done yet. Raises ConfigError where a split is empty."""
-        room, spills, notes = self.work / task.name, {}, {}
-        for split in SPLITS:
-            names = [name for source in task.sources for name in self.names.get(f"{source}.{split}", ())]
-            notes[split] = [self._note(task.name, name) for name in names]
-            spills[split] = [path for name in names if (path := room / f"{name}.spill").exists()]
-        check_splits(task, notes, self.recipe)
-        thinning = thinning_of(task, {split: [note["labels"] for note in notes[split]] for split in SPLITS}, spills)
-        made = room / "shards"
-        for split in SPLITS:
-            (made / split).mkdir(parents=True, exist_ok=True)
-        calls = [(task, split, number, spills[split], thinning[split], made, self.vocab_size)
-                 for split in SPLITS for number in range(self.settings.buckets_of(task.name, split))
-                 if not (made / split / f"{number:05d}.json").exists()]
-        return MergePlan(task, calls, {split: 0 if one is None else one.dropped for split, one in thinning.items()})
-
     def _finish(self, task: Task, read: list[Read], source: dict[str, Any]) -> None:
         """Writes the index of a task and gives its folder the name."""
-        names = self._names_of(task)
-        notes = {split: [self._note(task.name, name) for name in names if f".{split}." in name]
-                 for split in SPLITS}
+        notes = {split: self._notes(task, split) for split in SPLITS}
         blocks = {
             "accepted": {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS},
             "rejected": summed(note["reasons"] for split in SPLITS for note in notes[split]),
@@ -197,7 +208,7 @@ class Job:
             "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
             "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
             **self._hits(sum((one.hits for one in read), Counter()))}
-        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, self.vocab_size,
+        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, len(self.vocab),
                             self.thinned[task.name], blocks, source)
         self.out(f"{task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
                  f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens")
@@ -212,8 +223,10 @@ class Job:
         return {"dictionary_hits_total": hits.total(), "dictionary_hits": frequent[:HITS_KEPT],
                 "dictionary_hits_joined": joined[:HITS_KEPT]}
 
-    def _names_of(self, task: Task) -> list[str]:
-        return [name for kind, names in self.names.items() if kind.partition(".")[0] in task.sources for name in names]
+    def _names_of(self, task: Task, *splits: str) -> list[str]:
+        """Blocks that a task reads, of some splits or all."""
+        kinds = (f"{source}.{split}" for source in task.sources for split in splits or SPLITS)
+        return [name for kind in kinds for name in self.names.get(kind, ())]
 
     def _read(self, source: str) -> Read:
         """What reading and annotating the blocks of a source came to."""
@@ -276,17 +289,6 @@ class Read:
     """(dictionary entry, "entity" or "phrase") -> how often it was found."""
     unknown: Counter = field(default_factory=Counter)
     """Text that became [UNK] -> how often, at least."""
-
-
-@dataclass
-class MergePlan:
-    """What is left to merge of a task."""
-
-    task: Task
-    calls: list[tuple]
-    """Arguments of merge_bucket."""
-    thinned: dict[str, int]
-    """Split -> examples left out of too frequent classes."""
 
 
 def block_signatures(block: Block, options: TextOptions) -> np.ndarray:

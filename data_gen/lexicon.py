@@ -22,6 +22,9 @@ MODIFIER_TAGS = frozenset(["a", "b", "vn", "an"])
 NO_PHRASE_WORDS = ("时", "内", "年", "问", "方面", "有所", "依法", "时候", "期间", "以内", "以外", "之内", "之外")
 """Words that the dictionary calls nouns or adverbial nouns and that belong to no noun phrase: 调查时, 依法逮捕."""
 
+SAMPLED = 5_000
+"""Of so many words one is in `Lexicon.sample`."""
+
 FREQUENT = 50
 """Frequency in the dictionary from which a word is put where it is found fastest."""
 
@@ -39,7 +42,7 @@ class Lexicon:
 
     Attributes:
         total: Sum of all frequencies.
-        sample: Every thousandth word with its frequency, in the order of the file.
+        sample: Every five-thousandth word with its frequency, in the order of the file.
         ascii_words: The words of two or more characters that are all ASCII (AT&T, C++).
     """
 
@@ -56,11 +59,11 @@ class Lexicon:
             raise ConfigError(f"{path}: not a dictionary of jieba; install jieba again")
         frequencies = _numbers(symbols, last + 1, frequency_end)
         self.total = int(frequencies.sum())
-        self.sample = [(text[first[row]:last[row]], int(frequencies[row])) for row in range(0, len(ends), 1000)]
+        self.sample = [(text[first[row]:last[row]], int(frequencies[row])) for row in range(0, len(ends), SAMPLED)]
         ascii_words = np.flatnonzero((symbols[first] <= 0x80) & (symbols[last - 1] <= 0x80) & (last - first > 1))
         words = (text[first[row]:last[row]] for row in ascii_words)
         self.ascii_words = frozenset(word for word in words if word.isascii())
-        kinds = _kinds(sequence_hashes(symbols, frequency_end + 1, ends - frequency_end - 1))
+        kinds = _kinds(symbols, frequency_end + 1, ends - frequency_end - 1)
         kinds[frequencies == 0] = UNKNOWN
         # Of a word in two lines the later counts, as in jieba; frequent words first, where the table finds them at once.
         self._single = np.full(_SINGLE_SYMBOLS, UNKNOWN, np.int8)
@@ -87,20 +90,24 @@ class Lexicon:
         return kinds
 
 
-def _kinds(hashes: np.ndarray) -> np.ndarray:
-    """int8 (n): kinds of words by the hashes of their tags."""
-    kinds = np.full(len(hashes), OTHER, np.int8)
+def _kinds(symbols: np.ndarray, first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """int8 (n): kinds of words by their tags, of which those that count have one or two characters."""
+    kinds = np.full(len(first), OTHER, np.int8)
+    # Behind a tag of one character stands the line feed.
+    tags = np.where(sizes < 3, symbols.take(first) << np.uint64(32) | symbols.take(first + 1), 0)
     for tag in ("n", *MODIFIER_TAGS):
-        kinds[hashes == sequence_hashes(symbols_of(tag), np.array([0]), np.array([len(tag)]))] = NOUN if tag == "n" else MODIFIER
+        one, other = symbols_of((tag + "\n")[:2])
+        kinds[tags == one << np.uint64(32) | other] = NOUN if tag == "n" else MODIFIER
     return kinds
 
 
 def _numbers(symbols: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """int64 (n): the decimal numbers at [first, last)."""
-    numbers = np.zeros(len(first), np.int64)
-    for place in range(int((last - first).max(initial=0))):
-        more = first + place < last
-        numbers[more] = 10 * numbers[more] + symbols[first[more] + place].astype(np.int64) - ord("0") - 1
+    numbers, rest = np.zeros(len(first), np.int64), np.arange(len(first))
+    while len(rest):
+        numbers[rest] = 10 * numbers.take(rest) + symbols.take(first).view(np.int64) - ord("0") - 1
+        more = np.flatnonzero(first + 1 < last)
+        rest, first, last = rest.take(more), first.take(more) + 1, last.take(more)
     return numbers
 
 

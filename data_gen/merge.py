@@ -46,25 +46,24 @@ def _label_counts(rows: Rows | None, task: Task) -> list[int]:
     return np.bincount(labels, minlength=classes).tolist()
 
 
-def thinning_of(task: Task, labels: dict[str, Sequence[Sequence[int]]],
-                spills: dict[str, Sequence[Path]]) -> dict[str, Thinning | None]:
-    """What the task's balance and max_per_class leave out of each split; None where it has neither.
+def thinning_of(task: Task, labels: dict[str, Sequence[Sequence[int]]], split: str, spills: Sequence[Path]) -> Thinning | None:
+    """What the task's balance and max_per_class leave out of a split; None where it has neither.
 
     The limits are those of the training split; of the dev split each class keeps the same share, so that both are alike.
 
     Args:
         task: The task.
-        labels: Split -> counts of the classes in each block.
-        spills: Split -> spill files.
+        labels: "train" and `split` -> counts of the classes in each block.
+        split: "train" or "dev".
+        spills: Its spill files.
     """
     if task.balance is None and task.max_per_class is None:
-        return dict.fromkeys(labels)
+        return None
     counts = {split: np.sum([one for one in blocks if one] or [[0] * task.sentence_classes], axis=0, dtype=np.int64)
               for split, blocks in labels.items()}
     limits = class_limits(counts["train"], task.balance, task.max_per_class)
     shares = limits / np.maximum(counts["train"], 1)
-    return {split: thin(spills[split], limits if split == "train" else np.ceil(shares * counts[split]).astype(np.int64))
-            for split in labels}
+    return thin(spills, limits if split == "train" else np.ceil(shares * counts[split]).astype(np.int64))
 
 
 def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, thinned: dict[str, int], blocks: dict[str, Any],

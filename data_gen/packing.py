@@ -1,9 +1,8 @@
-"""From sentences to examples: [CLS] a [SEP] b [SEP], sentence ids, span ids, and truncation that keeps units whole.
+"""From sentences to examples: which stretches of text go together as [CLS] a [SEP] b [SEP], and truncation that keeps units
+whole.
 
-A generator packs by naming stretches of the block's table of tokens; nothing is copied until `assemble` builds the rows of
-all examples of a block at once.
-
-Shapes: N examples, T tokens of all of them, end to end.
+A generator packs by naming stretches of the block's table of tokens; nothing is copied until `data_gen.assembling` builds
+the rows of all examples of a block at once.
 """
 
 from __future__ import annotations
@@ -11,16 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
-from data_gen.rows import NO_LABEL, SENTENCE_SHIFT, SPECIAL, Rows
-from data_gen.tokens import ALL_LEVELS, WORD, Sentence, Tokens
-from ernie2.shards import IGNORED, Example
-
-MAX_SENTENCE_ID = 3
-"""sentence_type_vocab_size - 1 of the released configurations; segments beyond the fourth share it."""
+from data_gen.assembling import Packed, PackedMany
+from data_gen.tokens import ALL_LEVELS, WORD, Sentence, Sentences, Tokens
 
 
 @dataclass(slots=True)
@@ -71,9 +65,10 @@ class Run:
     @classmethod
     def of(cls, sentences: Sequence[Sentence], token_labels: np.ndarray | None = None) -> Run:
         """Consecutive sentences as one run; `token_labels` has one value for each of their tokens."""
-        first, last = sentences[0].first, sentences[-1].last
-        assert sum(map(len, sentences)) == last - first, "the sentences of a segment do not follow each other"
-        return cls(sentences[0].tokens, first, last, token_labels)
+        opening, last = sentences[0], sentences[-1].last
+        assert isinstance(sentences, Sentences) or sum(map(len, sentences)) == last - opening.first, \
+            "the sentences of a segment do not follow each other"
+        return cls(opening.tokens, opening.first, last, token_labels)
 
     def safe_cut(self, limit: int) -> int:
         """The last place <= `limit` (tokens) where no unit of any level is cut through.
@@ -104,31 +99,6 @@ class Run:
         """Tokens [start:stop)."""
         labels = None if self.token_labels is None else self.token_labels[start:stop]
         return Run(self.tokens, self.first + start, self.first + stop, labels)
-
-
-@dataclass(slots=True)
-class Packed:
-    """An example as stretches of the block's table; becomes rows in `assemble`.
-
-    Attributes:
-        tokens: The table.
-        stretches: (first, last) of each segment.
-        sentence_label: Class of the whole example, or None.
-        token_labels: One array for each segment, or None where none has any.
-    """
-
-    tokens: Tokens
-    stretches: list[tuple[int, int]]
-    sentence_label: int | None
-    token_labels: list[np.ndarray | None] | None
-
-    def __len__(self) -> int:
-        """Number of tokens with special tokens."""
-        return 1 + sum(last - first + 1 for first, last in self.stretches)
-
-    def example(self, packer: Packer) -> Example:
-        """The example by itself."""
-        return assemble([self], packer).examples()[0]
 
 
 class Packer:
@@ -175,6 +145,22 @@ class Packer:
             self._truncate(packed, keep_joint)
         return packed
 
+    def pack_many(self, tokens: Tokens, stretches: np.ndarray, labels: np.ndarray, keep_joint: bool = False) -> PackedMany:
+        """`pack` of many examples at once, none with token labels.
+
+        Args:
+            tokens: The table.
+            stretches: int (N, segments, 2), rows [first, last) of each segment; none is empty.
+            labels: int (N), classes of the examples.
+            keep_joint: As for `pack`.
+        """
+        sizes = (stretches[:, :, 1] - stretches[:, :, 0]).sum(axis=1)
+        for row in np.flatnonzero(sizes > self.capacity(stretches.shape[1])).tolist():
+            packed = Packed(tokens, list(map(tuple, stretches[row].tolist())), None, None)
+            self._truncate(packed, keep_joint)
+            stretches[row] = packed.stretches
+        return PackedMany(tokens, stretches, labels)
+
     def _truncate(self, packed: Packed, keep_joint: bool) -> None:
         """Cuts the segments to what fits."""
         runs = [Run(packed.tokens, first, last) for first, last in packed.stretches]
@@ -186,52 +172,6 @@ class Packer:
         if packed.token_labels is not None:
             packed.token_labels = [None if labels is None else labels[:size]
                                    for labels, size in zip(packed.token_labels, sizes, strict=True)]
-
-
-def assemble(packed: Sequence[Packed], packer: Packer) -> Rows:
-    """Rows of examples, in the order given; all of one table, none empty."""
-    tokens = packed[0].tokens
-    assert all(one.tokens is tokens for one in packed), "examples of one block belong to one table of tokens"
-    count = len(packed)
-    segments = np.fromiter((len(one.stretches) for one in packed), np.int64, count)
-    edges = np.fromiter(chain.from_iterable(chain.from_iterable(one.stretches for one in packed)), np.int64,
-                        2 * int(segments.sum())).reshape(-1, 2)
-    first, sizes = edges[:, 0], edges[:, 1] - edges[:, 0]
-    assert sizes.min() > 0, "a segment is empty"
-    opening = np.cumsum(segments) - segments  # the first segment of each example
-    widths = sizes + 1  # with the [SEP] that closes a segment
-    widths[opening] += 1  # and the [CLS] before the first
-    ends = np.cumsum(widths)
-    at = ends - sizes - 1  # where each segment begins
-    # Rows of the table for each token; two rows more, at its end, stand for [CLS] and [SEP].
-    source = np.repeat(first - at, widths)
-    source += np.arange(len(source))
-    source[at[opening] - 1], source[ends - 1] = len(tokens), len(tokens) + 1
-    # Id and flags in one number: one gathering is nearly twice as fast as two.
-    special = np.array([packer.cls_id << 8 | SPECIAL, packer.sep_id << 8 | SPECIAL], np.uint32)
-    both = np.append(tokens.ids.astype(np.uint32) << 8 | tokens.begins, special)[source]
-    ids, flags = (both >> 8).astype(np.int32), (both & 255).astype(np.uint8)
-    flags[at] |= ALL_LEVELS
-    if packer.unk_id is not None:
-        flags[np.flatnonzero(ids == packer.unk_id)] |= SPECIAL
-    lengths = np.add.reduceat(widths, opening)
-    of = np.repeat(np.arange(count), segments)
-    number = np.minimum(np.arange(len(sizes)) - opening[of], MAX_SENTENCE_ID)
-    flags |= np.repeat((number << SENTENCE_SHIFT).astype(np.uint8), widths)
-    labels = np.array([NO_LABEL if one.sentence_label is None else one.sentence_label for one in packed], np.int32)
-    return Rows(lengths.astype(np.int32), labels, ids, flags, _token_labels(packed, sizes, at, len(ids)))
-
-
-def _token_labels(packed: Sequence[Packed], sizes: np.ndarray, at: np.ndarray, total: int) -> np.ndarray | None:
-    """int8 (total), IGNORED on special tokens and where a segment has no labels; None where no example has any."""
-    if all(one.token_labels is None for one in packed):
-        return None
-    made = np.full(total, IGNORED, np.int8)
-    given = chain.from_iterable(one.token_labels or [None] * len(one.stretches) for one in packed)
-    for labels, begin, size in zip(given, at.tolist(), sizes.tolist(), strict=True):
-        if labels is not None:
-            made[begin:begin + size] = labels
-    return made
 
 
 def fit(lengths: Sequence[int], capacity: int) -> list[int]:
@@ -254,6 +194,11 @@ def fit(lengths: Sequence[int], capacity: int) -> list[int]:
     return kept
 
 
+def last_rows(sentences: Sequence[Sentence]) -> np.ndarray:
+    """int64 (S): row of the table after the last of each sentence."""
+    return sentences.rows[:, 1] if isinstance(sentences, Sentences) else np.array([one.last for one in sentences])
+
+
 def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator,
          short_seq_prob: float = 0.1) -> Iterator[Run]:
     """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; uses every token once.
@@ -268,7 +213,7 @@ def fill(sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator,
         short_seq_prob: 0 to 1.
     """
     whole = Run.of(sentences)
-    ends = [sentence.last - whole.first for sentence in sentences]
+    ends = (last_rows(sentences) - whole.first).tolist()
     start = 0
     while start < len(whole):
         target = _target(capacity, rng, short_seq_prob)

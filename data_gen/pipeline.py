@@ -7,16 +7,17 @@ how often the run was interrupted. Memory: a few blocks and one bucket for each 
 from __future__ import annotations
 
 import errno
+import functools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data_gen.blocks import load
 from data_gen.engine import Engine
 from data_gen.generators import load_generator
 from data_gen.job import Job
 from data_gen.provenance import Inputs, is_imported, origin, stale
 from data_gen.reading.documents import TextOptions
-from data_gen.vocab import build_vocab
 from data_gen.work_folder import WORK, locked, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS, ShardReader
@@ -59,21 +60,20 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
         todo += [task] if reason else []
     if not todo and not (shards / WORK).exists():
         return
-    with locked(shards):
-        try:
-            sweep(shards / WORK, [task.name for task in own if task not in todo])
-            if not todo:
-                return
-            job = Job.of(recipe, todo, inputs, len(vocab), Engine(engine, workers), out)
-            job.open_rooms(origins, vocab.digest)
-            job.make_blocks()
-            job.merge()
-            job.finish(origins)
-        except OSError as error:
-            raise named(error, shards) from error
-        except KeyboardInterrupt:
-            out("interrupted; what is finished is kept: the same command goes on from there")
-            raise
+    with Engine(engine, workers) as helpers:
+        if todo:
+            job = Job.of(recipe, todo, inputs, vocab, helpers, out)
+            helpers.start(functools.partial(load, job.settings))  # before the lock, which they would hold on to
+        with locked(shards):
+            try:
+                sweep(shards / WORK, [task.name for task in own if task not in todo])
+                if todo:
+                    job.do(origins)
+            except OSError as error:
+                raise named(error, shards) from error
+            except KeyboardInterrupt:
+                out("interrupted; what is finished is kept: the same command goes on from there")
+                raise
 
 
 def named(error: OSError, shards: Path) -> Exception:
@@ -98,6 +98,8 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
                               f"data.vocab_size to have one of that size built from the corpus")
         out(f"building a vocabulary of {size} tokens: {path}")
         make_folder(path.parent, "model.vocab_file")
+        from data_gen.vocab import build_vocab  # here: hardly any run needs it
+
         build_vocab([*inputs.corpus, *inputs.query_log, *inputs.marked_pairs], size, path, recipe.data.lower_case,
                     recipe.data.language, TextOptions.of(recipe.data, recipe.seed), out)
     return Vocab.load(path)

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from data_gen.blocks import Done
@@ -36,9 +34,11 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
+            from tqdm import tqdm  # here: it takes a twentieth of a second
+
             self._bar = tqdm(total=self.total, unit=unit, unit_scale=unit == "B", desc=what, dynamic_ncols=True, smoothing=0)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -1,8 +1,8 @@
-"""Examples of a block or a shard end to end, in the form they take between the workers: 3 bytes a token.
+"""Examples of a block or a shard end to end, in the form they take between the workers: 4 bytes a token.
 
-A token is its id and one byte of flags: bits 0-2 tell whether a word, a phrase, an entity begins there, bit 3 that it is a
-special token, which is never masked, bits 4-5 are its sentence id. Span ids are counted out of the bits when a shard is
-written.
+A token is one number, its code: its id, and in the lowest byte its flags. Flag bits 0-2 tell whether a word, a phrase, an
+entity begins there, bit 3 that it is a special token, which is never masked, bits 4-5 are its sentence id. So id and flags
+are moved in one go; span ids are counted out of the bits when a shard is written.
 
 Shapes: N examples, T tokens of all of them.
 """
@@ -18,8 +18,15 @@ from ernie2.shards import IGNORED, LEVELS, Example, task_fields
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
-SPECIAL, SENTENCE_SHIFT = 8, 4
+SPECIAL, SENTENCE_SHIFT, ID_SHIFT = 8, 4, 8
 NO_LABEL = -1
+
+_CHUNK = 1 << 15  # tokens whose spans are counted at a time: what this takes stays in the processor's cache
+# By flags: a lane of 16 bits for each level, 1 where a unit begins. The lanes are counted in one sum; whatever it carries
+# from lane to lane, the difference within an example, which is what is kept, is right.
+_LANES = sum((np.arange(256, dtype=np.uint64) >> np.uint64(bit) & np.uint64(1)) << np.uint64(16 * bit)
+             for bit in range(len(LEVELS)))
+_ONES = _LANES[(1 << len(LEVELS)) - 1]
 
 
 @dataclass
@@ -29,34 +36,40 @@ class Rows:
     Attributes:
         lengths: int32 (N), tokens of each.
         labels: int32 (N), sentence label or NO_LABEL.
-        ids: int32 or uint16 (T), with special tokens.
-        flags: uint8 (T), see the module.
+        codes: uint32 (T), with special tokens, see the module.
         token_labels: int8 (T), class or -100; None where there are none.
     """
 
     lengths: np.ndarray
     labels: np.ndarray
-    ids: np.ndarray
-    flags: np.ndarray
+    codes: np.ndarray
     token_labels: np.ndarray | None
 
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.lengths)
 
+    @property
+    def ids(self) -> np.ndarray:
+        """uint32 (T): the token ids alone."""
+        return self.codes >> ID_SHIFT
+
+    @property
+    def flags(self) -> np.ndarray:
+        """uint8 (T): the flags alone."""
+        return self.codes.astype(np.uint8)
+
     def take(self, order: np.ndarray) -> Rows:
         """The examples of these numbers, int (M), in this order."""
         end = np.cumsum(self.lengths, dtype=np.int64)
-        stretches = list(zip((end - self.lengths)[order].tolist(), end[order].tolist(), strict=True))
+        stretches = list(map(slice, (end - self.lengths)[order].tolist(), end[order].tolist()))
 
         def moved(column: np.ndarray) -> np.ndarray:
             # Examples are long enough that joining stretches beats gathering token by token.
-            return np.concatenate([column[a:b] for a, b in stretches])
+            return np.concatenate([*map(column.__getitem__, stretches)])
 
-        labels = None if self.token_labels is None else moved(self.token_labels)
-        both = moved(self.ids.astype(np.uint32) << 8 | self.flags)  # id and flags in one number: one pass for the two
-        return Rows(self.lengths[order], self.labels[order], (both >> 8).astype(self.ids.dtype),
-                    (both & 255).astype(np.uint8), labels)
+        return Rows(self.lengths[order], self.labels[order], moved(self.codes),
+                    None if self.token_labels is None else moved(self.token_labels))
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
@@ -64,28 +77,41 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         has_labels = parts[0].token_labels is not None
-        return cls(*(np.concatenate([getattr(part, name) for part in parts])
-                     for name in ("lengths", "labels", "ids", "flags")),
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("lengths", "labels", "codes")),
                    np.concatenate([part.token_labels for part in parts]) if has_labels else None)
 
     def fields(self, task: Task, vocab_size: int) -> dict[str, np.ndarray]:
         """The arrays of a shard, field -> array, as `ernie2.shards.task_fields` names them."""
+        wanted, flags = task_fields(task, vocab_size), self.flags
         edges = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        made = {"offsets": edges, "token_ids": self.ids, "sentence_ids": (self.flags >> SENTENCE_SHIFT & 3).view(np.int8),
+        made = {"offsets": edges, "token_ids": self.ids, "sentence_ids": (flags >> SENTENCE_SHIFT & 3).view(np.int8),
                 "token_labels": self.token_labels, "sentence_label": self.labels}
         if task.has_masked_lm:
-            special = np.flatnonzero(self.flags & SPECIAL)
-            made |= {f"span_ids_{level}": self._spans(bit, edges[:-1], special) for bit, level in enumerate(LEVELS)}
-        return {name: made[name].astype(dtype, copy=False) for name, dtype in task_fields(task, vocab_size).items()}
+            made |= {f"span_ids_{level}": spans for level, spans in zip(LEVELS, self._spans(flags, edges), strict=True)}
+        return {name: made[name].astype(dtype, copy=False) for name, dtype in wanted.items()}
 
-    def _spans(self, bit: int, begin: np.ndarray, special: np.ndarray) -> np.ndarray:
-        """int16 (T): units of a level, counted from 0 in each example; -1 at the special tokens, int (S) their places."""
-        begins = self.flags >> bit & 1
-        # The count may wrap around: the difference within an example, which is what is kept, is right all the same.
-        units = np.cumsum(begins, dtype=np.int16)
-        units -= np.repeat(units[begin] - begins[begin] + np.int16(1), self.lengths)
-        units[special] = -1
-        return units
+    def _spans(self, flags: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """int16 (levels, T): units of each level, counted from 0 in each example; -1 at the special tokens.
+
+        Args:
+            flags: uint8 (T).
+            edges: int64 (N + 1), where each example begins, and where the last ends.
+        """
+        spans = np.empty((len(LEVELS), len(flags)), np.int16)
+        first = 0
+        while first < len(self):
+            last = max(int(np.searchsorted(edges, edges[first] + _CHUNK, "right")) - 1, first + 1)
+            begin, end = int(edges[first]), int(edges[last])
+            some, at = flags[begin:end], edges[first:last] - begin
+            counts = _LANES.take(some)
+            opening = counts.take(at)
+            np.cumsum(counts, out=counts)
+            counts -= np.repeat(counts.take(at) - opening + _ONES, self.lengths[first:last])
+            lanes = counts.view(np.int16).reshape(-1, 4)
+            lanes[np.flatnonzero(some & SPECIAL)] = -1
+            spans[:, begin:end] = lanes[:, :len(LEVELS)].T
+            first = last
+        return spans
 
     @classmethod
     def of_examples(cls, examples: Sequence[Example], task: Task) -> Rows:
@@ -112,22 +138,18 @@ class Rows:
             flags |= starts.astype(np.uint8) << bit | np.where(spans < 0, SPECIAL, 0).astype(np.uint8)
         flags |= np.concatenate([one.sentence_ids for one in examples]).astype(np.uint8) << SENTENCE_SHIFT
         has_labels = examples[0].token_labels is not None
+        ids = np.concatenate([one.token_ids for one in examples]).astype(np.uint32)
         return cls(lengths, np.array([NO_LABEL if e.sentence_label is None else e.sentence_label for e in examples], np.int32),
-                   np.concatenate([one.token_ids for one in examples]).astype(np.int32), flags,
+                   ids << ID_SHIFT | flags,
                    np.concatenate([one.token_labels for one in examples]).astype(np.int8) if has_labels else None)
 
     def examples(self) -> list[Example]:
         """The examples one by one, with every field that is there."""
-        edges = np.cumsum(self.lengths, dtype=np.int64)
-        special = np.flatnonzero(self.flags & SPECIAL)
-        spans = {level: self._spans(bit, edges - self.lengths, special) for bit, level in enumerate(LEVELS)}
-        made = []
-        for a, b, label in zip((edges - self.lengths).tolist(), edges.tolist(), self.labels.tolist(), strict=True):
-            made.append(Example(self.ids[a:b], (self.flags[a:b] >> SENTENCE_SHIFT & 3).view(np.int8),
-                                {level: ids[a:b] for level, ids in spans.items()},
-                                None if self.token_labels is None else self.token_labels[a:b],
-                                None if label == NO_LABEL else label))
-        return made
+        edges, flags = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]), self.flags
+        ids, sentence_ids, spans = self.ids, (flags >> SENTENCE_SHIFT & 3).view(np.int8), self._spans(flags, edges)
+        return [Example(ids[a:b], sentence_ids[a:b], {level: spans[row, a:b] for row, level in enumerate(LEVELS)},
+                        None if self.token_labels is None else self.token_labels[a:b], None if label == NO_LABEL else label)
+                for a, b, label in zip(edges[:-1].tolist(), edges[1:].tolist(), self.labels.tolist(), strict=True)]
 
 
 def check_rows(rows: Rows, task: Task, vocab_size: int) -> None:
@@ -137,7 +159,7 @@ def check_rows(rows: Rows, task: Task, vocab_size: int) -> None:
         raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: {name}: got {got}, "
                           f"expected {expected}")
 
-    if rows.ids.min() < 0 or rows.ids.max() >= vocab_size:
+    if rows.codes.max() >> ID_SHIFT >= vocab_size:
         fail("token_ids", f"ids from {rows.ids.min()} to {rows.ids.max()}", f"0 to {vocab_size - 1}")
     if task.token_classes:
         labels = rows.token_labels

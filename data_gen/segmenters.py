@@ -116,7 +116,7 @@ class RustJieba(Segmenter):
             import rjieba
         except ImportError as error:
             raise ConfigError(f"data.segmenter: rjieba cannot be used ({error}); pip install rjieba, or use jieba") from None
-        self._jieba = rjieba.Jieba()
+        self._jieba = rjieba  # its functions are those of the one that it makes on import; another takes as long again
         self._whole = jieba_lexicon().ascii_words
         self.version = f"{importlib.metadata.version('rjieba')} with the dictionary of jieba {jieba_version()}"
 

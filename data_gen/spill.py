@@ -21,8 +21,9 @@ import numpy as np
 from data_gen.rows import Rows
 
 _MAGIC = 0x4C4C4950_53324552
-_HEADER = 6
+_HEADER = 5
 _ROW_COLUMNS = (("keys", np.uint64), ("lengths", np.int32), ("labels", np.int32))
+_TOKEN_COLUMNS = (("codes", np.uint32), ("token_labels", np.int8))
 
 
 def bucket_of(keys: np.ndarray, buckets: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def bucket_of(keys: np.ndarray, buckets: int) -> np.ndarray:
     return ((keys >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
 
 
-def write_spill(path: Path, keys: np.ndarray, rows: Rows, buckets: int, id_dtype: str) -> None:
+def write_spill(path: Path, keys: np.ndarray, rows: Rows, buckets: int) -> None:
     """Writes a block's examples: under another name first, so that a file that has its name is whole.
 
     Args:
@@ -38,14 +39,11 @@ def write_spill(path: Path, keys: np.ndarray, rows: Rows, buckets: int, id_dtype
         keys: uint64 (N), rising.
         rows: The examples in the order of their keys.
         buckets: K.
-        id_dtype: "uint16" or "int32".
     """
     examples = np.searchsorted(bucket_of(keys, buckets), np.arange(buckets + 1))
     tokens = np.concatenate([[0], np.cumsum(rows.lengths, dtype=np.int64)])[examples]
-    width = np.dtype(id_dtype).itemsize
-    header = np.array([_MAGIC, len(keys), tokens[-1], buckets, width, rows.token_labels is not None], np.int64)
-    columns = [header, examples.astype(np.int64), tokens, keys, rows.lengths, rows.labels, rows.ids.astype(id_dtype),
-               rows.flags]
+    header = np.array([_MAGIC, len(keys), tokens[-1], buckets, rows.token_labels is not None], np.int64)
+    columns = [header, examples.astype(np.int64), tokens, keys, rows.lengths, rows.labels, rows.codes]
     if rows.token_labels is not None:
         columns.append(rows.token_labels)
     tmp = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
@@ -60,15 +58,13 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY)
-        magic, self.examples, self.tokens, self.buckets, width, self._has_labels = self._read(0, _HEADER, np.int64).tolist()
+        magic, self.examples, self.tokens, self.buckets, self._has_labels = self._read(0, _HEADER, np.int64).tolist()
         assert magic == _MAGIC, f"{path} is no spill file"
-        self._ids = {2: np.uint16, 4: np.int32}[width]
         at = _HEADER * 8
         self._edges = self._read(at, 2 * (self.buckets + 1), np.int64).reshape(2, -1)
         at += self._edges.nbytes
         self._at = {}
-        per_token = [("ids", self._ids), ("flags", np.uint8), ("token_labels", np.int8)]
-        for columns, count in ((_ROW_COLUMNS, self.examples), (per_token, self.tokens)):
+        for columns, count in ((_ROW_COLUMNS, self.examples), (_TOKEN_COLUMNS, self.tokens)):
             for name, dtype in columns:
                 self._at[name] = at
                 at += count * np.dtype(dtype).itemsize
@@ -89,8 +85,7 @@ class Spill:
         begin, end = self._edges[1, number:number + 2].tolist()
         keys, lengths, labels = (self._column(name, first, last, dtype) for name, dtype in _ROW_COLUMNS)
         token_labels = self._column("token_labels", begin, end, np.int8) if self._has_labels else None
-        return keys, Rows(lengths, labels, self._column("ids", begin, end, self._ids),
-                          self._column("flags", begin, end, np.uint8), token_labels)
+        return keys, Rows(lengths, labels, self._column("codes", begin, end, np.uint32), token_labels)
 
     def _column(self, name: str, start: int, stop: int, dtype: type) -> np.ndarray:
         return self._read(self._at[name] + start * np.dtype(dtype).itemsize, stop - start, dtype)

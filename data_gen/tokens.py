@@ -7,8 +7,9 @@ a sentence.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import ne, or_
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Tokens:
     ends: np.ndarray
     begins: np.ndarray
     inside: np.ndarray
+    codes: np.ndarray | None = field(default=None, init=False, repr=False)
+    """uint32, ids and begins as `data_gen.packing` needs them; it fills this in."""
     _capital: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -126,6 +129,32 @@ class Sentence:
         return Sentence(self.tokens, lo, hi, begin, end)
 
 
+@dataclass(slots=True, eq=False)
+class Sentences(Sequence[Sentence]):
+    """Consecutive sentences of a table. A `Sentence` is made when it is asked for: most are only counted and joined.
+
+    Attributes:
+        tokens: The table.
+        rows: int64 (S, 4), first, last, begin and end of each, see `Sentence`.
+    """
+
+    tokens: Tokens
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of sentences."""
+        return len(self.rows)
+
+    def __getitem__(self, which: int | slice) -> Sentence | Sentences:
+        """One sentence, or some that follow each other."""
+        if isinstance(which, slice):
+            return Sentences(self.tokens, self.rows[which])
+        return Sentence(self.tokens, *self.rows[which].tolist())
+
+    def __iter__(self) -> Iterator[Sentence]:
+        return (Sentence(self.tokens, *row) for row in self.rows.tolist())
+
+
 @dataclass(slots=True)
 class Document:
     """An annotated document.
@@ -133,14 +162,12 @@ class Document:
     Attributes:
         source: `file:line` of its first line.
         sentences: In order; none is empty.
-        paragraph_starts: Number of the first sentence of each paragraph.
         dev: Whether it belongs to the dev split.
         language: "zh" or "en", by its text.
     """
 
     source: str
-    sentences: list[Sentence]
-    paragraph_starts: list[int]
+    sentences: Sentences
     dev: bool
     language: str
 
@@ -167,9 +194,9 @@ class Pair:
 @functools.cache
 def case_tables() -> tuple[np.ndarray, np.ndarray]:
     """bool (CASED_CODES) each: characters that have case, and those that are upper (or title) case."""
-    characters = [chr(code) for code in range(CASED_CODES)]
-    cased = np.array([one.lower() != one.upper() for one in characters])
-    return cased, np.array([one.isupper() or one.istitle() for one in characters])
+    characters = [*map(chr, range(CASED_CODES))]
+    cased = np.array([*map(ne, map(str.lower, characters), map(str.upper, characters))])
+    return cased, np.array([*map(or_, map(str.isupper, characters), map(str.istitle, characters))])
 
 
 def _capital_labels(tokens: Tokens) -> np.ndarray:

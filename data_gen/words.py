@@ -15,7 +15,6 @@ Texts come many at a time, joined by line feeds, so that array work is done once
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,17 +34,34 @@ FUNCTION_WORDS = (
     "的了着过地得在是和与及或而但并也都就还又很更最再不没无有被把将使让给对从自由向往到至比按当因"
     "所以于之其这那此该每各我你您他她它们里等吗呢吧啊")
 
+_IS_FUNCTION_WORD = np.zeros(1 << 16, bool)  # by symbol; the last stands for all beyond
+_IS_FUNCTION_WORD[symbols_of(FUNCTION_WORDS)] = True
 # After one of these a capital is the beginning of a sentence, not a name.
-_FUNCTION_WORDS = symbols_of(FUNCTION_WORDS)
 _OPENERS = np.array(sorted(map(ord, ".!?:…“‘\"'([—-")))
 
 
-class ChineseUnits:
-    """Finds the units of Chinese text.
+class _Units:
+    """What finds units, and the dictionary entries among them.
 
     Attributes:
         kinds: The dictionary entries: word -> True for an entity, False for a phrase.
-        hits: How often each entry was found since this was last cleared.
+    """
+
+    def __init__(self, entries: Mapping[str, bool]) -> None:
+        self.kinds = Entries.of(entries)
+        self._found: list[np.ndarray] = []
+
+    def take_hits(self) -> dict[int, int]:
+        """Row of each entry that was found since the last call -> how often."""
+        rows, counts = np.unique(np.concatenate([np.zeros(0, np.int32), *self._found]), return_counts=True)
+        self._found = []
+        return dict(zip(rows.tolist(), counts.tolist(), strict=True))
+
+
+class ChineseUnits(_Units):
+    """Finds the units of Chinese text.
+
+    Attributes:
         segmenter: What cuts the words.
     """
 
@@ -59,7 +75,7 @@ class ChineseUnits:
         Raises:
             ConfigError: the segmenter is unknown or not installed.
         """
-        self.kinds, self.hits = Entries.of(entries), Counter()
+        super().__init__(entries)
         self.segmenter = load_segmenter(segmenter)
         self._matcher = ChineseMatcher(self.kinds) if self.kinds else None
         self._lexicon = jieba_lexicon()
@@ -89,7 +105,7 @@ class ChineseUnits:
         if self._matcher is not None:
             matches = self._matcher.find(symbols, _edges(len(text), tokens, inside, first, stops, kinds == UNKNOWN))
             matches.keep(~_of_function_words(matches, symbols, first))
-            _count(self.hits, matches, self.kinds)
+            self._found.append(matches.rows)
             taken_first, taken_last = _join_matches(begins, matches)
             phrase_stops = stops[phrase_words + phrase_sizes - 1]
             nearest = np.searchsorted(taken_last, first[phrase_words], "right")
@@ -105,7 +121,7 @@ def _of_function_words(matches: Matches, symbols: np.ndarray, first: np.ndarray)
     is_edge = np.zeros(len(symbols) + 1, bool)
     is_edge[first] = True
     last = matches.last - 1
-    opens, closes = (np.isin(symbols[places], _FUNCTION_WORDS) for places in (matches.first, last))
+    opens, closes = (_IS_FUNCTION_WORD.take(symbols.take(places).view(np.int64), mode="clip") for places in (matches.first, last))
     found = opens & is_edge[matches.first + 1] | closes & is_edge[last]
     return found & (matches.last - matches.first <= MAX_DOUBTFUL_CHARS)
 
@@ -178,20 +194,12 @@ def _at_tokens(begins: np.ndarray, starts: np.ndarray, inside: np.ndarray) -> np
     return flags
 
 
-def _count(hits: Counter[str], matches: Matches, entries: Entries) -> None:
-    """Adds matches to the counts of their entries."""
-    rows, counts = np.unique(matches.rows, return_counts=True)
-    starts, stops = entries.starts[rows].tolist(), entries.starts[rows + 1].tolist()
-    words = [entries.text[start:stop] for start, stop in zip(starts, stops)]
-    hits.update(dict(zip(words, counts.tolist())))
-
-
-class EnglishUnits:
-    """Finds the units of English text. Attributes as of `ChineseUnits`."""
+class EnglishUnits(_Units):
+    """Finds the units of English text."""
 
     def __init__(self, entries: Mapping[str, bool]) -> None:
         """`entries`: user dictionaries, entry -> True for an entity, False for a phrase."""
-        self.kinds, self.hits = Entries.of(entries), Counter()
+        super().__init__(entries)
         self._matcher = EnglishMatcher(self.kinds) if self.kinds else None
 
     def find(self, text: str, tokens: Encoding, inside: np.ndarray) -> np.ndarray:
@@ -209,7 +217,7 @@ class EnglishUnits:
         taken = np.zeros(len(words), bool)
         if self._matcher is not None:
             matches = self._matcher.find(codes, first, last - first, lines)
-            _count(self.hits, matches, self.kinds)
+            self._found.append(matches.rows)
             inner = _inner(matches.first, matches.last)
             flags[words[inner]] &= np.repeat(_joined(matches), matches.last - matches.first - 1)
             taken[matches.first] = taken[inner] = True

@@ -35,6 +35,11 @@ def compact(value: float, share: bool = False) -> str:
     return f"{value:#.3g}" if size < 99.95 else f"{value:.0f}"
 
 
+def shorten(text: str, room: int) -> str:
+    """The text, with its end left out where it has more than `room` characters."""
+    return text if len(text) <= room else text[:max(room - 1, 1)] + "…"
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers (1, 2, 5 times a power of ten) from `low` to `high`, about `count` of them."""
     rough = (high - low) / max(count, 1)

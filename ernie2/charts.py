@@ -10,21 +10,36 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ernie2.chart_scales import Point, compact, downsample, escape, fence, nice_ticks, smooth, tick_labels, unbroken
+from ernie2.chart_scales import (
+    Point,
+    compact,
+    downsample,
+    escape,
+    fence,
+    nice_ticks,
+    shorten,
+    smooth,
+    tick_labels,
+    unbroken,
+)
 
 COLORS = 8
-"""Colours of tasks, --t0 to --t7; report.css has their swatches."""
+"""Colours of tasks, --t0 to --t7; report.css has their swatches. Chosen by search: on the page and on a stage's band they
+keep a contrast of 3, and any two of them stay apart with each of the three kinds of colour blindness."""
 
 CHART_CSS = """
-:root{color-scheme:light dark;--page:#fff;--ink:#1d2226;--soft:#5f676e;--hair:#e3e6e8;--band:#f5f6f7;--good:#00694a;
---bad:#a63c00;--t0:#0072b2;--t1:#d55e00;--t2:#00875f;--t3:#a6488a;--t4:#a87400;--t5:#2f9bd6;--t6:#6b4fbb;--t7:#6b6b6b}
+:root{color-scheme:light dark;--page:#fff;--ink:#1d2226;--soft:#5f676e;--hair:#e3e6e8;--band:#f1f3f5;--good:#00694a;
+--bad:#a63c00;--t0:#0072b2;--t1:#933405;--t2:#527e4e;--t3:#840485;--t4:#be790b;--t5:#0098ba;--t6:#744373;--t7:#514d4d}
 @media screen and (prefers-color-scheme:dark){:root{--page:#15181b;--ink:#e4e7e9;--soft:#98a1a8;--hair:#2c3136;
---band:#1c2024;--good:#4cc9a0;--bad:#ff9a5c;--t0:#58b0ea;--t1:#ff8a45;--t2:#3cc79b;--t3:#df8fc6;--t4:#e6b13c;
---t5:#8fd0f5;--t6:#a995f0;--t7:#b0b0b0}}
+--band:#1e2226;--good:#4cc9a0;--bad:#ff9a5c;--t0:#8fbcff;--t1:#f79b84;--t2:#77a42d;--t3:#c182b9;--t4:#f0cb3d;
+--t5:#6ceefe;--t6:#ad80fd;--t7:#c7bebc}}
+@media print{:root{color-scheme:light;--band:#eceff1;--hair:#d5d9dc}}
 .chart{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans","Noto Sans CJK SC",sans-serif;
 font-variant-numeric:tabular-nums;fill:var(--soft)}
-.chart .name{font-size:13px;font-weight:600;fill:var(--ink)}.chart .stage{font-size:10px}
-.chart .end{font-weight:500}.chart .band{fill:var(--band)}.chart .grid{stroke:var(--hair);fill:none}
+.chart .name{font-size:12.5px;font-weight:600;fill:var(--ink)}.chart .stage{font-size:10px}
+.chart .end{fill:var(--ink)}.chart .lead{fill:none;stroke-width:1.3;stroke-opacity:.85}
+.chart .far{stroke-dasharray:1 4}
+.chart .band{fill:var(--band)}.chart .grid{stroke:var(--hair);fill:none}
 .chart .axis{stroke:var(--soft);stroke-opacity:.6;fill:none}
 .chart .curve{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .chart .raw{fill:none;stroke-width:2.6;stroke-linecap:round;stroke-opacity:.3}
@@ -32,6 +47,13 @@ font-variant-numeric:tabular-nums;fill:var(--soft)}
 .chart .hover{fill:var(--ink);fill-opacity:0}.chart .hover:hover{fill-opacity:.07}
 """ + "".join(f".s-{name}{{stroke:var(--{name})}}.f-{name}{{fill:var(--{name})}}\n"
               for name in ["ink", "soft", *(f"t{i}" for i in range(COLORS))])
+
+
+CHART_SIZE = (440, 200)
+"""Pixels of a chart of half the page's width, so narrow that a phone need not shrink its text much."""
+
+CHAR = 7.0
+"""Pixels kept for a character of a label: wide fonts at the size for phones (report.css) still fit."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,7 @@ class Frame:
 
 def line_chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), *,
                x_range: tuple[float, float] | None = None, share: bool = False, zero: bool = False,
-               size: tuple[int, int] = (540, 216), label_space: int = 96) -> str:
+               size: tuple[int, int] = CHART_SIZE) -> str:
     """Draws curves over steps as one `<svg>`.
 
     Args:
@@ -97,7 +119,6 @@ def line_chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (),
         share: values are shares of one, shown in percent.
         zero: the y axis begins at 0.
         size: width and height in pixels (the page may scale the picture).
-        label_space: pixels kept at the right for the labels at the ends of the curves.
     """
     series = [one for one in series if any(y is not None for _, y in one.points)]
     width, height = size
@@ -107,15 +128,17 @@ def line_chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (),
     lines = [(one, downsample(smooth(one.points) if one.kind == "smooth" else one.points)) for one in series]
     xs = [x for one in series for x, _ in one.points]
     low, high = x_range or (min(xs), max(xs))
-    frame = Frame(46, 34, width - label_space, height - 22, (low, high if high > low else low + 1),
-                  _y_range(lines, share, zero))
+    y_range, labels = _y_range(lines, share, zero), _labels(lines, share, int(width / 2 / CHAR))
+    left = 10 + CHAR * max(5, *(len(label) for _, label in _y_ticks(y_range, share)))
+    right = width - 17 - CHAR * max(12, *(len(label) for _, _, label in labels))
+    frame = Frame(left, 34, right, height - 22, (low, high if high > low else low + 1), y_range)
     inside = "".join(_curve(one, points, frame) for one, points in lines)
     hidden = sum(1 for one in series for _, y in one.points if y is not None and not frame.shows(y))
     hidden_note = f"{hidden} off the scale" if hidden else ""
     plot = (f'<svg x="0" y="{frame.top - 2}" width="{frame.right + 4}" height="{frame.bottom - frame.top + 4}" '
             f'viewBox="0 {frame.top - 2} {frame.right + 4} {frame.bottom - frame.top + 4}">{inside}</svg>')
-    return "".join([head, _bands(bands, frame), _axes(frame, share), plot, _end_labels(lines, frame, share),
-                    f'<text class="stage" x="{frame.right}" y="13" text-anchor="end">{hidden_note}</text>',
+    return "".join([head, _bands(bands, frame), _axes(frame, share), plot, _end_labels(labels, frame),
+                    f'<text class="stage" x="{width}" y="{frame.top - 4}" text-anchor="end">{hidden_note}</text>',
                     _hover(lines, bands, frame, share), "</svg>"])
 
 
@@ -141,7 +164,9 @@ def _y_range(lines: Sequence[tuple[Series, list[Point]]], share: bool, zero: boo
         if one.kind == "smooth":  # a rare spike must not flatten the rest of the curve
             values += fence(one.points)
     low, high = min(values), max(values)
-    room = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
+    if high - low < 1e-6 * max(abs(low), abs(high)):  # the rounding of equal values is no curve
+        low = high
+    room = 0.07 * (high - low) or 0.05 * abs(high) or (0.05 if share else 1.0)
     bottom = 0.0 if zero and low >= 0 else low - room
     if low >= 0:
         bottom = max(bottom, 0.0)
@@ -161,7 +186,7 @@ def _curve(one: Series, points: list[Point], frame: Frame) -> str:
     style = "level" if one.kind == "level" else "curve"
     parts.append(f'<path class="{style} s-{one.color}" d="{_path(points, frame)}"/>')
     known = [point for point in points if point[1] is not None]
-    if one.kind == "marked" and len(known) <= 40:
+    if one.kind == "marked" and len(known) <= (frame.right - frame.left) / 12:  # else they would cover the line
         parts += [f'<circle class="spot s-{one.color}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.1"/>'
                   for x, y in known]
     return "".join(parts)
@@ -181,38 +206,60 @@ def _bands(bands: Sequence[Band], frame: Frame) -> str:
     return "".join(parts)
 
 
+def _y_ticks(y_range: tuple[float, float], share: bool) -> list[tuple[float, str]]:
+    """(value, label) of the horizontal lines."""
+    scales = [nice_ticks(*y_range, count=count) for count in (4, 6, 9)]
+    ticks = next((scale for scale in scales if len(scale) >= 3), scales[-1])  # one or two lines tell no scale
+    return list(zip(ticks, tick_labels(ticks, share), strict=True))
+
+
 def _axes(frame: Frame, share: bool) -> str:
     parts = []
-    scales = [nice_ticks(*frame.y_range, count=count) for count in (4, 6, 9)]
-    ticks = next((scale for scale in scales if len(scale) >= 3), scales[-1])  # one or two lines tell no scale
-    for tick, label in zip(ticks, tick_labels(ticks, share), strict=True):
+    for tick, label in _y_ticks(frame.y_range, share):
         y = frame.y(tick)
         parts.append(f'<path class="grid" d="M{frame.left} {y:.1f}H{frame.right}"/>'
                      f'<text x="{frame.left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
-    wanted = max(2, int((frame.right - frame.left) / 75))
+    wanted = max(2, int((frame.right - frame.left) / 55))
     ticks = [tick for tick in nice_ticks(*frame.x_range, count=wanted) if tick == int(tick)]
-    for tick, label in zip(ticks, tick_labels(ticks), strict=True):
+    labels = tick_labels(ticks)
+    for tick, label in zip(ticks, labels, strict=True):
         parts.append(f'<path class="axis" d="M{frame.x(tick):.1f} {frame.bottom}v3"/>'
                      f'<text x="{frame.x(tick):.1f}" y="{frame.bottom + 15}" text-anchor="middle">{label}</text>')
+    after_last = frame.x(ticks[-1]) + 5 + 0.56 * CHAR * len(labels[-1]) if ticks else frame.right
     parts.append(f'<path class="axis" d="M{frame.left} {frame.bottom}H{frame.right}"/>'
-                 f'<text x="{frame.right + 18}" y="{frame.bottom + 15}">step</text>')
+                 f'<text x="{after_last:.1f}" y="{frame.bottom + 15}">steps</text>')
     return "".join(parts)
 
 
-def _end_labels(lines: Sequence[tuple[Series, list[Point]]], frame: Frame, share: bool) -> str:
-    labels = []
+def _labels(lines: Sequence[tuple[Series, list[Point]]], share: bool, room: int) -> list[tuple[Point, Series, str]]:
+    """(last point, series, text of at most `room` characters) of the label at each curve's end."""
+    found = []
     for one, points in lines:
-        last = next(y for _, y in reversed(points) if y is not None)
-        labels.append([frame.y(last) + 3.5, one, one.note or compact(last, share)])
-    labels.sort(key=lambda label: label[0])
-    lowest = frame.bottom
-    for i in range(1, len(labels)):
-        labels[i][0] = max(labels[i][0], labels[i - 1][0] + 12.5)
-    for label in reversed(labels):  # pushed past the bottom: push back up
-        label[0] = min(label[0], lowest)
-        lowest = label[0] - 12.5
-    return "".join(f'<text class="end f-{one.color}" x="{frame.right + 8}" y="{y:.1f}">'
-                   f'{escape(f"{one.label} {note}")}</text>' for y, one, note in labels)
+        last = next(point for point in reversed(points) if point[1] is not None)
+        note = one.note or compact(last[1], share)
+        found.append((last, one, f"{shorten(one.label, room - len(note) - 1)} {note}".strip()))
+    return found
+
+
+def _end_labels(labels: Sequence[tuple[Point, Series, str]], frame: Frame) -> str:
+    """Labels in the order of the curves' ends and apart from each other, each joined to its curve by a line of its colour."""
+    ends = sorted((frame.y(last[1]), number) for number, (last, _, _) in enumerate(labels))
+    places, gap = [end for end, _ in ends], 13.5
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    lowest = frame.bottom - 3.5
+    for i in reversed(range(len(places))):  # pushed past the bottom: push back up
+        places[i] = min(places[i], lowest)
+        lowest = places[i] - gap
+    parts, x = [], frame.right
+    for (end, number), place in zip(ends, places, strict=True):
+        last, one, text = labels[number]
+        end = min(max(end, frame.top), frame.bottom)
+        if x - frame.x(last[0]) > 4:  # the curve ends before the picture does
+            parts.append(f'<path class="lead far s-{one.color}" d="M{frame.x(last[0]) + 4:.1f} {end:.1f}H{x}"/>')
+        parts.append(f'<path class="lead s-{one.color}" d="M{x + 1} {end:.1f}L{x + 9} {place:.1f}h4"/>'
+                     f'<text class="end" x="{x + 16}" y="{place + 3.5:.1f}">{escape(text)}</text>')
+    return "".join(parts)
 
 
 def _hover(lines: Sequence[tuple[Series, list[Point]]], bands: Sequence[Band], frame: Frame, share: bool) -> str:

@@ -99,7 +99,8 @@ def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
 
 def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
-    save_file(model_arrays(model), str(folder / "model.safetensors"))
+    # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
+    save_file(model_arrays(model), str(folder / "model.safetensors"), metadata={"format": "np"})
     write_json(folder / "config.json", {**config.to_json(), **extra})
     shutil.copyfile(vocab_file, folder / "vocab.txt")
 

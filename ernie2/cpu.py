@@ -13,6 +13,9 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
+from ernie2 import paddle_version
+
+paddle_version.check(paddle.__version__)
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 
 

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from ernie2 import out_dir, tasks
+from ernie2 import out_dir, paddle_version, tasks
 from ernie2.config import Recipe
 from ernie2.curriculum import make_plan
 from ernie2.plan import estimate, vocabulary_rows
@@ -26,10 +26,12 @@ from ernie2.shards import ShardReader
 from ernie2.strict import ConfigError
 
 PYTHONS = ((3, 10), (3, 12))
-TESTED_PADDLE = ("3.3.1",)
+TESTED_PADDLE = ("3.3.1", "2.6.2")
 NEEDED = ("numpy", "pyyaml", "tqdm", "jieba", "tokenizers", "safetensors", "joblib", "visualdl", "paddlenlp")
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+CONSTRAINTS_2 = CONSTRAINTS.with_name("constraints-paddle2.txt")  # of paddle 2.6
 INSTALL = "pip install -c constraints.txt -e '.[cpu]' (or '.[gpu]')"
+INSTALL_2 = "pip install -c constraints-paddle2.txt -e '.[cpu2]' (or '.[gpu2]')"
 BYTES_PER_TOKEN = 9  # of a shard: ids 2, sentence ids 1, three levels of spans 2 each
 TEXT_PER_TOKEN = {"zh": 3.0, "en": 4.5}  # bytes of UTF-8 text that make a token
 PACKED = (".gz", ".bz2", ".zst")
@@ -58,23 +60,32 @@ def versions() -> list[Finding]:
     fits = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
     found = [Finding("python", "ok" if fits else "problem", python, "" if fits else "use Python 3.10, 3.11 or 3.12")]
     paddle = _version("paddlepaddle-gpu") or _version("paddlepaddle")
-    if paddle is None:
-        found.append(Finding("paddle", "problem", "not installed", INSTALL))
-    elif paddle not in TESTED_PADDLE:
-        found.append(Finding("paddle", "warning", f"{paddle}; tested: {', '.join(TESTED_PADDLE)}", INSTALL))
-    else:
-        found.append(Finding("paddle", "ok", paddle))
-    pins = dict(re.findall(r"^([\w.-]+)==([^ ;\n]+)", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
-                ) if CONSTRAINTS.is_file() else {}
+    old = bool(paddle) and paddle.startswith("2.")
+    constraints, install = (CONSTRAINTS_2, INSTALL_2) if old else (CONSTRAINTS, INSTALL)
+    found.append(_paddle(paddle, install))
+    pins = dict(re.findall(r"^([\w.-]+)==([^ ;\n]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE)
+                ) if constraints.is_file() else {}
     installed = {name: _version(name) for name in NEEDED}
     missing = [name for name, version in installed.items() if version is None]
     other = [f"{name} {version} (tested: {pins[name]})" for name, version in installed.items()
              if version and pins.get(name, version) != version]
     if missing:
-        found.append(Finding("packages", "problem", f"not installed: {', '.join(missing)}", INSTALL))
+        found.append(Finding("packages", "problem", f"not installed: {', '.join(missing)}", install))
     if other:
-        found.append(Finding("packages", "warning", ", ".join(other), INSTALL))
+        found.append(Finding("packages", "warning", ", ".join(other), install))
     return found if missing or other else [*found, Finding("packages", "ok", "as tested")]
+
+
+def _paddle(version: str | None, install: str) -> Finding:
+    if version is None:
+        return Finding("paddle", "problem", "not installed", install)
+    try:
+        paddle_version.check(version)
+    except ImportError:
+        return Finding("paddle", "problem", f"{version}; tested: {paddle_version.TESTED}", install)
+    if version not in TESTED_PADDLE:
+        return Finding("paddle", "warning", f"{version}; tested: {', '.join(TESTED_PADDLE)}", install)
+    return Finding("paddle", "ok", version)
 
 
 def _version(package: str) -> str | None:

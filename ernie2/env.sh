@@ -1,15 +1,16 @@
 # Sourced by run_pretrain.sh, run_finetune.sh and tests/run.sh: which Python; launch.sh beside it: in how many processes.
 # They stand beside cpu.py and distributed.py: what has to be settled before paddle is imported.
 #
-#   ERNIE2_PYTHON   this interpreter, as it is
-#   ERNIE2_DEVICE   cpu or gpu: which paddle a new .venv gets (default: gpu where nvidia-smi finds one)
-#   PADDLE_INDEX    where paddlepaddle-gpu comes from (default: Paddle's own index, CUDA version by the GPU's generation)
+#   ERNIE2_PYTHON          this interpreter, as it is
+#   ERNIE2_DEVICE          cpu or gpu: which paddle a new .venv gets (default: gpu where nvidia-smi finds one)
+#   ERNIE2_PADDLE_VERSION  3 or 2.6: this paddle and no other; a new .venv gets 3, a new .venv-paddle2 gets 2.6
+#   PADDLE_INDEX           where paddlepaddle-gpu comes from (default: 3 from Paddle's own index, CUDA version by the GPU's
+#                          generation; 2.6 from PyPI)
 
 ERNIE2_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-ERNIE2_VENV="$ERNIE2_ROOT/.venv"
 PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
 
-# What setup.py's install_requires and its extra `test` are imported as.
+# What setup.py's install_requires, its extra `cpu` and its extra `test` are imported as.
 ERNIE2_MODULES="paddle paddlenlp numpy yaml tqdm jieba rjieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
 ERNIE2_TEST_MODULES="pytest xdist ruff ray zstandard opencc"
 
@@ -26,15 +27,24 @@ ernie2_path() { # FILE as typed, in whatever folder the user stands -> FILE as s
   if [ "$PWD" != "$ERNIE2_ROOT" ] && [ -e "$PWD/$1" ]; then printf '%s/%s' "$PWD" "$1"; else printf '%s' "$1"; fi
 }
 
+ernie2_paddle_version() { # sets what a new environment is made of: ERNIE2_VENV, ERNIE2_PINS, and which of setup.py's extras
+  case "${ERNIE2_PADDLE_VERSION:-}" in
+    "" | 3) ERNIE2_VENV="$ERNIE2_ROOT/.venv" ERNIE2_PINS=constraints.txt ERNIE2_EXTRA="" ;;
+    2.6) ERNIE2_VENV="$ERNIE2_ROOT/.venv-paddle2" ERNIE2_PINS=constraints-paddle2.txt ERNIE2_EXTRA=2 ;;
+    *) ernie2_mistake "ERNIE2_PADDLE_VERSION: found '$ERNIE2_PADDLE_VERSION', expected 3 or 2.6" ;;
+  esac
+}
+
 ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or gpu); makes .venv where nothing else fits
   local modules="$ERNIE2_MODULES" active="" kept=""
+  ernie2_paddle_version
   [ "${1:-}" != test ] || modules="$modules $ERNIE2_TEST_MODULES"
   export PYTHONPATH="$ERNIE2_ROOT${PYTHONPATH:+:$PYTHONPATH}"
   export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore:No ccache found}" # paddle says so at each import
 
   if [ -n "${ERNIE2_PYTHON:-}" ]; then
     ERNIE2_PADDLE="$("$ERNIE2_PYTHON" -c "$ERNIE2_PROBE" paddle)" ||
-      ernie2_mistake "ERNIE2_PYTHON: $ERNIE2_PYTHON cannot import paddle; name another interpreter or unset ERNIE2_PYTHON"
+      ernie2_mistake "ERNIE2_PYTHON: $ERNIE2_PYTHON has no paddle that fits; name another interpreter or unset ERNIE2_PYTHON"
     return
   fi
   if [ "${VIRTUAL_ENV:-}" = "$ERNIE2_VENV" ]; then # .venv itself, activated: it is judged by its mark, and may be made again
@@ -60,22 +70,31 @@ ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or g
   ERNIE2_PADDLE="$(cut -d ' ' -f 2 "$ERNIE2_VENV/.complete")"
 }
 
-# Given module names: prints cpu or gpu, what paddle was built for; or fails and says what is missing.
+# Given module names: prints cpu or gpu, what paddle was built for; or fails and says what is missing or of another version.
 ERNIE2_PROBE='
-import importlib.util, sys, warnings
+import importlib.util, os, sys, warnings
 warnings.simplefilter("ignore")
 if not (3, 10) <= sys.version_info[:2]:
     sys.exit("Python %d.%d is older than 3.10" % sys.version_info[:2])
 missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit("no " + ", ".join(missing))
-import paddle
+import ernie2.paddle_version as tested, paddle
+wanted = os.environ.get("ERNIE2_PADDLE_VERSION")
+if wanted and not paddle.__version__.startswith(wanted + "."):
+    sys.exit("paddle %s, but ERNIE2_PADDLE_VERSION=%s" % (paddle.__version__, wanted))
+try:
+    tested.check(paddle.__version__)
+except ImportError as error:
+    sys.exit(str(error))
 print("gpu" if paddle.is_compiled_with_cuda() else "cpu")
 '
 
-ernie2_digest() { cat "$ERNIE2_ROOT"/{constraints.txt,setup.py} | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1; }
+ernie2_digest() { # of what an environment is made by
+  cat "$ERNIE2_ROOT/$ERNIE2_PINS" "$ERNIE2_ROOT/setup.py" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1
+}
 
-ernie2_kept() { # prints the device of a .venv that is whole and up to date, else nothing
+ernie2_kept() { # prints the device of an environment that is whole and up to date, else nothing
   local digest="" device=""
   [ -x "$ERNIE2_VENV/bin/python" ] && [ -f "$ERNIE2_VENV/.complete" ] || return 0
   read -r digest device <"$ERNIE2_VENV/.complete" || return 0
@@ -95,8 +114,9 @@ ernie2_device() {
   esac
 }
 
-ernie2_index() { # the folder of Paddle's index whose wheels were compiled for this GPU
+ernie2_index() { # the folder of Paddle's index whose wheels were compiled for this GPU; nothing where PyPI's will do
   local generation
+  [ "${ERNIE2_PADDLE_VERSION:-}" != 2.6 ] || return 0
   generation="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | sed -n 1p)" || true
   case "${generation%%.*}" in
     9) printf '%s/cu126/' "$PADDLE_PACKAGES" ;;
@@ -116,8 +136,8 @@ ernie2_base_python() { # prints a Python that setup.py allows
   ernie2_mistake "no Python 3.10, 3.11 or 3.12 on PATH; install one, or name it with ERNIE2_PYTHON=/path/to/python"
 }
 
-ernie2_make_venv() { # a new .venv; .complete is written last, so one that was cut short is seen and made again
-  local base device="$ERNIE2_DEVICE" where=() quiet=-q
+ernie2_make_venv() { # a new environment; .complete is written last, so one that was cut short is seen and made again
+  local base device="$ERNIE2_DEVICE" name="${ERNIE2_VENV##*/}" index="" where=() quiet=-q
   base="$(ernie2_base_python)"
   mkdir -p "$ERNIE2_VENV"
   if command -v flock >/dev/null; then # two runs started together make one environment
@@ -128,20 +148,22 @@ ernie2_make_venv() { # a new .venv; .complete is written last, so one that was c
       return
     fi
   fi
-  [ ! -e "$ERNIE2_VENV/bin" ] || ernie2_say "environment: .venv is unfinished or out of date; making it again"
+  [ ! -e "$ERNIE2_VENV/bin" ] || ernie2_say "environment: $name is unfinished or out of date; making it again"
   find "$ERNIE2_VENV/" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
-  if [ "$device" = gpu ]; then where=(--extra-index-url "${PADDLE_INDEX:-$(ernie2_index)}"); fi
-  ernie2_say "environment: making .venv with $base (once; some minutes, 2 GB of disk, 8 with a GPU)"
-  ernie2_say "  paddle for the ${device^^}${where[1]:+ from ${where[1]}}"
+  if [ "$device" = gpu ]; then index="${PADDLE_INDEX:-$(ernie2_index)}"; fi
+  if [ -n "$index" ]; then where=(--extra-index-url "$index"); fi
+  ernie2_say "environment: making $name with $base (once; some minutes, 2 GB of disk, 8 with a GPU)"
+  ernie2_say "  paddle ${ERNIE2_PADDLE_VERSION:-3} for the ${device^^}${index:+ from $index}"
   "$base" -m venv "$ERNIE2_VENV" >&2 || ernie2_mistake "'$base -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"
   [ ! -t 2 ] || quiet="" # on a terminal pip shows its progress
-  (cd "$ERNIE2_ROOT" && "$ERNIE2_VENV/bin/python" -m pip install $quiet --disable-pip-version-check -c constraints.txt \
-    -e ".[$device,test]" ${where[@]+"${where[@]}"} >&2) || {
-    ernie2_say "error: pip could not install what setup.py and constraints.txt name; its message stands above"
-    [ "$device" = cpu ] || ernie2_say "  another build of paddle: PADDLE_INDEX=$PADDLE_PACKAGES/cuXYZ/, or ERNIE2_DEVICE=cpu"
+  (cd "$ERNIE2_ROOT" && "$ERNIE2_VENV/bin/python" -m pip install $quiet --disable-pip-version-check -c "$ERNIE2_PINS" \
+    -e ".[$device$ERNIE2_EXTRA,test]" ${where[@]+"${where[@]}"} >&2) || {
+    ernie2_say "error: pip could not install what setup.py and $ERNIE2_PINS name; its message stands above"
+    [ "$device" = cpu ] ||
+      ernie2_say "  another build of paddle: PADDLE_INDEX=$PADDLE_PACKAGES/cuXYZ/, ERNIE2_PADDLE_VERSION=2.6, or ERNIE2_DEVICE=cpu"
     exit 1
   }
   printf '%s %s\n' "$(ernie2_digest)" "$device" >"$ERNIE2_VENV/.complete"
   exec 9>&-
-  ernie2_say "environment: .venv is ready"
+  ernie2_say "environment: $name is ready"
 }

@@ -1,6 +1,7 @@
-"""python -m ernie2.plan RECIPE.yaml [key=value ...] [--json] [--tokens-per-s N]
+"""python -m ernie2.plan RECIPE.yaml [key=value ...] [--ranks N] [--device-memory GIB] [--tokens-per-s N] [--json]
 
-The stage table, the batch arithmetic, and an estimate of memory and time, before anything is computed. No tensors here.
+The stage table, the batch arithmetic, an estimate of memory with the largest batch.micro_tokens that fits, and of time,
+before anything is computed. No tensors here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ from typing import Any
 
 from ernie2.config import SIZES, Recipe, cli, load_recipe
 from ernie2.curriculum import Plan, make_plan
+from ernie2.memory import (
+    GIB,
+    V100_MEMORY,
+    device_kind,
+    estimate_memory,
+    host_memory,
+    largest_micro_tokens,
+    parameter_count,
+    size,
+    usable_bytes,
+    vocabulary_rows,
+    with_runtime,
+)
 from ernie2.shards import read_index
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task, select_tasks
@@ -50,48 +64,51 @@ def stage_table(plan: Plan) -> str:
     return _align([head, *rows])
 
 
-def parameter_count(recipe: Recipe, vocab_rows: int) -> int:
-    """Parameters of the encoder and the masked-LM head."""
-    layers, width, _, inner = SIZES[recipe.model.size]
-    rows = vocab_rows + recipe.model.max_position_embeddings + recipe.model.sentence_type_vocab_size
-    embeddings = (rows + recipe.model.task_type_vocab_size + 2) * width
-    layer = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
-    return embeddings + layers * layer + 2 * width * (width + 1) + 2 * width + vocab_rows
-
-
-def estimate(recipe: Recipe, plan: Plan, vocab_rows: int, tokens_per_s: float | None) -> dict[str, Any]:
-    """Arithmetic on memory (bytes on one device, fp32 activations stored for the backward pass) and time."""
-    layers, width, heads, inner = SIZES[recipe.model.size]
-    parameters = parameter_count(recipe, vocab_rows)
-    half = recipe.runtime.precision != "fp32"
-    unit = 2 if half else 4
-    states = parameters * (unit + unit + 8 + (4 if half else 0))  # weights, gradients, two moments, master weights
-    micro, length = recipe.batch.micro_tokens, recipe.data.max_seq_len
-    kept_layers = 1 if recipe.runtime.recompute else layers
-    per_token = (12 * width + 3 * inner + 4 * heads * length) * kept_layers + layers * width
-    logits = 3 * recipe.data.mask_prob * micro * vocab_rows * 4
-    flops = 6 * (parameters - vocab_rows * width) + 12 * layers * width * length + 6 * recipe.data.mask_prob * vocab_rows * width
+def estimate(recipe: Recipe, plan: Plan, vocab_rows: int, tokens_per_s: float | None, ranks: int = 1) -> dict[str, Any]:
+    """Arithmetic on memory (bytes on one of `ranks` devices, see ernie2.memory), work and time."""
+    layers, width, _, _ = SIZES[recipe.model.size]
+    parameters, memory = parameter_count(recipe, vocab_rows), estimate_memory(recipe, vocab_rows, ranks)
+    attention = 12 * layers * width * recipe.data.max_seq_len
+    flops = 6 * (parameters - vocab_rows * width) + attention + 6 * recipe.data.mask_prob * vocab_rows * width
     tokens = sum(sum(counts) for _, counts in plan.table()) * recipe.batch.tokens
-    result = {"parameters": parameters, "state_bytes": states, "activation_bytes": int(micro * per_token * unit + logits),
-              "tokens": tokens, "flops_per_token": int(flops), "flops": flops * tokens}
+    result = {"parameters": parameters, "state_bytes": memory.states, "activation_bytes": memory.activations + memory.logits,
+              "memory": memory.to_json(), "tokens": tokens, "flops_per_token": int(flops), "flops": flops * tokens}
     if tokens_per_s:
         result["hours"] = tokens / tokens_per_s / 3600
     return result
 
 
-def vocabulary_rows(recipe: Recipe) -> int:
-    """Rows of the token embedding, as far as the recipe tells before its vocabulary exists."""
-    if recipe.model.vocab_rows:
-        return recipe.model.vocab_rows
-    path = Path(recipe.model.vocab_file)
-    if path.is_file():
-        return sum(1 for line in path.read_text(encoding="utf-8").split("\n") if line)
-    return recipe.data.vocab_size or 18_000
+def fits(recipe: Recipe, vocab_rows: int, ranks: int = 1, device_memory: float | None = None) -> list[dict[str, Any]]:
+    """Whether a step fits a device, and what would, one entry a device.
+
+    Args:
+        recipe: fp16 and bf16 are for a GPU, fp32 for a CPU, whose memory all ranks share.
+        vocab_rows: rows of the token embedding.
+        ranks: devices that share a step.
+        device_memory: GiB of a device; default: both kinds of V100, or this machine's memory for fp32.
+
+    Returns:
+        Of each device: device_memory_gib, usable_bytes (of a rank), fits, largest_micro_tokens and the same with
+        runtime.recompute=true (largest_micro_tokens_recompute) and with runtime.sharding_stage=1
+        (largest_micro_tokens_sharded); None where not even one sample fits.
+    """
+    kind, wanted = device_kind(recipe), estimate_memory(recipe, vocab_rows, ranks).total
+    devices = [device_memory] if device_memory else list(V100_MEMORY) if kind == "gpu" else [round(host_memory() / GIB, 1)]
+    stage = max(1, int(recipe.runtime.sharding_stage))
+    ways = {"": recipe, "_recompute": with_runtime(recipe, recompute=True), "_sharded": with_runtime(recipe, sharding_stage=stage)}
+    found = []
+    for gib in devices:
+        usable = usable_bytes(kind, gib * GIB, ranks if kind == "cpu" else 1)
+        found.append({"device_memory_gib": gib, "usable_bytes": usable, "fits": wanted <= usable,
+                      **{f"largest_micro_tokens{way}": largest_micro_tokens(changed, vocab_rows, ranks, usable)
+                         for way, changed in ways.items()}})
+    return found
 
 
-def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, tokens_per_s: float | None = None) -> str:
-    """What a run prints before its first step."""
-    figures = estimate(recipe, plan, vocabulary_rows(recipe), tokens_per_s)
+def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, tokens_per_s: float | None = None,
+                 device_memory: float | None = None) -> str:
+    """What a run prints before its first step; `ranks` and `device_memory` as in `fits`."""
+    figures = estimate(recipe, plan, vocabulary_rows(recipe), tokens_per_s, ranks)
     batch = recipe.batch
     lines = [
         f"{recipe.name}: {recipe.curriculum.mode}, {recipe.curriculum.step}, optimizer steps by task and stage",
@@ -100,8 +117,7 @@ def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, tokens_per_s: float
         f"{batch.micro_tokens:,} over {ranks} rank{'s' if ranks > 1 else ''}",
         f"model    {recipe.model.size}, {figures['parameters'] / 1e6:.1f} M parameters, {recipe.model.hidden_act}, "
         f"{recipe.runtime.precision}",
-        f"memory   about {_size(figures['state_bytes'])} of weights, gradients and moments and "
-        f"{_size(figures['activation_bytes'])} of activations on a device (estimate)",
+        *memory_lines(recipe, figures["memory"], fits(recipe, vocabulary_rows(recipe), ranks, device_memory)),
         f"work     {figures['tokens'] / 1e6:,.1f} M tokens, {figures['flops']:.1e} floating-point operations"
         + (f", {figures['hours']:.1f} h at {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""),
     ]
@@ -110,6 +126,27 @@ def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, tokens_per_s: float
     if recipe.runtime.max_steps:
         lines.append(f"stops after {recipe.runtime.max_steps} steps (runtime.max_steps)")
     return "\n".join(lines)
+
+
+def memory_lines(recipe: Recipe, memory: dict[str, int], devices: list[dict[str, Any]]) -> list[str]:
+    """What a device holds at the peak of a step, and for each device whether that fits and what to set."""
+    parts = {"weights": "weights", "gradients": "gradients", "moments": "moments", "master": "master weights",
+             "exchange": "gradients in transit", "activations": "activations", "logits": "masked-LM logits"}
+    lines = [f"memory   about {size(memory['total'])} on a device (estimate):",
+             "         " + ", ".join(f"{words} {size(memory[part])}" for part, words in parts.items() if memory[part])]
+    now = recipe.batch.micro_tokens
+    for number, device in enumerate(devices):
+        most = device["largest_micro_tokens"]
+        text = f"{device['device_memory_gib']:g} GiB: {'fits' if device['fits'] else 'does not fit'}; "
+        if most:
+            text += f"largest that fits: batch.micro_tokens={most}" if most != now else f"batch.micro_tokens={now} is the largest"
+        else:
+            text += "no batch.micro_tokens does"
+        more = [f"{device[f'largest_micro_tokens_{way}']} with {setting}" for way, setting in (
+            ("recompute", "runtime.recompute=true"), ("sharded", "runtime.sharding_stage=1"))
+            if (device[f"largest_micro_tokens_{way}"] or 0) > (most or 0)]
+        lines.append(f"{'fit' if not number else '':<9}{text}" + (f" ({', '.join(more)})" if more else ""))
+    return lines
 
 
 def closing_page(recipe: Recipe, where: str, result: dict[str, Any]) -> str:
@@ -129,10 +166,6 @@ def closing_page(recipe: Recipe, where: str, result: dict[str, Any]) -> str:
         f"  see the data  python -m data_gen.show {recipe.data.shards_dir}/{first}",
         f"  see the run   python -m ernie2.report {recipe.out_dir}",
     ])
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
 
 
 def _steps(count: int) -> str:
@@ -157,17 +190,24 @@ def main(argv: list[str]) -> None:
     parser = recipe_parser("python -m ernie2.plan", __doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ranks", type=int, default=1, help="devices that share a step")
+    parser.add_argument("--device-memory", type=float, metavar="GIB", help="memory of a device (default: 32 and 16, the two "
+                        "V100s, for fp16 and bf16; this machine's for fp32)")
     parser.add_argument("--tokens-per-s", type=float, help="throughput over all devices, for the time estimate")
     recipe, where, args = parse_recipe(parser, argv)
+    for option, value in (("--ranks", args.ranks), ("--device-memory", args.device_memory), ("--tokens-per-s", args.tokens_per_s)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{option}: found {value}, expected more than 0")
     tasks = select_tasks(recipe.task_names(), f"{where}: curriculum.stages")
     plan = make_plan(recipe.curriculum)
     if args.json:
         stages = [{"stage": s.number, "first_step": s.first_step, "steps": s.steps, "tasks": s.shares} for s in plan.stages]
+        rows = vocabulary_rows(recipe)
         page = json.dumps({"name": recipe.name, "steps": plan.steps, "stages": stages,
-                           "micro_batches": recipe.batch.micro_batches,
-                           **estimate(recipe, plan, vocabulary_rows(recipe), args.tokens_per_s)}, indent=1)
+                           "micro_batches": recipe.batch.micro_batches, "ranks": args.ranks,
+                           **estimate(recipe, plan, rows, args.tokens_per_s, args.ranks),
+                           "fits": fits(recipe, rows, args.ranks, args.device_memory)}, indent=1)
     else:
-        page = "\n".join([opening_page(recipe, plan, args.ranks, args.tokens_per_s),
+        page = "\n".join([opening_page(recipe, plan, args.ranks, args.tokens_per_s, args.device_memory),
                           *(shards_line(recipe, plan, task) for task in tasks)])
     sys.stdout.write(page + "\n")
 

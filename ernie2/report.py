@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ernie2.chart_scales import Point, compact, escape
-from ernie2.charts import CHART_CSS, COLORS, Band, Series, line_chart, stack
+from ernie2.chart_scales import compact, escape
+from ernie2.charts import CHART_CSS, CHART_SIZE, stack
 from ernie2.config import ConfigError, cli
+from ernie2.report_charts import color_of, forgetting_charts, machine_charts, task_charts
 from ernie2.run_log import Run, load_run
 
 PAGE_CSS = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -23,6 +24,9 @@ SETTINGS = (("Model", "model", "size"), ("Schedule", "curriculum", "mode"), ("Pe
             ("Tokens a step", "batch", "tokens"), ("Precision", "runtime", "precision"))
 """Facts of the recipe shown in the header: label, section, key."""
 
+LONG_NAME = 26
+"""Characters of a task's name that every table has room for."""
+
 CAPTIONS = {
     "Tasks against chance":
         "The newest result on each dev split. Chance is the accuracy of the best guess from label frequencies alone; "
@@ -30,12 +34,13 @@ CAPTIONS = {
         "100%.",
     "Stages": "",
     "Each task through training":
-        "Shaded stretches are stages. Faint points: training as logged; coloured line: its moving average; "
-        "circled line: dev split; dashed: chance.",
+        "Shaded stretches are stages. Each curve is named at its end, with its last value: train (faint points as logged, "
+        "the line is their moving average), dev split, and dashed what chance gives.",
     "Forgetting":
         "What becomes of a task once later stages train others: above zero, its dev loss has risen since the end of "
-        "its own stage. The picture shows each task's own head; kept means within 2%.",
-    "Optimisation and throughput": "Padded tokens count what the device computes, real tokens what it learns from.",
+        "its own stage, in percent of the loss then. The picture shows each task's own head; kept means within 2%.",
+    "Optimisation and throughput": "Padded tokens count what the device computes, real tokens what it learns from. "
+                                   "Faint points: as logged; line: moving average.",
 }
 
 
@@ -71,49 +76,10 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _color(run: Run, task: str) -> str:
-    return f"t{run.tasks.index(task) % COLORS}"
-
-
 def _swatch(run: Run, task: str) -> str:
-    return f'<i class="b-{_color(run, task)}"></i>{escape(task)}'
-
-
-def _bands(run: Run) -> list[Band]:
-    return [Band(run.stage_name(stage.number), stage.start, stage.stop) for stage in run.stages]
-
-
-def _points(records: Sequence[dict], key: str, head: str | None = None) -> list[Point]:
-    """(step, value) of the records that have one, with a gap where a whole stage lies between two of them."""
-    points: list[Point] = []
-    stage = None
-    for record in records:
-        value = record.get(key) if head is None else record[key].get(head)
-        if value is not None:
-            if stage is not None and record["stage"] > stage + 1:
-                points.append((record["step"], None))
-            points.append((record["step"], value))
-            stage = record["stage"]
-    return points
-
-
-def _curves(run: Run, task: str, head: str) -> list[str]:
-    """Two charts of a task's head: loss and accuracy, in training and on the dev split, with the chance level."""
-    train, dev, charts = [record for record in run.train if record["task"] == task], run.dev(task), []
-    first = min((record["stage"] for record in train + dev), default=0)
-    begin = next((stage.start for stage in run.stages if stage.number == first), 0)
-    for key, chance in (("losses", "chance_loss"), ("accuracy", "chance")):
-        level = _points(dev, chance, head)
-        level = [(begin, level[0][1]), *level] if level else []  # one evaluation is a line, too
-        series = [Series("chance", level, "soft", "level"),
-                  Series("train", _points(train, key, head), _color(run, task), "smooth"),
-                  Series("dev", _points(dev, key, head), "ink", "marked")]
-        share = key == "accuracy"
-        values = [y for one in series for _, y in one.points if y is not None]
-        zero = share and bool(values) and min(values) < 0.5 * max(values)
-        charts.append(line_chart(f"{task} · {head} {'accuracy' if share else 'loss'}", series, _bands(run),
-                                 x_range=(0, run.last_step), share=share, zero=zero))
-    return charts
+    """A task's colour and its name; a long name may be parted on paper, where a table cannot be moved sideways."""
+    name = escape(task) if len(task) <= LONG_NAME else escape(task).replace("_", "_<wbr/>")
+    return f'<i class="b-{color_of(run, task)}"></i><span class="task">{name}</span>'
 
 
 def _results(run: Run) -> str:
@@ -123,14 +89,14 @@ def _results(run: Run) -> str:
         for head in run.heads(task) if last else []:
             accuracy, chance = last["accuracy"].get(head), last["chance"].get(head)
             known = accuracy is not None and chance is not None
-            words, kind = verdict(accuracy, chance) if known else ("no chance level logged", "soft")
-            rows.append([_swatch(run, task), escape(head), _fixed(last["losses"].get(head)),
-                         _fixed(last["chance_loss"].get(head)), _percent(accuracy), _percent(chance),
-                         f"{accuracy / chance:.2f}" if known and chance else "–",
-                         f'<span class="{kind}">{words}</span>', f"{last['step']:,}"])
+            words, kind = (verdict(accuracy, chance) if known else
+                           ("not evaluated" if accuracy is None else "no chance level logged", "soft"))
+            rows.append([_swatch(run, task), escape(head), f'<span class="{kind}">{words}</span>', _percent(accuracy),
+                         _percent(chance), f"{accuracy / chance:.2f}" if known and chance else "–",
+                         _fixed(last["losses"].get(head)), _fixed(last["chance_loss"].get(head)), f"{last['step']:,}"])
     if not rows:
         return "<p>No evaluation is logged yet.</p>"
-    return _table(["<Task", "<Head", "Dev loss", "Chance loss", "Dev accuracy", "Chance", "Ratio", "<Verdict",
+    return _table(["<Task", "<Head", "<Verdict", "Dev accuracy", "Chance", "Ratio", "Dev loss", "Chance loss",
                    "At step"], rows)
 
 
@@ -146,70 +112,33 @@ def _stage_table(run: Run) -> str:
         rows.append([run.stage_name(stage.number), "<br/>".join(tasks) or "–", f"{stage.start + 1:,} – {stage.stop:,}",
                      f"{stage.stop - stage.start:,}" + (f" of {planned:,}" if planned else ""),
                      compact(stage.tokens) if stage.tokens else "–", _duration(stage.seconds) if stage.seconds else "–",
-                     compact(stage.tokens / stage.seconds) if stage.seconds else "–"])
+                     compact(stage.tokens / stage.seconds) if stage.seconds else "–", _percent(stage.padding),
+                     _percent(stage.waiting)])
     return _table(["<Stage", "<Tasks and their share of its tokens (new ones bold)", "Steps", "Count", "Tokens", "Time",
-                   "Tokens/s"], rows)
+                   "Tokens/s", "Padding", "Waiting for data"], rows)
 
 
 def _forgetting(run: Run) -> str:
     """Dev loss of every earlier task after its own stage: a picture of the change and a table of the figures."""
-    series, rows = [], []
-    order = [stage.number for stage in run.stages]
+    rows = []
     for task in run.tasks:
-        records = run.dev(task)
-        own = next((r["stage"] for r in run.train + records if r["task"] == task), None)
-        ended = [r for r in records if r["stage"] == own]
-        if not ended or own == order[-1]:
-            continue
-        for position, head in enumerate(run.heads(task)):
-            then, now = ended[-1]["losses"].get(head), records[-1]["losses"].get(head)
+        records = run.since_own_stage(task)
+        for head in run.heads(task) if records else []:
+            then, now = records[0]["losses"].get(head), records[-1]["losses"].get(head)
             if then is None or now is None:
                 continue
-            later = [r for r in records if r["step"] >= ended[-1]["step"]]
-            if position == 0:
-                change = [(r["step"], r["losses"][head] - then) for r in later if head in r["losses"]]
-                series.append(Series(task, change, _color(run, task), "marked", note=f"{now - then:+.3f}"))
             words, kind = (("▲ forgotten", "bad") if now > 1.02 * then else
                            ("▼ improved", "good") if now < 0.98 * then else ("● kept", ""))
-            rows.append([_swatch(run, task), escape(head), run.stage_name(own), _fixed(then), _fixed(now),
-                         f"{now - then:+.3f}", _percent(ended[-1]["accuracy"].get(head)),
-                         _percent(records[-1]["accuracy"].get(head)), f'<span class="{kind}">{words}</span>'])
+            rows.append([_swatch(run, task), escape(head), f'<span class="{kind}">{words}</span>',
+                         run.stage_name(records[0]["stage"]), _fixed(then), _fixed(now),
+                         f"{now - then:+.3f}" + (f" ({100 * (now / then - 1):+.1f}%)" if then else ""),
+                         _percent(records[0]["accuracy"].get(head)), _percent(records[-1]["accuracy"].get(head))])
     if not rows:
         return "<p>Nothing to compare yet: no task has been evaluated after a stage that follows its own.</p>"
-    zero = Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" ")
-    chart = line_chart("Change of dev loss since the end of the task's own stage", [zero, *series], _bands(run),
-                       x_range=(0, run.last_step), size=(1072, 280), label_space=210)
     end = "end of training" if run.state == "finished" else "newest evaluation"
-    return f'<div class="full">{chart}</div>' + _table(
-        ["<Task", "<Head", "<Own stage", "Loss, end of own stage", f"Loss, {end}", "Difference", "Accuracy then",
-         "Accuracy now", "<"], rows)
-
-
-def _machinery(run: Run) -> str:
-    """Learning rate, gradient norm, throughput, waiting for data and, where it moves, the loss scale."""
-    steps = list({record["step"]: record for record in run.train}.values())
-    real, padded = ({record["step"]: 0.0 for record in steps} for _ in range(2))
-    for record in run.train:
-        real[record["step"]] += record.get("tokens", 0.0)
-        padded[record["step"]] += record.get("padded_tokens", 0.0)
-    for record in steps:  # the rate is that of the step, all its tasks together
-        if real[record["step"]] and "tokens_per_s" in record:
-            record["padded_per_s"] = record["tokens_per_s"] * padded[record["step"]] / real[record["step"]]
-
-    def one(label: str, key: str, color: str, kind: str) -> Series:
-        return Series(label, _points(steps, key), color, kind)
-
-    charts = [("Learning rate", [one("", "lr", "t0", "line")], {"zero": True}),
-              ("Gradient norm before clipping", [one("", "grad_norm", "t1", "smooth")], {"zero": True}),
-              ("Tokens a second", [one("real", "tokens_per_s", "t2", "smooth"),
-                                   one("padded", "padded_per_s", "t7", "smooth")], {"zero": True}),
-              ("Share of time waiting for data", [one("", "data_wait_share", "t3", "smooth")],
-               {"zero": True, "share": True})]
-    if len({record.get("loss_scale") for record in steps} - {None}) > 1:
-        charts.append(("Loss scale", [one("", "loss_scale", "t6", "line")], {"zero": True}))
-    drawn = [line_chart(title, series, _bands(run), x_range=(0, run.last_step), **options)
-             for title, series, options in charts]
-    return f'<div class="charts">{"".join(drawn)}</div>'
+    return forgetting_charts(run) + _table(
+        ["<Task", "<Head", "<", "<Own stage", "Loss, end of own stage", f"Loss, {end}", "Difference", "Accuracy then",
+         "Accuracy now"], rows)
 
 
 def _fixed(value: float | None) -> str:
@@ -221,8 +150,7 @@ def _percent(value: float | None) -> str:
 
 
 def _header(run: Run) -> str:
-    tokens = run.result.get("tokens") or sum(stage.tokens for stage in run.stages)
-    seconds = run.result.get("seconds") or sum(stage.seconds for stage in run.stages)
+    tokens, seconds = run.result.get("tokens") or run.whole.tokens, run.result.get("seconds") or run.whole.seconds
     planned = sum(run.planned.values())
     ago = _duration(run.silent)
     state, kind = {"finished": ("● Finished", "good"), "running": (f"◐ Running, last log line {ago} ago", ""),
@@ -231,7 +159,11 @@ def _header(run: Run) -> str:
         state += f", about {_duration(seconds / run.last_step * (planned - run.last_step))} of training left"
     facts = {"Steps": f"{run.last_step:,}" + (f" of {planned:,}" if planned else ""), "Stages": str(len(run.stages)),
              "Tokens": compact(tokens) if tokens else "–", "Time": _duration(seconds) if seconds else "–",
-             "Newest checkpoint": run.checkpoint or "none yet"}
+             "Tokens a second": compact(run.whole.tokens / run.whole.seconds) if run.whole.seconds else "–",
+             "Padding": _percent(run.whole.padding), "Waiting for data": _percent(run.whole.waiting)}
+    if run.skipped:
+        facts["Skipped steps"] = f"{run.skipped:,}"
+    facts["Newest checkpoint"] = run.checkpoint or "none yet"
     for label, section, key in SETTINGS:
         value = run.setting(section, key)
         if value is not None:
@@ -246,9 +178,9 @@ def _header(run: Run) -> str:
 def page(out_dir: str | Path) -> str:
     """The whole HTML page (well-formed XML as well). Raises ConfigError when there is no run in `out_dir`."""
     run = load_run(out_dir)
-    curves = "".join(chart for task in run.tasks for head in run.heads(task) for chart in _curves(run, task, head))
+    curves = "".join(chart for task in run.tasks for head in run.heads(task) for chart in task_charts(run, task, head))
     contents = [_results(run), _stage_table(run), f'<div class="charts">{curves}</div>', _forgetting(run),
-                _machinery(run)]
+                f'<div class="charts">{"".join(machine_charts(run))}</div>']
     body = "".join(f"<h2>{title}</h2>{f'<p>{caption}</p>' if caption else ''}{content}"
                    for (title, caption), content in zip(CAPTIONS.items(), contents, strict=True))
     return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
@@ -262,8 +194,8 @@ def page(out_dir: str | Path) -> str:
 def curves_svg(out_dir: str | Path) -> str:
     """A standalone SVG: for each task, loss and accuracy of its own head through training. Raises ConfigError."""
     run = load_run(out_dir)
-    rows = [_curves(run, task, run.heads(task)[0]) for task in run.tasks if run.heads(task)]
-    return stack(rows, (540, 216), f"{run.name}: each task's own head through training")
+    rows = [task_charts(run, task, run.heads(task)[0]) for task in run.tasks if run.heads(task)]
+    return stack(rows, CHART_SIZE, f"{run.name}: each task's own head through training")
 
 
 @cli

@@ -35,11 +35,25 @@ class Stage:
     """Task -> real tokens trained on."""
     seconds: float = 0.0
     """Tokens over tokens a second: training only, without evaluations and saves."""
+    padded: float = 0.0
+    """Tokens with padding, as the device computes them; 0: not logged."""
+    waited: float = 0.0
+    """Seconds that training waited for data."""
 
     @property
     def tokens(self) -> float:
         """Real tokens of all its tasks."""
         return sum(self.tasks.values())
+
+    @property
+    def padding(self) -> float | None:
+        """Share of padding in what the device computes; None: not logged."""
+        return max(1 - self.tokens / self.padded, 0.0) if self.padded else None
+
+    @property
+    def waiting(self) -> float | None:
+        """Share of the time that training waited for data; None: no times are logged."""
+        return self.waited / self.seconds if self.seconds else None
 
 
 @dataclass
@@ -88,8 +102,26 @@ class Run:
         for record in self.train:  # one line a task and log step, with the task's tokens since the log step before
             stage, tokens = found[record["stage"]], record.get("tokens", 0.0)
             stage.tasks[record["task"]] = stage.tasks.get(record["task"], 0.0) + tokens
-            stage.seconds += tokens / record["tokens_per_s"] if record.get("tokens_per_s") else 0.0
+            seconds = tokens / record["tokens_per_s"] if record.get("tokens_per_s") else 0.0
+            stage.seconds += seconds
+            stage.waited += seconds * record.get("data_wait_share", 0.0)
+            stage.padded += record.get("padded_tokens", 0.0)
         return list(found.values())
+
+    @cached_property
+    def whole(self) -> Stage:
+        """All stages as one."""
+        whole = Stage(0, 0, self.last_step)
+        for stage in self.stages:
+            whole.tasks |= {task: tokens + whole.tasks.get(task, 0.0) for task, tokens in stage.tasks.items()}
+            whole.seconds, whole.padded = whole.seconds + stage.seconds, whole.padded + stage.padded
+            whole.waited += stage.waited
+        return whole
+
+    @property
+    def skipped(self) -> int:
+        """Optimizer steps skipped so far: a loss or gradient that was not a number, or too large for fp16."""
+        return int(max((record.get("skipped_steps", 0.0) for record in self.train), default=0.0))
 
     @property
     def name(self) -> str:
@@ -121,6 +153,14 @@ class Run:
     def dev(self, task: str) -> list[dict]:
         """Evaluations of a task in order of step."""
         return [record for record in self.evals if record["task"] == task]
+
+    def since_own_stage(self, task: str) -> list[dict]:
+        """Evaluations of a task from the end of its first stage on; empty as long as no other stage follows."""
+        own = min((record["stage"] for record in self.train + self.evals if record["task"] == task), default=0)
+        ends = [record["step"] for record in self.dev(task) if record["stage"] == own]
+        if not ends or own == self.stages[-1].number:
+            return []
+        return [record for record in self.dev(task) if record["step"] >= ends[-1]]
 
 
 def load_run(out_dir: str | Path) -> Run:

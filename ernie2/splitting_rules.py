@@ -34,7 +34,8 @@ _MORE_SYMBOLS = "²º〇µØŋƱ"
 # The extension that the library begins 256 characters too late.
 _CJK_EXTENSION_E = slice(0x2B820, 0x2CEB0)
 # The CJK blocks of everyday text. The rarer planes need no table: as runs they cost a little more, that is all.
-_CJK_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00))
+_CJK_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000))
+_CJK_COMPATIBILITY = range(0xF900, 0xFB00)
 _PROBES_AT_ONCE = 2_000
 
 
@@ -92,14 +93,18 @@ def _class(members: np.ndarray) -> str:
 def single_characters(lower_case: bool, rules: str = DEFAULT_RULES) -> tuple[np.ndarray, np.ndarray]:
     """Code points whose treatment never depends on their neighbours, as the library itself treats them.
 
-    Each candidate is put between two letters: if it comes out as one word of its own, it is a token by itself; if
-    nothing comes out and the letters are parted, it is a space. All others are left to the library.
+    The letters among the CJK characters are tokens by themselves under any rules. Each other candidate is put between two
+    letters: if it comes out as one word of its own, it is a token by itself; if nothing comes out and the letters are
+    parted, it is a space. All others are left to the library.
 
     Returns:
         int64 code points that are a token by themselves (CJK characters, punctuation), and those that are spaces.
     """
-    marks = [c for c in range(0x10000) if c < 0x80 and not chr(c).isalnum() or unicodedata.category(chr(c))[0] in "PSZ"]
-    candidates = np.concatenate([*(np.arange(first, stop) for first, stop in _CJK_BLOCKS), np.array(marks)])
+    categories = list(map(unicodedata.category, map(chr, range(0x10000))))
+    letters = plain_cjk()
+    marks = [c for c, category in enumerate(categories) if c < 0x80 and not chr(c).isalnum() or category[0] in "PSZ"]
+    others = [c for first, stop in _CJK_BLOCKS for c in range(first, stop) if categories[c] != "Lo"]
+    candidates = np.array([*others, *_CJK_COMPATIBILITY, *marks])
     backend = make_backend({"[UNK]": 0}, lower_case, rules)  # nothing is known, so that each word is one token
     words_over, by_itself = np.zeros((2, len(candidates)), dtype=np.int64)
     for first in range(0, len(candidates), _PROBES_AT_ONCE):
@@ -110,7 +115,14 @@ def single_characters(lower_case: bool, rules: str = DEFAULT_RULES) -> tuple[np.
         begun, ended = np.bincount(starts, minlength=probes.size), np.bincount(ends, minlength=probes.size)
         words_over[first:first + len(some)] = np.cumsum(begun - ended)[1:-2:2]
         by_itself[first:first + len(some)] = np.bincount(starts[ends - starts == 1], minlength=probes.size)[1:-2:2]
-    return candidates[(words_over == 1) & (by_itself == 1)], candidates[words_over == 0]
+    return np.concatenate([letters, candidates[(words_over == 1) & (by_itself == 1)]]), candidates[words_over == 0]
+
+
+@functools.cache
+def plain_cjk() -> np.ndarray:
+    """int64 code points, rising: CJK characters that no rule changes, each a token by itself."""
+    codes = np.concatenate([np.arange(first, stop) for first, stop in _CJK_BLOCKS])
+    return codes[[unicodedata.category(character) == "Lo" for character in to_text(codes)]]
 
 
 def to_text(codes: np.ndarray) -> str:

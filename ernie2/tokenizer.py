@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie2.config import ConfigError
-from ernie2.splitting_rules import DEFAULT_RULES, MAX_WORD_CHARS, make_backend, single_characters, to_text
+from ernie2.splitting_rules import DEFAULT_RULES, MAX_WORD_CHARS, make_backend, plain_cjk, single_characters, to_text
 
 __all__ = ["MAX_WORD_CHARS", "SPECIAL_TOKENS", "Encoding", "Tokenizer", "Vocab", "make_backend", "single_characters"]
 
@@ -83,6 +83,8 @@ class Vocab:
         """
         lines = _read_lines(Path(path))
         with_ids = bool(lines) and all("\t" in line for line in lines)
+        if not with_ids and len({"", *lines}) == len(lines) + 1:
+            return cls(lines, str(path))
         tokens: list[str | None] = [None] * len(lines)
         first_line: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
@@ -171,6 +173,9 @@ class Tokenizer:
         alone, spaces = single_characters(lower_case, rules)
         self._rows = np.full(_CODE_POINTS, _RUN, dtype=np.int32)
         self._rows[spaces] = _SPACE
+        plain = plain_cjk()
+        self._rows[plain] = [vocab.token_to_id.get(character, vocab.unk_id) for character in to_text(plain)]
+        alone = np.setdiff1d(alone, plain, assume_unique=True)
         self._rows[alone] = self._backend.encode(to_text(alone), add_special_tokens=False).ids
         self._words = _WordStore()
 

@@ -24,10 +24,20 @@ TINY_TASKS = {
     "plain": {"task_id": 4, "losses": [{"head": "sentence", "num_classes": 3}]},
     "label": {"task_id": 5, "losses": [{"head": "token", "num_classes": 2}, {"head": "masked_lm", "weight": 0.5}]},
 }
+# Pre-training, resuming and fine-tuning: what has to work with every paddle in the tested range (ernie2/paddle_version.py).
+CORE = {f"test_{name}" for name in (
+    "batching", "checkpoint", "default_run", "encoder", "evaluate", "faults", "finetune", "lifeline", "masking", "optim",
+    "paddle_version", "predict", "pretrain", "resume", "tasks")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about ten seconds; bash tests/run.sh -m 'not slow' leaves it out")
+    config.addinivalue_line("markers", "core: CI runs it with paddle 2.6 too: ERNIE2_PADDLE_VERSION=2.6 bash tests/run.sh -m core")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.stem in CORE:
+        item.add_marker("core")
 
 
 @pytest.fixture()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The test command: bash tests/run.sh [pytest arguments]. Makes the environment first, as run_pretrain.sh does.
 # Without arguments: every test, two processes. Quick ones alone: bash tests/run.sh -m "not slow"
+# With paddle 2.6, in an environment of its own: ERNIE2_PADDLE_VERSION=2.6 bash tests/run.sh -m core
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../ernie2/env.sh"
 cd "$ERNIE2_ROOT"

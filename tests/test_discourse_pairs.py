@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from data_gen import connectives
+from data_gen.assembling import Packed
 from data_gen.generators import discourse_relation
-from data_gen.packing import Packed, Packer, Rejected
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.packing import Packer, Rejected
+from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentences, Tokens
 
 NAMES = {language: connectives.class_names(language) for language in ("zh", "en")}
 
 
-def table(texts: list[str], words: int = 1) -> list[Sentence]:
+def table(texts: list[str], words: int = 1) -> Sentences:
     """Sentences of one table, each character but spaces a token, `words` of them a word (and phrase and entity)."""
     text = "\n".join(texts)
     at = [i for i, character in enumerate(text) if not character.isspace()]
@@ -27,9 +28,9 @@ def table(texts: list[str], words: int = 1) -> list[Sentence]:
     for one in texts:
         first, last = np.searchsorted(starts, [begin, begin + len(one)]).tolist()
         tokens.begins[[i for i in range(first, last) if (i - first) % words]] = 0
-        made.append(Sentence(tokens, first, last, begin, begin + len(one)))
+        made.append((first, last, begin, begin + len(one)))
         begin += len(one) + 1
-    return made
+    return Sentences(tokens, np.array(made))
 
 
 def run(source: list, language: str = "zh", **args: object) -> tuple[list[tuple[str, str, str]], Counter]:
@@ -48,7 +49,7 @@ def run(source: list, language: str = "zh", **args: object) -> tuple[list[tuple[
 
 
 def document(texts: list[str], language: str = "zh", words: int = 1) -> Document:
-    return Document("t:1", table(texts, words), [0], False, language)
+    return Document("t:1", table(texts, words), False, language)
 
 
 def pair(first: str, second: str, label: int) -> Pair:

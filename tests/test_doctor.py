@@ -62,8 +62,10 @@ def test_versions(monkeypatch: pytest.MonkeyPatch):
         return doctor_checks.versions()
 
     assert states(installed(), "paddle") == ["ok"] and states(installed(), "packages") == ["ok"]
-    assert states(installed(paddlepaddle="9.9"), "paddle") == ["warning"]
-    assert states(installed(paddlepaddle=None), "paddle") == ["problem"]
+    assert states(installed(paddlepaddle="2.6.2"), "paddle") == ["ok"] == states(installed(paddlepaddle="2.6.2"), "packages")
+    for version, state in (("3.0.0", "warning"), ("2.6.1", "warning"), ("9.9", "problem"), ("2.5.2", "problem"), (None, "problem")):
+        assert states(installed(paddlepaddle=version), "paddle") == [state]
+    assert "constraints-paddle2.txt" in installed(paddlepaddle="2.6.1")[1].remedy
     assert states(installed(numpy="2.0"), "packages") == ["warning"]
     assert states(installed(numpy=None), "packages") == ["problem"]
 

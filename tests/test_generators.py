@@ -22,7 +22,7 @@ from data_gen.generators import (
     sentence_reordering,
     token_document,
 )
-from data_gen.packing import Packed, Packer, Rejected
+from data_gen.packing import Packer, Rejected
 from data_gen.reading.documents import RawDocument, RawPair
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence
 from ernie2.config import ConfigError
@@ -55,7 +55,8 @@ def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en"
         **args: object) -> tuple[list[Example], list[Rejected]]:
     packs = packer(tokenizer, max_seq_len)
     made = list(module.generate(source, np.random.default_rng(seed), packer=packs, language=language, **args))
-    return [m.example(packs) for m in made if isinstance(m, Packed)], [m for m in made if isinstance(m, Rejected)]
+    rejected = [one for one in made if isinstance(one, Rejected)]
+    return [example for one in made if not isinstance(one, Rejected) for example in one.examples(packs)], rejected
 
 
 def segments(example: Example, tokenizer: Tokenizer) -> list[str]:
@@ -262,8 +263,8 @@ def test_every_example_keeps_its_contract() -> None:
     for task in load_tasks().values():
         source, tok = (docs, tokenizer) if task.sources[0] == "documents" else pairs()
         for item in load_generator(task, "en").generate(source, np.random.default_rng(0), packer(tok)):
-            if isinstance(item, Packed):
-                check_example(item.example(packer(tok)), task, len(tok.vocab))
+            for example in [] if isinstance(item, Rejected) else item.examples(packer(tok)):
+                check_example(example, task, len(tok.vocab))
 
 
 def yaml_task(folder: Path, **changes: object) -> Task:

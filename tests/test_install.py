@@ -1,4 +1,4 @@
-"""setup.py, constraints.txt and ernie2/env.sh say the same; with ERNIE2_TEST_INSTALL=1 they really install."""
+"""setup.py, the two sets of pins and ernie2/env.sh say the same; with ERNIE2_TEST_INSTALL=1 they really install."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from ernie2.doctor_checks import TESTED_PADDLE
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"pyyaml": "yaml", "pytest-xdist": "xdist", "paddlepaddle": "paddle", "aistudio-sdk": "aistudio_sdk"}
 """Packages that are imported by another name."""
+CONSTRAINTS = {"": "constraints.txt", "2": "constraints-paddle2.txt"}
+"""What setup.py's extras cpu and gpu end in, for 3.x and 2.6 -> the pins."""
 
 
 @pytest.fixture()
@@ -27,11 +31,10 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict:
     return arguments
 
 
-@pytest.fixture()
-def pins() -> dict[str, str]:
-    """Package -> version, of the lines of constraints.txt that hold for this Python."""
+def pins(suffix: str) -> dict[str, str]:
+    """Package -> version, of the lines of a file of pins that hold for this Python."""
     found = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / CONSTRAINTS[suffix]).read_text(encoding="utf-8").splitlines():
         if not line or line.startswith("#"):
             continue
         name, version, marker = re.fullmatch(r'([a-z0-9-]+)==([^ ;]+)( ; python_version >= "3.11")?', line).groups()
@@ -60,24 +63,40 @@ def holds(version: str, sign: str, bound: str) -> bool:
     return {"<=": a <= b, ">=": a >= b, "<": a < b, ">": a > b}[sign]
 
 
-def test_every_dependency_is_pinned_within_its_bounds(declared, pins):
+def test_the_extras(declared):
     extras = declared["extras_require"]
-    assert set(extras) == {"cpu", "gpu", "data", "ray", "test", "dev"} and set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
-    for requirement in [*declared["install_requires"], *extras["dev"], *extras["gpu"]]:
+    assert set(extras) == {"cpu", "gpu", "cpu2", "gpu2", "data", "ray", "test", "dev"}
+    assert set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
+    for suffix in CONSTRAINTS:
+        assert [name.replace("paddlepaddle", "paddlepaddle-gpu") for name in extras[f"cpu{suffix}"]] == extras[f"gpu{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", CONSTRAINTS)
+def test_every_dependency_is_pinned_within_its_bounds(declared, suffix):
+    extras, pinned = declared["extras_require"], pins(suffix)
+    for requirement in [*declared["install_requires"], *extras["test"], *extras[f"cpu{suffix}"], *extras[f"gpu{suffix}"]]:
         name, bounds = split(requirement)
-        assert name in pins, f"constraints.txt does not pin {name}"
+        assert name in pinned, f"{CONSTRAINTS[suffix]} does not pin {name}"
         for sign, bound in bounds:
-            assert holds(pins[name], sign, bound), f"{requirement}, but constraints.txt pins {pins[name]}"
-    assert pins["paddlepaddle"] == pins["paddlepaddle-gpu"]
+            assert holds(pinned[name], sign, bound), f"{requirement}, but {CONSTRAINTS[suffix]} pins {pinned[name]}"
+    assert pinned["paddlepaddle"] == pinned["paddlepaddle-gpu"]
+    assert pinned["paddlepaddle"] in TESTED_PADDLE and len(TESTED_PADDLE) == len(CONSTRAINTS)
 
 
-def test_pins_are_what_the_environment_of_the_scripts_has(pins):
+def test_the_two_sets_of_pins_differ_only_where_they_have_to():
+    first, second = pins(""), pins("2")
+    assert {name for name in first.keys() & second.keys() if first[name] != second[name]} == {
+        "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "protobuf"}
+
+
+def test_pins_are_what_the_environment_of_the_scripts_has():
     names = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in metadata.distributions()}
-    different = {name: (version, names[name]) for name, version in pins.items() if names.get(name, version) != version}
-    if different and Path(sys.prefix) != ROOT / ".venv":
+    pinned = pins("2" if (names.get("paddlepaddle-gpu") or names["paddlepaddle"]).startswith("2.") else "")
+    different = {name: (version, names[name]) for name, version in pinned.items() if names.get(name, version) != version}
+    if different and Path(sys.prefix) not in (ROOT / ".venv", ROOT / ".venv-paddle2"):
         pytest.skip(f"an environment of another make: {different}")
     assert not different
-    assert len(names.keys() & pins.keys()) > 30
+    assert len(names.keys() & pinned.keys()) > 30
 
 
 def test_the_scripts_look_for_what_setup_installs(declared):
@@ -107,10 +126,12 @@ def test_licence_is_apache_2(declared):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("ERNIE2_TEST_INSTALL") != "1", reason="downloads 0.6 GB; ERNIE2_TEST_INSTALL=1 runs it")
-def test_really_installs(tmp_path):
+@pytest.mark.parametrize("suffix", CONSTRAINTS)
+def test_really_installs(tmp_path, suffix):
     python = tmp_path / "venv/bin/python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[dev]"], cwd=ROOT, check=True)
+    what = ["-c", CONSTRAINTS[suffix], "-e", f".[cpu{suffix},test]"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *what], cwd=ROOT, check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
     code = "import ernie2.pretrain, data_gen.pipeline, pytest, xdist; from paddlenlp.transformers import ErnieModel"
     subprocess.run([python, "-c", code], cwd=tmp_path, check=True)

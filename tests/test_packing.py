@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_gen.packing import Packed, Packer, Run, assemble, fill, fit
+from data_gen.assembling import Packed, PackedMany, assemble
+from data_gen.packing import Packer, Run, fill, fit
 from data_gen.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
 from ernie2.shards import IGNORED, LEVELS, Example
 
@@ -129,3 +130,23 @@ def test_examples_assembled_together_are_those_assembled_alone() -> None:
         assert len(one) == len(whole.token_ids)
         expected = alone.token_labels if alone.token_labels is not None else np.full(len(whole.token_ids), IGNORED)
         assert whole.token_labels.tolist() == expected.tolist()
+    order = rng.permutation(len(made))
+    for whole, number in zip(assemble(made, packer, order).examples(), order.tolist(), strict=True):
+        assert whole.token_ids.tolist() == made[number].example(packer).token_ids.tolist()
+
+
+@pytest.mark.parametrize("keep_joint", [False, True])
+def test_examples_packed_together_are_those_packed_alone(keep_joint: bool) -> None:
+    rng = np.random.default_rng(3)
+    table = sentences(*((rng.integers(1, 4, rng.integers(1, 16)).tolist(), 10 * i, None) for i in range(40)))
+    packer, pairs, labels = Packer(CLS, SEP, 24), rng.integers(40, size=(30, 2)), np.arange(30)
+    alone = [packer.pack([[table[a]], [table[b]]], label, keep_joint) for (a, b), label in zip(pairs, labels.tolist())]
+    edges = np.array([(one.first, one.last) for one in table])
+    together = packer.pack_many(table[0].tokens, edges[pairs], labels, keep_joint)
+    assert isinstance(together, PackedMany) and len(together) == 30 and 20 < max(map(len, alone)) <= 24
+    assert together.stretches.tolist() == [list(map(list, one.stretches)) for one in alone]
+    for mixed in (assemble([together], packer), assemble([*alone[:7], packer.pack_many(table[0].tokens, edges[pairs[7:]],
+                                                                                       labels[7:], keep_joint)], packer)):
+        for one, example in zip(alone, mixed.examples(), strict=True):
+            assert example.token_ids.tolist() == one.example(packer).token_ids.tolist()
+            assert example.sentence_label == one.sentence_label

@@ -1,4 +1,4 @@
-"""The plan page: Table 7 as the paper prints it, batch arithmetic, parameter counts, the command line."""
+"""The plan page: Table 7 as the paper prints it, batch arithmetic, parameters, memory and what fits, the command line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ import sys
 import pytest
 from conftest import ROOT
 
+from benchmarks.scaling_memory import TOLERANCE, bytes_per_token
 from ernie2 import plan
-from ernie2.config import load_recipe
+from ernie2.config import Recipe, load_recipe
 from ernie2.curriculum import make_plan
+from ernie2.memory import (
+    GIB,
+    estimate_memory,
+    largest_micro_tokens,
+    micro_token_choices,
+    remedy,
+    usable_bytes,
+    with_micro_tokens,
+    with_runtime,
+)
+
+LARGE = "tasks/recipes/ernie2_zh_large.yaml"
+ROWS = 18_000
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
@@ -55,6 +69,92 @@ def test_time_estimate():
     figures = plan.estimate(recipe, make_plan(recipe.curriculum), 30_522, tokens_per_s=1e6)
     assert figures["hours"] == pytest.approx(200_000 * 393_216 / 1e6 / 3600)
     assert 100e6 < figures["parameters"] < 115e6
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def recipe(path: str = LARGE, *overrides: str) -> Recipe:
+    return load_recipe(ROOT / path, [*overrides])
+
+
+def test_states_are_divided_over_ranks_by_stage():
+    parts = [estimate_memory(with_runtime(recipe(), sharding_stage=stage), ROWS, ranks=8) for stage in (0, 1, 2)]
+    whole, optimizer, gradients = parts
+    count = plan.parameter_count(recipe(), ROWS)
+    assert (whole.weights, whole.gradients, whole.moments, whole.master) == (2 * count, 2 * count, 8 * count, 4 * count)
+    assert (optimizer.moments, optimizer.master, optimizer.gradients) == (count, count // 2, 2 * count)
+    assert (gradients.moments, gradients.gradients, gradients.weights) == (count, count // 4, 2 * count)
+    assert {part.activations for part in parts} == {whole.activations}
+    assert whole.total == sum(value for name, value in whole.to_json().items() if name != "total")
+    alone = estimate_memory(with_runtime(recipe(), sharding_stage=2), ROWS)
+    assert alone.gradients == whole.gradients and alone.exchange == 0 < whole.exchange
+
+
+def test_activations_follow_the_micro_batch_and_recompute():
+    now = estimate_memory(recipe(), ROWS)
+    half = estimate_memory(with_micro_tokens(recipe(), 4096), ROWS)
+    assert now.activations == pytest.approx(2 * half.activations, rel=1e-6) and now.states == half.states
+    assert estimate_memory(with_runtime(recipe(), recompute=True), ROWS).activations < now.activations / 5
+    # In half precision: half the weights and about half the activations, but master weights.
+    single = estimate_memory(with_runtime(recipe(), precision="fp32"), ROWS)
+    assert single.weights == 2 * now.weights and single.master == 0
+    assert 1.7 < single.activations / now.activations < 2.7
+
+
+def test_choices_leave_the_step_alone_and_are_even_over_the_ranks():
+    choices = micro_token_choices(recipe(), 48)
+    assert choices[0] == 8192 and choices == sorted(choices, reverse=True) and choices[-1] >= 512
+    assert all(393_216 % (48 * tokens) == 0 for tokens in choices)
+    assert all(393_216 % tokens == 0 and 393_216 // tokens >= 7 for tokens in micro_token_choices(recipe(), 7))
+    assert micro_token_choices(recipe(), 1024) == []  # not one sample of 512 tokens for each
+
+
+def test_the_largest_fits_and_the_next_does_not():
+    usable = usable_bytes("gpu", 16 * GIB)
+    found = largest_micro_tokens(recipe(), ROWS, 48, usable)
+    larger = min(tokens for tokens in micro_token_choices(recipe(), 48) if tokens > found)
+    assert estimate_memory(with_micro_tokens(recipe(), found), ROWS, 48).total <= usable
+    assert estimate_memory(with_micro_tokens(recipe(), larger), ROWS, 48).total > usable
+    assert largest_micro_tokens(recipe(), ROWS, 48, usable_bytes("gpu", 2 * GIB)) is None
+
+
+def test_page_and_json_say_what_fits_and_which_key_to_set():
+    page = command(LARGE, "--ranks", "48").stdout
+    assert "\nfit      32 GiB: fits" in page and "16 GiB: does not fit; largest that fits: batch.micro_tokens=" in page
+    assert "master weights 1." in page
+    found = json.loads(command(LARGE, "--ranks", "48", "--device-memory", "24", "--json").stdout)
+    (device,) = found["fits"]
+    assert device["device_memory_gib"] == 24 and device["usable_bytes"] < 24 * GIB
+    assert device["fits"] == (found["memory"]["total"] <= device["usable_bytes"])
+    assert found["memory"]["total"] == found["state_bytes"] + found["activation_bytes"]
+    on_a_cpu = json.loads(command("tasks/recipes/demo.yaml", "--json").stdout)["fits"]
+    assert len(on_a_cpu) == 1 and on_a_cpu[0]["fits"]
+
+
+def test_options_of_no_sense_are_refused():
+    for option in ("--ranks", "--device-memory"):
+        done = command(LARGE, option, "0")
+        assert done.returncode == 2 and f"{option}: found 0" in done.stderr
+
+
+def test_remedies_name_keys_that_help():
+    text = remedy(recipe(), ranks=48)
+    assert "batch.micro_tokens=4096 instead of 8192" in text and "393,216 tokens" in text
+    assert "runtime.recompute=true" in text and "runtime.sharding_stage=1" in text
+    assert "sharding_stage" not in remedy(recipe(), ranks=1)
+    assert "sharding_stage=2" in remedy(with_runtime(recipe(), sharding_stage=1), ranks=2)
+    last = with_micro_tokens(with_runtime(recipe(LARGE, "batch.tokens=4096", "batch.micro_tokens=512"), recompute=True), 512)
+    assert "data.max_seq_len (now 512)" in remedy(last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "recompute", "library"), [(128, False, False), (256, False, False), (256, True, False),
+                                                               (256, False, True)])
+def test_the_estimate_is_what_a_token_keeps(length, recompute, library):
+    """Against the kernel's high-water mark; `python -m benchmarks.scaling_memory` does it for larger models."""
+    measured, estimated = bytes_per_token("mini", length, 1024, 4096, recompute, library)
+    assert estimated == pytest.approx(measured, rel=TOLERANCE)
 
 
 def test_overrides_alone_mean_the_default_recipe(monkeypatch):

@@ -11,60 +11,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from report_run import dev_line, jsonl, train_line, write_run
 
 from ernie2 import chart_scales, charts
 from ernie2.config import ConfigError
 from ernie2.report import curves_svg, main, page, verdict
 from ernie2.run_log import load_run
 
-TASKS = ["knowledge_masking", "sentence_reordering", "sentence_distance", "discourse_relation", "ir_relevance"]
-STEPS = 100
-RECIPE = """
-name: synthetic_zh
-model: {size: mini}
-lr: {peak: 1.28e-4}
-curriculum:
-  mode: continual
-  steps_per_task: 100
-  stages: [[knowledge_masking], [sentence_reordering], [sentence_distance], [discourse_relation], [ir_relevance]]
-"""
-
-
-def _lines(records: list[dict]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
-
-
-def _train(step: int, stage: int, task: str, **changes: object) -> dict:
-    own = {} if task == TASKS[0] else {"sentence": 1.0 + 1 / step}
-    return {"step": step, "stage": stage, "task": task, "loss": 5.0, "losses": {"masked_lm": 4.0 + 10 / step} | own,
-            "accuracy": {"masked_lm": 0.2} | dict.fromkeys(own, 0.5), "lr": 1e-4, "tokens": 8000,
-            "padded_tokens": 10_000, "tokens_per_s": 4000.0, "data_wait_share": 0.01, "grad_norm": 1.5,
-            "loss_scale": 1.0} | changes
-
-
-def _eval(step: int, stage: int, task: str, loss: float, accuracy: float) -> dict:
-    head = "masked_lm" if task == TASKS[0] else "sentence"
-    return {"step": step, "stage": stage, "task": task, "losses": {head: loss}, "accuracy": {head: accuracy},
-            "chance": {head: 0.25}, "chance_loss": {head: 1.386}}
-
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """A finished run of five stages; sentence_reordering ends its own stage at loss 0.611 and training at 0.933."""
-    train, evals = [], []
-    for stage in range(len(TASKS)):
-        for step in range(stage * STEPS + 10, (stage + 1) * STEPS + 1, 10):
-            train += [_train(step, stage, name) for name in TASKS[: stage + 1]]
-        for seen, name in enumerate(TASKS[: stage + 1]):
-            forgotten = 0.611 + (0.322 if stage == 4 else 0.0) if name == "sentence_reordering" else 0.5
-            evals.append(_eval((stage + 1) * STEPS, stage, name, forgotten, 0.777 if seen < 4 else 0.251))
-    folder = tmp_path / "run"
-    (folder / "step_0000500").mkdir(parents=True)
-    (folder / "train.jsonl").write_text(_lines(train))
-    (folder / "eval.jsonl").write_text(_lines(evals))
-    (folder / "result.json").write_text(json.dumps({"steps": 500, "tokens": 1_200_000, "seconds": 3 * 3600 + 120}))
-    (folder / "step_0000500" / "recipe.yaml").write_text(RECIPE)
-    return folder
+    """The run of report_run.py."""
+    return write_run(tmp_path / "run")
 
 
 def _cells(text: str, first: str, second: str | None = None) -> list[str]:
@@ -74,18 +32,32 @@ def _cells(text: str, first: str, second: str | None = None) -> list[str]:
     return next(row for row in rows if row[0] == first and second in (None, row[1]))
 
 
+def _facts(text: str) -> dict[str, str]:
+    return dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+
+
 def test_figures_of_a_finished_run(run_dir: Path) -> None:
     text = page(run_dir)
     assert "● Finished" in text and "synthetic_zh" in text and "500 of 500" in text
     assert "1.20M" in text.replace("1.2M", "1.20M") and "3 h 2 min" in text and "1.28e-4" in text
     assert _cells(text, "sentence_distance", "sentence") == [
-        "sentence_distance", "sentence", "0.500", "1.386", "77.7%", "25.0%", "3.11", "● above chance", "500"]
-    assert _cells(text, "ir_relevance", "sentence")[4:8] == ["25.1%", "25.0%", "1.00", "○ at chance"]
+        "sentence_distance", "sentence", "● above chance", "77.7%", "25.0%", "3.11", "0.500", "1.386", "500"]
+    assert _cells(text, "ir_relevance", "sentence")[2:6] == ["○ at chance", "25.1%", "25.0%", "1.00"]
+    assert _facts(text) | {"Tokens a second": "4k", "Padding": "20.0%", "Waiting for data": "1.0%"} == _facts(text)
+    assert "Skipped" not in text
+
+
+def test_skipped_steps_show_once_there_are_any(tmp_path: Path) -> None:
+    lines = [train_line(step, 0, "a", skipped_steps=step // 20) for step in (10, 20, 30, 40)]
+    (tmp_path / "train.jsonl").write_text(jsonl(lines))
+    text = page(tmp_path)
+    assert _facts(text)["Skipped steps"] == "2" and 'aria-label="Steps skipped so far (no finite loss or gradient)"' in text
 
 
 def test_forgetting_is_measured_from_the_end_of_the_own_stage(run_dir: Path) -> None:
     text = page(run_dir).partition("<h2>Forgetting</h2>")[2].partition("</table>")[0]
-    for figure in ("0.611", "0.933", "+0.322", "▲ forgotten", "Stage 2", "Loss, end of training"):
+    for figure in ("0.611", "0.933", "+0.322 (+52.7%)", "sentence_reordering +52.7%", "▲ forgotten", "Stage 2",
+                   "Loss, end of training"):
         assert figure in text
     assert "ir_relevance" not in text, "its own stage is the last: nothing can be forgotten yet"
 
@@ -94,14 +66,15 @@ def test_stage_table(run_dir: Path) -> None:
     cells = _cells(page(run_dir), "Stage 2")
     assert cells[1] == "knowledge_masking 50%sentence_reordering 50%"
     # 10 log steps x 2 tasks x 8,000 tokens at 4,000 a second
-    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "40 s", "4k"]
+    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "40 s", "4k", "20.0%", "1.0%"]
 
 
 def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
     text = page(run_dir)
     root = ElementTree.fromstring(text.partition("\n")[2])
     pictures = [one for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("class") == "chart"]
-    assert len(pictures) == 2 * 9 + 1 + 4  # nine task heads, forgetting, learning rate, gradient, throughput, waiting
+    # nine task heads, forgetting (wide and narrow), learning rate, gradient, throughput, padding and waiting
+    assert len(pictures) == 2 * 9 + 2 + 4
     plain = text.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
     assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "href="))
     assert "padded 5k" in text, "4,000 real tokens a second at 10,000 padded for 8,000 real"
@@ -117,8 +90,8 @@ def test_standalone_svg(run_dir: Path) -> None:
 
 def test_text_from_files_is_data(tmp_path: Path) -> None:
     task = "<script>alert(1)</script>&\"'\x00\ud800"
-    record = _train(10, 0, task, losses={"<b>": 1.0}, accuracy={})
-    (tmp_path / "train.jsonl").write_text(_lines([record]))
+    record = train_line(10, 0, task, losses={"<b>": 1.0}, accuracy={})
+    (tmp_path / "train.jsonl").write_text(jsonl([record]))
     (tmp_path / "step_1").mkdir()
     (tmp_path / "step_1" / "recipe.yaml").write_text("name: '</title><img src=x>'\nmodel: {size: <i>big</i>}\n")
     text = page(tmp_path)
@@ -141,9 +114,9 @@ def test_crashed_run_with_a_line_cut_off(run_dir: Path) -> None:
 
 
 def test_unreadable_lines_repeats_and_losses_that_are_not_numbers(tmp_path: Path) -> None:
-    lines = [_train(10, 0, "a"), _train(20, 0, "a", losses={"masked_lm": float("nan")}), _train(10, 0, "a", lr=0.5)]
+    lines = [train_line(10, 0, "a"), train_line(20, 0, "a", losses={"masked_lm": float("nan")}), train_line(10, 0, "a", lr=0.5)]
     broken = 'half{"step": 1}\n[1]\n{"step": true, "stage": 0, "task": "a"}\n' + "[" * 100_000 + "\n"
-    (tmp_path / "train.jsonl").write_text(broken + _lines(lines))
+    (tmp_path / "train.jsonl").write_text(broken + jsonl(lines))
     run = load_run(tmp_path)
     assert [(record["step"], record["lr"]) for record in run.train] == [(10, 0.5), (20, 1e-4)]
     notices = " ".join(run.notices)
@@ -152,7 +125,7 @@ def test_unreadable_lines_repeats_and_losses_that_are_not_numbers(tmp_path: Path
     ElementTree.fromstring(page(tmp_path).partition("\n")[2])
 
 
-def test_without_eval_or_without_train(run_dir: Path) -> None:
+def test_without_eval_or_withouttrain_line(run_dir: Path) -> None:
     kept = (run_dir / "eval.jsonl").read_text()
     (run_dir / "eval.jsonl").unlink()
     text = page(run_dir)
@@ -164,7 +137,7 @@ def test_without_eval_or_without_train(run_dir: Path) -> None:
 
 
 def test_stage_numbers_follow_the_paper_even_when_logs_count_from_one(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text(_lines([_train(10, 1, "a"), _train(20, 2, "a")]))
+    (tmp_path / "train.jsonl").write_text(jsonl([train_line(10, 1, "a"), train_line(20, 2, "a")]))
     assert _cells(page(tmp_path), "Stage 2")[2] == "11 – 20"
 
 
@@ -198,8 +171,8 @@ def test_mistakes(run_dir: Path, tmp_path: Path, place: str, words: str, capsys:
     ({"task": "chnsenticorp", "metrics": {}}, r"fine-tuning run \(task chnsenticorp\).* result\.json; .* pre-training"),
     (None, "fine-tuning run, whose .* still without result.json")])
 def test_folder_of_a_fine_tuning_run(tmp_path: Path, result: dict | None, words: str) -> None:
-    (tmp_path / "train.jsonl").write_text(_lines([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}]))
-    (tmp_path / "metrics.jsonl").write_text(_lines([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}]))
+    (tmp_path / "train.jsonl").write_text(jsonl([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}]))
+    (tmp_path / "metrics.jsonl").write_text(jsonl([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}]))
     if result is not None:
         (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match=words):
@@ -254,13 +227,21 @@ def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
     assert "1 off the scale" in charts.line_chart("x", [charts.Series("y", points, kind="smooth")])
 
 
-def test_one_evaluation_still_draws_chance_and_a_narrow_scale_has_three_lines(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text(_lines([_train(10, 0, "a"), _train(20, 0, "a")]))
-    (tmp_path / "eval.jsonl").write_text(_lines([_eval(20, 0, "a", 1.2, 0.9)]))
+def test_one_evaluation_still_draws_chance_and_a_narrow_scale_has_threejsonl(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(jsonl([train_line(10, 0, "a"), train_line(20, 0, "a")]))
+    (tmp_path / "eval.jsonl").write_text(jsonl([dev_line(20, 0, "a", 1.2, 0.9)]))
     levels = re.findall(r'class="level s-soft" d="M[\d.]+ [\d.]+L', page(tmp_path))
     assert len(levels) == 2, "loss and accuracy: a line, not a point"
     for high in (6.9, 7.2, 9.9):
         assert charts.line_chart("x", [charts.Series("y", [(0, 5.6), (9, high)])]).count('class="grid"') >= 3
+
+
+def test_equal_values_are_a_level_line_and_labels_stay_apart() -> None:
+    points = [(x, 0.2 + 1e-16 * (x % 3)) for x in range(60)]
+    assert "20.0%</text>" in charts.line_chart("x", [charts.Series("y", points, kind="smooth")], share=True)
+    picture = charts.line_chart("x", [charts.Series(f"curve {i}", [(0, 1.0), (9, 1.0)]) for i in range(8)])
+    places = [float(y) for y in re.findall(r'class="end" x="[\d.]+" y="([\d.]+)"', picture)]
+    assert len(places) == 8 and min(b - a for a, b in zip(places, places[1:], strict=False)) > 12
 
 
 def test_chart_of_one_point_and_of_constant_values() -> None:

@@ -17,8 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", "ernie2/launch.sh", ".ci/run")
-SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "NPROC",
-           "GPUS", "NNODES", "NODE_RANK", "MASTER", "RETRIES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "ERNIE2_PADDLE_VERSION", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX",
+           "CUDA_VISIBLE_DEVICES", "NPROC", "GPUS", "NNODES", "NODE_RANK", "MASTER", "RETRIES", "OMP_NUM_THREADS",
+           "MKL_NUM_THREADS")
 SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "tail", "grep", "sort", "awk", "paste", "mkdir",
           "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep", "touch")
 PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
@@ -43,7 +44,7 @@ esac
 def checkout(tmp_path: Path) -> Path:
     """A copy of the scripts alone, with a PATH folder that holds a fake python3, and a log of what was called."""
     root = tmp_path / "checkout"
-    for name in (*SCRIPTS, "constraints.txt", "setup.py"):
+    for name in (*SCRIPTS, "constraints.txt", "constraints-paddle2.txt", "setup.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     programs = tmp_path / "base" / "bin"
@@ -132,7 +133,7 @@ def test_finetune_needs_a_task(call, tmp_path):
 
 def test_makes_an_environment_once_and_trains_in_it(call, tmp_path, checkout):
     first = call("run_pretrain.sh")
-    assert first.returncode == 0 and "making .venv" in first.stderr and "paddle for the CPU" in first.stderr
+    assert first.returncode == 0 and "making .venv" in first.stderr and "paddle 3 for the CPU" in first.stderr
     assert calls(tmp_path) == [
         f"base/python3 -m venv {checkout}/.venv", f"{PIP} -e .[cpu,test]",
         *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("ernie2.plan", "data_gen", "ernie2.pretrain"))]
@@ -157,7 +158,7 @@ def test_remakes_an_environment_that_was_cut_short_or_is_out_of_date(call, tmp_p
         file.write("\n# changed\n")
     assert "unfinished or out of date" in call("run_pretrain.sh").stderr
     gpus(tmp_path, 1)
-    assert "paddle for the GPU" in call("run_pretrain.sh").stderr
+    assert "paddle 3 for the GPU" in call("run_pretrain.sh").stderr
     assert call("run_pretrain.sh", ERNIE2_DEVICE="cpu").stderr == ""  # a GPU's paddle does on a CPU
 
 
@@ -176,6 +177,23 @@ def test_index_and_device_can_be_named(call, tmp_path):
     assert calls(tmp_path)[1].endswith("--extra-index-url file:///wheels")
     wrong = call("run_pretrain.sh", ERNIE2_DEVICE="tpu")
     assert wrong.returncode == 2 and "ERNIE2_DEVICE: found 'tpu'" in wrong.stderr
+
+
+def test_paddle_2_6_has_an_environment_of_its_own(call, tmp_path, checkout):
+    call("tests/run.sh")
+    assert calls(tmp_path)[1] == f"{PIP} -e .[cpu,test]"
+    pip = PIP.replace(".venv", ".venv-paddle2").replace("constraints", "constraints-paddle2")
+    first = call("tests/run.sh", "-m", "core", ERNIE2_PADDLE_VERSION="2.6")
+    assert "making .venv-paddle2" in first.stderr and "paddle 2.6 for the CPU" in first.stderr
+    assert calls(tmp_path)[:2] == [f"base/python3 -m venv {checkout}/.venv-paddle2", f"{pip} -e .[cpu2,test]"]
+    with (checkout / "constraints-paddle2.txt").open("a") as file:
+        file.write("\n# changed\n")
+    gpus(tmp_path, 1)
+    again = call("tests/run.sh", ERNIE2_PADDLE_VERSION="2.6")
+    assert "paddle 2.6 for the GPU" in again.stderr and calls(tmp_path)[1] == f"{pip} -e .[gpu2,test]"  # from PyPI
+    assert call("tests/run.sh", ERNIE2_DEVICE="cpu").stderr == ""  # .venv is still as it should be
+    wrong = call("tests/run.sh", ERNIE2_PADDLE_VERSION="2.5")
+    assert wrong.returncode == 2 and "ERNIE2_PADDLE_VERSION: found '2.5', expected 3 or 2.6" in wrong.stderr
 
 
 @pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX", ""])

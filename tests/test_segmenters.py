@@ -100,6 +100,7 @@ def test_without_rjieba_auto_is_jieba_with_one_warning(fresh: None, monkeypatch:
 def test_another_dictionary_is_noticed(fresh: None, change: str, monkeypatch: pytest.MonkeyPatch,
                                        caplog: pytest.LogCaptureFixture) -> None:
     rust = load_segmenter("rjieba")
+    monkeypatch.setattr(rust, "_jieba", pytest.importorskip("rjieba").Jieba())  # the package's own one is every test's
     word, frequency = next((word, frequency) for word, frequency in jieba_lexicon().sample if frequency > 100)
     if change == "frequency":
         rust._jieba.add_word(word, frequency // 2, "n")

@@ -34,7 +34,7 @@ def spilled(folder: Path, task: Task, counts: list[int], buckets: int, make: Cal
         keys = np.sort(rng.integers(2**64, size=count, dtype=np.uint64))
         rows = Rows.of_examples([make(block, i) for i in rng.permutation(count).tolist()], task)
         paths.append(folder / f"{buckets}.block{block}")
-        write_spill(paths[-1], keys, rows, buckets, "uint16")
+        write_spill(paths[-1], keys, rows, buckets)
     return paths
 
 
@@ -79,9 +79,9 @@ def test_spans_with_gaps_are_refused(task: Task) -> None:
 @pytest.mark.parametrize(("change", "message"), [
     ({"labels": np.array([3], np.int32)}, "sentence_label: got 3, expected 0 to 2"),
     ({"labels": np.array([-1], np.int32)}, "sentence_label: got None"),
-    ({"ids": np.array([5, 9, 100], np.int32)}, "ids from 5 to 100, expected 0 to 99")])
+    ({"codes": np.array([5, 9, 100], np.uint32) << 8}, "ids from 5 to 100, expected 0 to 99")])
 def test_a_broken_contract_is_named(task: Task, change: dict, message: str) -> None:
-    rows = Rows(np.array([3], np.int32), np.array([0], np.int32), np.array([5, 9, 9], np.int32), np.zeros(3, np.uint8), None)
+    rows = Rows(np.array([3], np.int32), np.array([0], np.int32), np.array([5, 9, 9], np.uint32) << 8, None)
     check_rows(rows, task, 100)
     for name, value in change.items():
         setattr(rows, name, value)

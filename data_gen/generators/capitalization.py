@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, Rejected, Run, fill
+from data_gen.assembling import Packed
+from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.tokens import Document
 from ernie2.shards import IGNORED
 

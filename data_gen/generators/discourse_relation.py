@@ -21,8 +21,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_gen import connectives
-from data_gen.packing import Packed, Packer, Rejected
-from data_gen.tokens import ALL_LEVELS, WORD, Document, Pair, Sentence
+from data_gen.assembling import Packed
+from data_gen.packing import Packer, Rejected
+from data_gen.tokens import ALL_LEVELS, WORD, Document, Pair, Sentence, Sentences
 
 # White space, digits, punctuation and symbols by their blocks: twice as fast as asking for the kind of each character.
 _NO_LETTERS = re.compile("[\0-@\\[-`{-\xa9\u2000-\u2bff\u3000-\u303f\ufe30-\ufe6f\uff00-\uff20]+")
@@ -134,11 +135,12 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
         yield packer.pack([[first], [second]], 0, keep_joint=True)
 
 
-def _openings(sentences: Sequence[Sentence], language: str, min_tokens: int) -> Iterator[tuple[Sentence, Sentence, int]]:
+def _openings(sentences: Sentences, language: str, min_tokens: int) -> Iterator[tuple[Sentence, Sentence, int]]:
     """Adjacent sentences and the class of the connective that opened the second, which is without it."""
-    text, keys = sentences[0].tokens.text, connectives.opening_keys(language)
+    text, keys = sentences.tokens.text, connectives.opening_keys(language)
     # Most sentences open with none: they must cost no more than this look-up.
-    for i in [i for i, one in enumerate(sentences) if text[one.begin:one.begin + 2] in keys or text[one.begin] in keys]:
+    begins = enumerate(sentences.rows[:, 2].tolist())
+    for i in [i for i, begin in begins if text[begin:begin + 2] in keys or text[begin] in keys]:
         first, second = sentences[i - 1], sentences[i]
         if i == 0 or len(first) < min_tokens:
             continue

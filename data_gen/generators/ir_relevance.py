@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, Rejected
+from data_gen.assembling import PackedMany
+from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Pair
 from ernie2.config import ConfigError
 
@@ -31,7 +32,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             random_per_query: int | str = "balanced") -> Iterator[Packed | Rejected]:
+             random_per_query: int | str = "balanced") -> Iterator[PackedMany | Rejected]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
@@ -46,14 +47,14 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         raise ConfigError(f"generator_args.random_per_query: found {random_per_query!r}, expected a number or "
                           f"'balanced'")
     shown: dict[str, set[str]] = {}
-    queries, titles = {}, []
+    queries, titles, made = {}, [], []
     source = [pair for pair in source if len(pair.query) and len(pair.title)]
     for pair in source:
         query, title = pair.query.text, pair.title.text
         queries.setdefault(query, pair.query)
         shown.setdefault(query, set()).add(title)
         titles.append(title)
-        yield packer.pack([[pair.query], [pair.title]], pair.label)
+        made.append((pair.query, pair.title, pair.label))
     wanted = round(len(source) / 2) if random_per_query == "balanced" else random_per_query * len(queries)
     names = list(queries)
     order = rng.permutation(len(names))
@@ -64,4 +65,7 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         if other is None:
             yield Rejected("", "no other query's title in its block", query)
         else:
-            yield packer.pack([[queries[query]], [source[other].title]], 2)
+            made.append((queries[query], source[other].title, 2))
+    if made:
+        stretches = np.array([(one.first, one.last, other.first, other.last) for one, other, _ in made])
+        yield packer.pack_many(made[0][0].tokens, stretches.reshape(-1, 2, 2), np.array([label for *_, label in made]))

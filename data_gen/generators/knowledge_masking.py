@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, fill
+from data_gen.assembling import Packed
+from data_gen.packing import Packer, fill
 from data_gen.tokens import Document
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, Rejected
+from data_gen.assembling import PackedMany
+from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Document
 
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
@@ -25,7 +26,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: int = 4) -> Iterator[Packed | Rejected]:
+             min_tokens: int = 4) -> Iterator[PackedMany | Rejected]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
     Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
@@ -40,9 +41,10 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
     """
     usable = []
     for document in source:
-        fitting = [i for i, sentence in enumerate(document.sentences) if sentence.last - sentence.first >= min_tokens]
+        rows = document.sentences.rows
+        fitting = np.flatnonzero(rows[:, 1] - rows[:, 0] >= min_tokens)
         if len(fitting) < 2:
-            single = len(document.sentences) < 2
+            single = len(rows) < 2
             reason = "document of one sentence" if single else f"no two sentences of {min_tokens} tokens"
             yield Rejected(document.source, reason, document.sentences[0].text)
         else:
@@ -51,22 +53,21 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
         for sentences, _ in usable:
             yield Rejected("", "no other document in its block", sentences[0].text)
         return
-    table = _Usable(usable)
-    first, second, labels = table.draw(rng)
-    sentences = [document[i] for document, fitting in usable for i in fitting]
-    for a, b, label in zip(first.tolist(), second.tolist(), labels.tolist(), strict=True):
-        yield packer.pack([[sentences[a]], [sentences[b]]], label, keep_joint=True)
+    first, second, labels = _Usable([fitting for _, fitting in usable]).draw(rng)
+    rows = np.concatenate([sentences.rows[fitting, :2] for sentences, fitting in usable])
+    yield packer.pack_many(usable[0][0].tokens, np.stack([rows[first], rows[second]], axis=1), labels, keep_joint=True)
 
 
 class _Usable:
     """The usable sentences of a block end to end, S of them in D documents, and the drawing of pairs among them."""
 
-    def __init__(self, usable: Sequence[tuple[Sequence, list[int]]]) -> None:
-        sizes = np.array([len(fitting) for _, fitting in usable])
+    def __init__(self, fitting: Sequence[np.ndarray]) -> None:
+        """`fitting`: of each document the numbers of its usable sentences."""
+        sizes = np.array([len(some) for some in fitting])
         self.stops = np.cumsum(sizes)
         self.starts = self.stops - sizes
         self.document = np.repeat(np.arange(len(sizes)), sizes)
-        self.place = np.concatenate([fitting for _, fitting in usable])  # number of the sentence in its document
+        self.place = np.concatenate(fitting)  # number of the sentence in its document
         self.before = np.zeros(len(self.place), bool)  # the sentence before it is usable too
         self.before[1:] = (self.place[1:] == self.place[:-1] + 1) & (self.document[1:] == self.document[:-1])
 

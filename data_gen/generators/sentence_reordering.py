@@ -17,7 +17,8 @@ from math import factorial
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, Rejected, Run
+from data_gen.assembling import Packed
+from data_gen.packing import Packer, Rejected, Run
 from data_gen.tokens import Document
 from ernie2.strict import ConfigError
 
@@ -95,14 +96,15 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         if len(sentences) < 2:
             yield Rejected(document.source, "document of one sentence", sentences[0].text)
             continue
-        ends, total, start = [sentence.last for sentence in sentences], len(sentences), 0
+        firsts, ends = sentences.rows[:, :2].T.tolist()
+        total, start = len(sentences), 0
         while start < total:
-            fitting = bisect_right(ends, sentences[start].first + packer.capacity(max_segments)) - start
+            fitting = bisect_right(ends, firsts[start] + packer.capacity(max_segments)) - start
             most = max(1, min(max_segments, total - start, fitting))
             segments = bisect_right(upper[most], draws.below(upper[most][-1])) + 1
-            stop = _passage_end(ends, start, segments, sentences[start].first + packer.capacity(segments))
+            stop = _passage_end(ends, start, segments, firsts[start] + packer.capacity(segments))
             edges = [start, *draws.places(start + 1, stop, segments - 1), stop]
-            runs = [Run(sentences[a].tokens, sentences[a].first, sentences[b - 1].last) for a, b in pairwise(edges)]
+            runs = [Run(sentences.tokens, firsts[a], ends[b - 1]) for a, b in pairwise(edges)]
             rank = draws.below(len(orders[segments]))
             label = rank + (upper[max_segments][segments - 2] if segments > 1 else 0)
             yield packer.pack([runs[position] for position in orders[segments][rank]], label)

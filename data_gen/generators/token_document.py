@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from data_gen.packing import Packed, Packer, Rejected, Run, fill
+from data_gen.assembling import Packed
+from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.tokens import WORD, Document, Sentence
 from ernie2.shards import IGNORED
 

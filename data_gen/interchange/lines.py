@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class RejectLog:
         self._first: dict[str, str] = {}
         self._file: TextIO | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RejectLog:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         return self
@@ -206,7 +206,7 @@ class Buckets:
         self.folder, self.count = folder, count
         self._files: list[TextIO] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Buckets:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._files = [(self.folder / f"{i:03d}").open("w+", encoding="utf-8", errors="surrogatepass", newline="\n")

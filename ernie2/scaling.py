@@ -1,0 +1,177 @@
+"""A model of data-parallel training: seconds of an optimizer step on n devices. No tensors here; pure functions.
+
+A step is the compute of the busiest rank's micro-batches, what ranks lose waiting for each other, the optimizer's update,
+and that part of the gradients' all-reduce that the backward pass does not hide:
+
+    step = rounds * micro_seconds * imbalance * (1 + jitter) + update + exposed + exchanges * latency
+    all-reduce of S bytes over n ranks at bandwidth B = 2 (n - 1) / n * S / B + 2 (n - 1) * hop latency, level by level
+    exposed = all-reduce of the last bucket + max(0, the others - overlap * backward of the last micro-batch)
+
+The formula of the all-reduce is that of nccl-tests, doc/PERFORMANCE.md. Levels (inside a node, between nodes) are added as
+if they did not overlap. What is measured and what is assumed, and how far the model can be trusted: docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+BACKWARD_SHARE = 2 / 3  # of a micro-batch's compute: two matrix products for each of the forward pass
+
+
+@dataclass(frozen=True)
+class Link:
+    """One level of the network."""
+
+    bandwidth: float
+    """Bytes a second: a device's inside a node, a node's between nodes (NCCL's bus bandwidth)."""
+    latency: float
+    """Seconds of a hop."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Devices and what joins them."""
+
+    flops: float
+    """Floating-point operations a second that a device reaches in training (peak times utilisation)."""
+    memory_bandwidth: float
+    """Bytes a second that the optimizer's update moves."""
+    per_node: int
+    """Devices of a node."""
+    inside: Link
+    """Within a node."""
+    between: Link
+    """Between nodes."""
+    overlap: float = 0.0
+    """Share of the last micro-batch's backward pass during which gradients travel at full speed; 0 where the processor that
+    computes is also the one that sends."""
+    jitter: float = 0.0
+    """Share of its compute that a step of several ranks loses to whoever is slow at the moment."""
+    update_seconds: float = 0.0
+    """Of an update, beside what the memory bandwidth tells."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One optimizer step."""
+
+    flops_per_token: float
+    """Forward and backward, of a padded token."""
+    micro_tokens: int
+    """Real tokens of a micro-batch."""
+    micro_batches: int
+    """Of the step, over all ranks."""
+    gradient_bytes: float
+    """That travel from every rank."""
+    last_bytes: float = 0.0
+    """Of these, ready only when the backward pass is over: the word embedding's, which input and output share."""
+    update_bytes: float = 0.0
+    """That the optimizer reads and writes on a rank."""
+    bucket_bytes: float = float(32 << 20)
+    """Of a flat piece in which gradients travel."""
+    padding: float = 0.03
+    """Padded tokens over real ones, less 1."""
+    exchanges: int = 3
+    """Small exchanges of a step that nothing hides: counts of predictions, whether to stop, whether the step is good."""
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of the step."""
+        return self.micro_tokens * self.micro_batches
+
+
+@dataclass(frozen=True)
+class Step:
+    """A predicted step, in seconds."""
+
+    compute: float
+    """Of the busiest rank."""
+    waiting: float
+    """What ranks lose to imbalance and jitter."""
+    update: float
+    """The optimizer's."""
+    exchange: float
+    """The all-reduce, were nothing of it hidden."""
+    exposed: float
+    """That part of it that the step waits for, small exchanges included."""
+    tokens: int
+    """Real tokens of the step."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return self.compute + self.waiting + self.update + self.exposed
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Real tokens a second over all ranks."""
+        return self.tokens / self.seconds
+
+
+def ring_seconds(size: float, ranks: int, link: Link) -> float:
+    """Seconds of a ring all-reduce of `size` bytes over `ranks` that share one kind of link."""
+    return 2 * (ranks - 1) / ranks * size / link.bandwidth + 2 * (ranks - 1) * link.latency
+
+
+def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
+    """Seconds to sum `size` bytes over `ranks`: within each node, then between nodes.
+
+    Every device of a node sends its share of the bytes between nodes, so the node's link carries `size` in all.
+    """
+    inside = min(ranks, cluster.per_node)
+    nodes = math.ceil(ranks / cluster.per_node)
+    return ring_seconds(size, inside, cluster.inside) + ring_seconds(size, nodes, cluster.between)
+
+
+def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> Step:
+    """Predicts a step.
+
+    Args:
+        work: the step.
+        cluster: the devices.
+        ranks: devices in use.
+        imbalance: cost of the costliest rank's micro-batches over the mean rank's.
+
+    Raises:
+        ValueError: there are more ranks than micro-batches.
+    """
+    if not 1 <= ranks <= work.micro_batches:
+        raise ValueError(f"{ranks} ranks cannot share {work.micro_batches} micro-batches")
+    micro = work.micro_tokens * (1 + work.padding) * work.flops_per_token / cluster.flops
+    rounds = math.ceil(work.micro_batches / ranks)
+    update = cluster.update_seconds + work.update_bytes / cluster.memory_bandwidth
+    if ranks == 1:
+        return Step(rounds * micro, 0.0, update, 0.0, 0.0, work.tokens)
+    last = _in_buckets(work.last_bytes, work, ranks, cluster)
+    rest = _in_buckets(work.gradient_bytes - work.last_bytes, work, ranks, cluster)
+    exposed = last + max(0.0, rest - cluster.overlap * BACKWARD_SHARE * micro)
+    small = work.exchanges * all_reduce_seconds(0.0, ranks, cluster)
+    waiting = rounds * micro * (imbalance * (1 + cluster.jitter) - 1)
+    return Step(rounds * micro, waiting, update, last + rest, exposed + small, work.tokens)
+
+
+def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> float:
+    """Tokens a second of `ranks` devices over `ranks` times those of one that does the same step alone."""
+    together = step_seconds(work, cluster, ranks, imbalance).tokens_per_s
+    return together / (ranks * step_seconds(work, cluster, 1).tokens_per_s)
+
+
+def fit_compute(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
+    """What a micro-batch and what an update take, from two measured steps of one rank.
+
+    Args:
+        small: (micro-batches, seconds) of a step.
+        large: the same of a step with more of them.
+
+    Returns:
+        (seconds of a micro-batch, seconds that every step takes besides, not below 0).
+    """
+    slope = (large[1] - small[1]) / (large[0] - small[0])
+    return slope, max(0.0, small[1] - small[0] * slope)
+
+
+def _in_buckets(size: float, work: Work, ranks: int, cluster: Cluster) -> float:
+    """Seconds of an all-reduce in pieces of bucket_bytes: the bandwidth of one, the latency of each."""
+    pieces = math.ceil(size / work.bucket_bytes)
+    return pieces * all_reduce_seconds(size / pieces, ranks, cluster) if pieces else 0.0

@@ -1,0 +1,186 @@
+"""The scaling model by hand-made figures, its predictions for V100s, and the benchmark on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import scaling, scaling_runs, scaling_v100
+from benchmarks.scaling_report import report
+from benchmarks.scaling_runs import Point, RunFailed
+from ernie2.config import load_recipe
+from ernie2.scaling import Cluster, Link, Work, all_reduce_seconds, efficiency, fit_compute, ring_seconds, step_seconds
+from ernie2.strict import ConfigError
+
+FAST, SLOW = Link(100e9, 0.0), Link(1e9, 0.0)
+WORK = Work(flops_per_token=1e9, micro_tokens=1000, micro_batches=8, gradient_bytes=1e9, last_bytes=0.25e9, padding=0.0,
+            bucket_bytes=1e12, exchanges=0)
+CLUSTER = Cluster(flops=1e12, memory_bandwidth=1e12, per_node=4, inside=FAST, between=SLOW)  # a micro-batch takes 1 s
+
+
+def with_(changed: object, **fields: object) -> object:
+    return type(changed)(**{**changed.__dict__, **fields})
+
+
+# ---- the model ------------------------------------------------------------------------------------------------------
+
+
+def test_ring_moves_twice_the_bytes_less_a_share():
+    assert ring_seconds(1e9, 1, SLOW) == 0
+    assert ring_seconds(1e9, 2, SLOW) == pytest.approx(1.0)
+    assert ring_seconds(1e9, 1000, SLOW) == pytest.approx(2 * 999 / 1000)
+    assert ring_seconds(0, 5, Link(1e9, 1e-3)) == pytest.approx(8e-3)
+
+
+def test_levels_are_added():
+    assert all_reduce_seconds(1e9, 4, CLUSTER) == ring_seconds(1e9, 4, FAST)
+    assert all_reduce_seconds(1e9, 8, CLUSTER) == ring_seconds(1e9, 4, FAST) + ring_seconds(1e9, 2, SLOW)
+
+
+def test_one_rank_computes_and_updates_alone():
+    step = step_seconds(with_(WORK, update_bytes=1e12), CLUSTER, 1, imbalance=1.5)
+    assert (step.compute, step.update, step.exposed, step.waiting) == (8.0, 1.0, 0.0, 0.0)
+    assert step.tokens_per_s == pytest.approx(8000 / 9)
+
+
+def test_the_busiest_rank_counts():
+    assert [step_seconds(WORK, CLUSTER, ranks).compute for ranks in (2, 3, 8)] == [4.0, 3.0, 1.0]
+    assert step_seconds(WORK, with_(CLUSTER, jitter=0.1), 2, imbalance=1.2).waiting == pytest.approx(4 * (1.2 * 1.1 - 1))
+    with pytest.raises(ValueError, match="9 ranks cannot share 8 micro-batches"):
+        step_seconds(WORK, CLUSTER, 9)
+
+
+def test_the_backward_pass_hides_all_but_the_last_bucket():
+    none = step_seconds(WORK, CLUSTER, 8)
+    assert none.exposed == pytest.approx(none.exchange) == pytest.approx(all_reduce_seconds(1e9, 8, CLUSTER))
+    some = step_seconds(WORK, with_(CLUSTER, overlap=0.6), 8)
+    assert some.exposed == pytest.approx(none.exposed - 0.6 * 2 / 3)
+    fast = step_seconds(WORK, with_(CLUSTER, between=FAST, overlap=1.0), 8)
+    assert fast.exposed == pytest.approx(all_reduce_seconds(0.25e9, 8, with_(CLUSTER, between=FAST)))
+
+
+def test_small_buckets_pay_latency():
+    slow = with_(CLUSTER, inside=Link(100e9, 1e-3), between=Link(1e9, 1e-3))
+    few, many = (step_seconds(with_(WORK, bucket_bytes=size), slow, 8).exchange for size in (1e12, 1e7))
+    assert many - few == pytest.approx((25 + 75 - 2) * all_reduce_seconds(0, 8, slow))
+    exchanges = step_seconds(with_(WORK, exchanges=3), slow, 8).exposed - step_seconds(WORK, slow, 8).exposed
+    assert exchanges == pytest.approx(3 * all_reduce_seconds(0, 8, slow))
+
+
+def test_accumulation_makes_it_efficient():
+    shares = [efficiency(with_(WORK, micro_batches=count), CLUSTER, 8) for count in (8, 16, 80)]
+    assert shares == sorted(shares) and shares[0] < 0.6 and shares[2] > 0.9
+
+
+def test_fit_recovers_micro_batch_and_update():
+    assert fit_compute((2, 0.7), (8, 2.5)) == pytest.approx((0.3, 0.1))
+    assert fit_compute((2, 0.5), (8, 2.5))[1] == 0.0  # noise must not give a negative update
+
+
+# ---- V100s ----------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_ordered_and_bounded():
+    rows = list(scaling_v100.predictions({8: 1.01, 48: 1.02, 64: 1.03}))
+    assert {(row.size, row.ranks) for row in rows} == {(size, ranks) for size in ("base", "large") for ranks in (8, 48, 64)}
+    for row in rows:
+        assert row.micro_tokens * row.micro_batches * row.ranks == 393_216
+        assert list(row.efficiencies) == sorted(row.efficiencies) and 0 < row.efficiencies[0] and row.efficiencies[2] < 1
+        assert [step.seconds for step in row.steps] == sorted((step.seconds for step in row.steps), reverse=True)
+    networks = {row.network: row.efficiencies[1] for row in rows if (row.size, row.ranks) == ("base", 48)}
+    assert list(networks.values()) == sorted(networks.values(), reverse=True) and len(networks) == 4
+    slow = "25 Gb/s Ethernet, TCP"
+    assert networks[slow] < 0.65 < networks["4 x 100 Gb/s InfiniBand"]
+    times = scaling_v100.batch_for("base", 48, slow, 0.8)
+    assert times > 1 and scaling_v100.predict("base", 48, slow, more=times).efficiencies[1] >= 0.8
+    assert scaling_v100.batch_for("base", 48, slow, 1.0, limit=2) is None
+
+
+def test_every_assumption_has_a_source_and_an_order():
+    for one in scaling_v100.assumptions():
+        cautious, expected, optimistic = one.values
+        assert cautious <= expected <= optimistic or cautious >= expected >= optimistic
+        assert one.source and one.unit
+
+
+def test_the_page_repeats_the_model():
+    """docs/scaling.md's table is what the model says today, with the imbalances that the page names."""
+    page = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+    for row in scaling_v100.predictions(scaling_v100.PAGE_IMBALANCES):
+        cautious, expected, optimistic = (f"{100 * value:.0f}" for value in row.efficiencies)
+        assert f"| {row.size} | {row.ranks} | {row.network or 'one node'} |" in page
+        assert f"{expected} ({cautious} to {optimistic})" in page, (row.size, row.ranks, row.network)
+    urls = {url for one in scaling_v100.assumptions() for url in re.findall(r"https://[^\s)]+", one.source)}
+    assert urls and all(url in page for url in urls)
+
+
+# ---- the benchmark --------------------------------------------------------------------------------------------------
+
+
+def hand_made(folder: Path) -> scaling.Measured:
+    """Figures that the model explains exactly: 0.1 s a micro-batch, 0.05 s a step, 1.2 of contention, 1 GB/s."""
+    recipe = load_recipe(scaling_runs.write_recipe(folder, [], None, None, "mini", 1024))
+    measured = scaling.Measured(recipe, all_reduce={4096: 1e-3, 4096 + 10**7: 11e-3}, imbalances={2: 1.0}, input_rate=1e5)
+    for point in scaling.POINTS:
+        seconds = 0.05 + 0.1 * point.micro_batches / point.processes
+        measured.seconds[point] = [seconds * (1.2 if point.beside > 1 else 1.0)]
+    return measured
+
+
+def test_calibration_and_prediction(tmp_path):
+    measured = hand_made(tmp_path)
+    found = scaling.Calibration.of(measured)
+    assert (found.micro, found.update, found.contention) == pytest.approx((0.1, 0.05, 1.2))
+    assert found.link.bandwidth == pytest.approx(1e9) and found.link.latency == pytest.approx(0.5e-3, rel=0.01)
+    assert scaling.predict(measured, found, scaling.ONE_MANY).seconds == pytest.approx(0.85)
+    two = scaling.predict(measured, found, scaling.TWO)
+    assert two.seconds == pytest.approx(1.2 * 0.15 + 4 * measured.parameters / 1e9 + 4 * 2 * found.link.latency, rel=0.01)
+    rows = [(point, measured.seconds[point], scaling.predict(measured, found, point)) for point in (scaling.ONE, scaling.TWO)]
+    text = report(measured, found, rows, ["- a machine"], ["--rounds", "1"])
+    assert "| 1 process x 1 thread, 2 micro-batches | calibrates | 250 | 250" in text
+    assert "25 Gb/s Ethernet" in text and "no GPU" not in text.splitlines()[0]
+
+
+def test_log_lines_are_read_after_the_warm_up(tmp_path):
+    log = tmp_path / "train.jsonl"
+    lines = [{"step": step, "task": task, "tokens_per_s": rate} for step, rate in ((2, 1.0), (4, 1.0), (6, 100.0), (8, 50.0))
+             for task in ("a", "b")]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert scaling_runs.step_seconds(log, 200) == [2.0, 4.0]
+    log.write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+    with pytest.raises(RunFailed, match="give --steps more than"):
+        scaling_runs.step_seconds(log, 200)
+
+
+def test_names_of_points():
+    assert Point(2, 1, 8).name == "2 processes x 1 thread, 8 micro-batches"
+    assert Point(1, 2, 2).name == "1 process x 2 threads, 2 micro-batches"
+    assert Point(1, 1, 2, beside=2).name.endswith("2 unconnected runs at once")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--rounds", "0"], "--rounds: found 0"), (["--steps", "2"], "--steps: found 2"),
+    (["--shards", "somewhere"], "give both"),
+])
+def test_options_of_no_sense_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        scaling.parse_args(arguments)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path):
+    """Figures of a tiny model on a busy machine prove nothing, so exit code 1 (a prediction is off) is as good as 0."""
+    options = ["--size", "tiny", "--micro-tokens", "256", "--steps", "8", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.scaling", *options, "--scratch", str(tmp_path), "--out"]
+    done = subprocess.run([*command, str(tmp_path / "report.md")], cwd=ROOT, capture_output=True, text=True, timeout=900,
+                          check=False)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr[-2000:]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "2 processes x 1 thread, 8 micro-batches | predicted |" in text and "| large | 64 |" in text
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.md"]
