@@ -30,7 +30,9 @@ from safetensors.numpy import load_file, save_file
 from ernie2 import out_dir as run_folder
 from ernie2.disk import file_digest, write_json
 from ernie2.encoder import EncoderConfig
+from ernie2.gradients import GradientSums
 from ernie2.logs import logger
+from ernie2.moments import restore_optimizer
 from ernie2.strict import ConfigError
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
@@ -143,19 +145,20 @@ def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
     return report
 
 
-def save_training(out_dir: Path, step: int, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, config: EncoderConfig,
+def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, np.ndarray], config: EncoderConfig,
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
+
+    `moments` is what ernie2.moments.optimizer_arrays gives.
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
     """
-    arrays = _optimizer_arrays(model, optimizer)
-    needed = sum(array.nbytes for array in arrays.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
+    needed = sum(array.nbytes for array in moments.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
 
     def write(tmp: Path) -> None:
         write_model(tmp, model, config, vocab_file, {"task_ids": state["task_ids"]})
-        save_file(arrays, str(tmp / "optimizer.safetensors"))
+        save_file(moments, str(tmp / "optimizer.safetensors"))
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
         whole = {"step": step, **state, "files": files}
@@ -179,8 +182,9 @@ def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Restores model and optimizer exactly. Returns trainer_state.json.
+def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
+                  sums: GradientSums | None = None) -> dict[str, Any]:
+    """Restores model and optimizer exactly; of sharded state this rank's part. Returns trainer_state.json.
 
     Raises:
         ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
@@ -189,16 +193,7 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     if report.missing or report.mismatched or report.unexpected:
         raise ConfigError(f"{folder}: is a checkpoint of another model than the recipe's: {report}; "
                           f"resume with the recipe it was made with, or choose another out_dir")
-    arrays = read_arrays(folder / "optimizer.safetensors")
-    names = {name: parameter.name for name, parameter in model.named_parameters()}
-    state: dict[str, Any] = {"master_weights": {}}
-    for key, array in arrays.items():
-        name, _, accumulator = key.partition("|")
-        if accumulator == "master_weight":
-            state["master_weights"][names[name]] = paddle.to_tensor(array)
-        else:
-            state[f"{names[name]}_{accumulator}"] = paddle.to_tensor(array)
-    optimizer.set_state_dict(state if state["master_weights"] else {k: v for k, v in state.items() if k != "master_weights"})
+    restore_optimizer(read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
     return _read_state(folder)
 
 
@@ -263,18 +258,3 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 def _state_digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
-    """`<parameter>|<accumulator>` -> array: names of ours, because paddle's depend on the order of creation."""
-    names = sorted(((parameter.name, name) for name, parameter in model.named_parameters()), key=lambda pair: -len(pair[0]))
-    arrays = {}
-    state = optimizer.state_dict()
-    for key, value in state.items():
-        if isinstance(value, paddle.Tensor):
-            paddle_name, name = next(pair for pair in names if key.startswith(pair[0] + "_"))
-            arrays[f"{name}|{key[len(paddle_name) + 1:]}"] = value.numpy()
-    by_paddle_name = dict(names)
-    for key, value in state.get("master_weights", {}).items():
-        arrays[f"{by_paddle_name[key]}|master_weight"] = value.numpy()
-    return arrays

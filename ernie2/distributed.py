@@ -1,6 +1,6 @@
-"""Fleet data parallel: start-up, ranks and reductions. One process is the trivial case and needs no fleet.
+"""Fleet data parallel: start-up, ranks and small reductions. One process is the trivial case and needs no fleet.
 
-Gradients are sums over all ranks (every loss is already divided by its global count), so a step does not depend on how
+Every loss is divided by its global count and gradients are summed (ernie2/gradients.py), so a step does not depend on how
 its micro-batches are spread over ranks.
 """
 
@@ -21,8 +21,6 @@ from paddle.distributed import fleet
 from ernie2 import roll_call
 from ernie2.lifeline import PEER_LOST, Lifeline
 from ernie2.strict import ConfigError
-
-BUCKET_ELEMENTS = 8 << 20  # gradients travel in flat pieces of this many elements
 
 
 def init() -> tuple[int, int]:
@@ -135,37 +133,7 @@ def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     return tensor.numpy()
 
 
-def sum_gradients(parameters: list[paddle.Tensor]) -> None:
-    """Sums the gradients of `parameters` over all ranks, in flat pieces, in place.
-
-    The list must be the same on every rank; a rank whose samples gave a parameter no gradient adds zero.
-    """
-    if world_size() == 1:
-        return
-    for bucket in _buckets(parameters):
-        flat = paddle.concat([paddle.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
-                              for parameter in bucket])
-        dist.all_reduce(flat)
-        pieces = flat.split([int(np.prod(parameter.shape)) for parameter in bucket])
-        for parameter, piece in zip(bucket, pieces, strict=True):
-            parameter.grad = piece.reshape(parameter.shape)
-
-
 def barrier() -> None:
     """Waits for every rank."""
     if world_size() > 1:
         dist.barrier()
-
-
-def _buckets(parameters: list[paddle.Tensor]) -> list[list[paddle.Tensor]]:
-    """Groups of one dtype and at most BUCKET_ELEMENTS elements, in order."""
-    buckets: list[list[paddle.Tensor]] = []
-    size = 0
-    for parameter in parameters:
-        count = int(np.prod(parameter.shape))
-        if not buckets or size + count > BUCKET_ELEMENTS or buckets[-1][0].dtype != parameter.dtype:
-            buckets.append([])
-            size = 0
-        buckets[-1].append(parameter)
-        size += count
-    return buckets

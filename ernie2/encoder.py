@@ -7,7 +7,6 @@ Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkp
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie2 import cpu
+from ernie2 import attention, cpu
 from ernie2.config import SIZES, ModelConfig
 from ernie2.strict import ConfigError
 
@@ -120,13 +119,9 @@ class SelfAttention(nn.Layer):
         """(B, T, H), additive mask (B, 1, 1, T) or None -> (B, T, H)."""
         batch, length, width = x.shape
         split = [batch, length, self.heads, width // self.heads]
-        q, k, v = (proj(x).reshape(split).transpose([0, 2, 1, 3]) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        scores = paddle.matmul(q * (1 / math.sqrt(split[-1])), k, transpose_y=True)  # (B, A, T, T)
-        if mask is not None:
-            scores = scores + mask.astype(scores.dtype)
-        probabilities = cpu.dropout(F.softmax(scores), self.dropout, self.training)
-        mixed = paddle.matmul(probabilities, v).transpose([0, 2, 1, 3]).reshape([batch, length, width])
-        return self.out_proj(mixed)
+        q, k, v = (proj(x).reshape(split) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        mixed = attention.attend(q, k, v, mask, self.dropout, self.training)
+        return self.out_proj(mixed.reshape([batch, length, width]))
 
 
 class Layer(nn.Layer):

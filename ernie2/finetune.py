@@ -30,6 +30,7 @@ from ernie2.finetune_log import FinetuneLog
 from ernie2.finetune_model import build_model, save_finetuned
 from ernie2.finetune_result import finish
 from ernie2.finetune_task import FinetuneTask
+from ernie2.gradients import GradientSums
 from ernie2.model import ErnieForFinetuning
 from ernie2.optim import build_optimizer, clip_by_global_norm, schedule
 from ernie2.strict import cli
@@ -52,6 +53,7 @@ def train(job: Job, model: ErnieForFinetuning, number: int, log: FinetuneLog) ->
     """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns the run's entry in result.json."""
     task, run, seed, folder = job.task, job.run, job.seed(number), job.folder(number)
     optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
+    sums = GradientSums(model.parameters(), 0, job.rank, job.ranks)
     scaler = paddle.amp.GradScaler(enable=run.precision == "fp16")
     steps, evaluations = job.plan(seed)
     warmup = int(task.warmup_proportion * len(steps))
@@ -59,7 +61,7 @@ def train(job: Job, model: ErnieForFinetuning, number: int, log: FinetuneLog) ->
     model.train()
     for step, numbers in enumerate(steps):
         lr, done = schedule("linear", step, task.peak_lr, warmup, len(steps)), step + 1
-        grad_norm = optimizer_step(job, model, optimizer, scaler, numbers, (seed, step), lr, log)
+        grad_norm = optimizer_step(job, model, optimizer, sums, scaler, numbers, (seed, step), lr, log)
 
         if done % run.log_every == 0 or done in evaluations:
             log.train({"run": number, "step": done, "steps": len(steps), "lr": lr, "grad_norm": float(grad_norm)})
@@ -89,25 +91,28 @@ def optimizer_step(
     job: Job,
     model: ErnieForFinetuning,
     optimizer: paddle.optimizer.Optimizer,
+    sums: GradientSums,
     scaler: paddle.amp.GradScaler,
     numbers: np.ndarray,
     key: tuple[int, int],
     lr: float,
     log: FinetuneLog,
 ) -> paddle.Tensor:
-    """Forward and backward of this rank's micro-batches, one all-reduce, one update. Returns the gradients' norm."""
+    """Forward and backward of this rank's micro-batches, one sum over ranks, one update. Returns the gradients' norm."""
     batches, weights = job.batches(numbers)
     counts = [count_targets(job.task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
     losses = []
+    sums.begin(model.parameters(), -(-len(batches) // job.ranks))
     for micro in range(job.rank, len(batches), job.ranks):
         cpu.seed(key[0], DROPOUT_STREAM, key[1], micro)
         with autocast(job.run.precision):
             logits = model(*model_inputs(batches[micro], job.task))
         loss = loss_sum(job.task, logits, batches[micro]) * weights[micro]
-        scaler.scale(loss / max(sum(counts), 1)).backward()
+        with sums.backward(last=micro + job.ranks >= len(batches)):
+            scaler.scale(loss / max(sum(counts), 1)).backward()
         losses.append(loss.detach())
 
-    distributed.sum_gradients(model.parameters())
+    sums.finish()
     scaler.unscale_(optimizer)
     grad_norm = clip_by_global_norm(model.parameters(), job.run.clip_norm)
     optimizer.set_lr(lr)

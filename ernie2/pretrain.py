@@ -22,6 +22,7 @@ from ernie2.disk import write_json
 from ernie2.evaluate import evaluate
 from ernie2.faults import MicroStep
 from ernie2.meter import Meter
+from ernie2.moments import optimizer_arrays
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
 from ernie2.setup_run import Run, prepare_run
@@ -94,13 +95,15 @@ def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
 
 def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter,
                    stop: distributed.Stop) -> paddle.Tensor:
-    """Forward and backward of every micro-batch, one all-reduce, one update. Returns the gradient norm before clipping.
+    """Forward and backward of every micro-batch, one sum over ranks, one update. Returns the gradient norm before clipping.
 
     Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM breaks it off: stop.agreed.
     """
-    tokens_before, norm, passed = meter.tokens, paddle.zeros([]), []
+    tokens_before, passed = meter.tokens, []
     counts = meter.global_counts([batch for _, batch in batches])
-    for micro, batch in batches:
+    trained = run.model.trained_parameters([batch.task for _, batch in batches])
+    run.sums.begin(trained, run.most_micro_batches(step))
+    for number, (micro, batch) in enumerate(batches, start=1):
         if stop.asked:
             break
         # Dropout follows (seed, step, micro-batch), not the rank: any split over ranks draws the same.
@@ -109,18 +112,17 @@ def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: fl
             heads = run.model(batch)
         terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
                  for loss in batch.task.losses if loss.head in heads]
-        run.scaler.scaled(sum(terms[1:], terms[0])).backward()
+        with run.sums.backward(last=number == len(batches)):
+            run.scaler.scaled(sum(terms[1:], terms[0])).backward()
         meter.add(batch, heads)
         passed.append(MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()}))
 
-    whole = not stop.agree()
-    if whole:
-        trained = run.model.trained_parameters([batch.task for _, batch in batches])
-        distributed.sum_gradients(trained)
-        norm = clip_by_global_norm(trained, run.recipe.optimizer.clip_norm, run.scaler.scale)
-    if whole and run.bad_steps.accepts(step + 1, lr, norm, passed):
+    run.sums.finish()
+    norm = clip_by_global_norm(trained, run.recipe.optimizer.clip_norm, run.scaler.scale, run.sums.squared_norm)
+    if not stop.agree() and run.bad_steps.accepts(step + 1, lr, norm, passed):
         run.optimizer.set_lr(lr)
         run.optimizer.step()
+        run.sums.share_updates(trained)
     else:
         meter.tokens = tokens_before
         meter.restart()  # sums that hold this step are no numbers, or hold half of it
@@ -142,13 +144,14 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
 
 
 def save(run: Run, done: int, tokens: int) -> None:
-    """Rank 0 writes a checkpoint; the others wait until it is whole."""
+    """Rank 0 writes a checkpoint; the others give it their part of a sharded state and wait until it is whole."""
+    moments = optimizer_arrays(run.model, run.optimizer, run.sums) if run.rank == 0 or run.sums.stage else {}
     if run.rank == 0:
         state = {"tokens": tokens, "seed": run.recipe.seed, "scaler": run.scaler.state_dict(),
                  "bad_steps": run.bad_steps.state_dict(), "evaluated": run.evaluated,
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks}}
-        save_training(run.out_dir, done, run.model, run.optimizer, run.model.config, run.recipe.model.vocab_file,
+        save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,
                       yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True), state,
                       run.recipe.runtime.keep_last)
     distributed.barrier()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie2 import cpu, distributed, out_dir
+from ernie2 import attention, cpu, distributed, out_dir
 from ernie2.batching import Collator, TaskStream
 from ernie2.checkpoint import SPARE, checkpoints, load_model_weights, load_training, newest_whole
 from ernie2.config import Recipe
@@ -21,6 +21,7 @@ from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
 from ernie2.evaluate import DevSet, load_dev_set
 from ernie2.faults import BadSteps
+from ernie2.gradients import GradientSums
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
 from ernie2.optim import LossScaler, build_optimizer
@@ -49,6 +50,7 @@ class Run:
     optimizer: paddle.optimizer.Optimizer
     scaler: LossScaler
     bad_steps: BadSteps
+    sums: GradientSums
     start_step: int = 0
     tokens: int = 0
     """Real tokens trained before this start."""
@@ -57,6 +59,10 @@ class Run:
     evaluated: bool = True
     """False where an evaluation was due at start_step and a SIGTERM cut it short."""
     started: float = field(default_factory=time.monotonic)
+
+    def most_micro_batches(self, step: int) -> int:
+        """Micro-batches of the rank that has most of them in this step."""
+        return len(self.plan.turns(step)) * -(-self.recipe.batch.micro_batches // self.ranks)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """AMP O2 where the precision asks for it."""
@@ -82,6 +88,7 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
 
     cpu.prepare(enabled=not recipe.runtime.recompute)  # recompute replays paddle's own random state only
     config = EncoderConfig.from_recipe(recipe.model, len(vocab), vocab.pad_id)
+    attention.choose(recipe.runtime.precision, config.num_attention_heads, config.hidden_size)
     model = ErnieForPretraining(config, tasks, recipe.runtime.recompute)
     initialise(model, config.initializer_range, recipe.seed)
     half = recipe.runtime.precision != "fp32"
@@ -98,8 +105,9 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     def dev_set(name: str) -> DevSet:
         return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
 
+    sums = GradientSums(model.parameters(), recipe.runtime.sharding_stage, rank, ranks)
     run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler,
-              bad_steps)
+              bad_steps, sums)
     _restore(run, where, vocab)
     distributed.broadcast_parameters(model)
     return run
@@ -113,7 +121,7 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         if not folder.is_dir():
             raise ConfigError(f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which rank 0 "
                               f"chose; out_dir has to be on a disk that all nodes share")
-        state = load_training(folder, run.model, run.optimizer)
+        state = load_training(folder, run.model, run.optimizer, run.sums)
         if state["seed"] != run.recipe.seed:
             raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
                               f"choose another out_dir for a new run")

@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from safetensors.numpy import load_file
 
-from ernie2 import distributed, pretrain
+from ernie2 import pretrain
 from ernie2.batching import Batch
 from ernie2.config import Recipe, build
 from ernie2.model import ErnieForPretraining
@@ -42,7 +43,8 @@ class Poison:
                  gradients: dict[int, float] | None = None) -> None:
         self.losses, self.gradients, self.head = losses or {}, gradients or {}, head
         self.step = self.micro = 0
-        self._seed, self._forward, self._sum = pretrain.cpu.seed, ErnieForPretraining.forward, distributed.sum_gradients
+        self._seed, self._forward = pretrain.cpu.seed, ErnieForPretraining.forward
+        self._norm = pretrain.clip_by_global_norm
         monkeypatch.setattr(pretrain.cpu, "seed", self.seed)
         poison = self
 
@@ -50,7 +52,7 @@ class Poison:
             return poison.forward(model, batch)
 
         monkeypatch.setattr(ErnieForPretraining, "forward", forward)
-        monkeypatch.setattr(distributed, "sum_gradients", self.sum)
+        monkeypatch.setattr(pretrain, "clip_by_global_norm", self.norm)
 
     def seed(self, *parts: int) -> None:
         self.step, self.micro = parts[2] + 1, parts[4]
@@ -64,10 +66,10 @@ class Poison:
             result.loss_sum = result.loss_sum + value if value == float("inf") else result.loss_sum * value
         return heads
 
-    def sum(self, parameters: list) -> None:
-        self._sum(parameters)
+    def norm(self, parameters: list, *others: object) -> paddle.Tensor:
         if self.step in self.gradients:
             parameters[0].grad.multiply_(parameters[0].grad * 0 + self.gradients[self.step])
+        return self._norm(parameters, *others)
 
 
 def test_a_bad_step_leaves_no_trace(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,126 @@
+"""Scaled dot-product attention by the best kernel that this device has and that proves right on it.
+
+Shape letters: B samples, T tokens, A heads, D = H / A.
+"""
+
+from __future__ import annotations
+
+import math
+
+import paddle
+from paddle.nn import functional as F
+
+from ernie2 import cpu
+from ernie2.logs import logger
+
+FLASH_CAPABILITY = 8
+"""FlashAttention 2 is compiled for compute capability 8.0 and above; a V100 is 7.0."""
+TOLERANCE = 2e-2
+"""Largest difference from the plain way, of values of size 1 in half precision, that passes the trial."""
+
+
+class _Choice:
+    """The kernel in use. Set once by `choose`, before the first step."""
+
+    def __init__(self) -> None:
+        self.name = "plain"
+
+
+choice = _Choice()
+
+
+def choose(precision: str, heads: int, width: int) -> str:
+    """Picks the kernel for this run and says why. Returns its name: flash, memory_efficient or plain.
+
+    A fused kernel is taken only where a forward and backward pass on this very device gives what the plain way gives.
+    """
+    choice.name, why = _candidate(precision)
+    if choice.name != "plain" and (problem := _trial(_KERNELS[choice.name], heads, width // heads, precision)):
+        choice.name, why = "plain", f"{choice.name} failed its trial: {problem}"
+    logger.info("attention: %s (%s)", choice.name, why)
+    return choice.name
+
+
+def _candidate(precision: str) -> tuple[str, str]:
+    if not paddle.get_device().startswith("gpu"):
+        return "plain", "matrix products and softmax; the fused kernels are for GPUs"
+    if precision == "fp32":
+        return "plain", "the fused kernels are for fp16 and bf16"
+    major, minor = paddle.device.cuda.get_device_capability()
+    if major >= FLASH_CAPABILITY:
+        return "flash", f"FlashAttention 2, compute capability {major}.{minor}"
+    if major == 7:
+        return "memory_efficient", f"compute capability {major}.{minor}; FlashAttention 2 begins at {FLASH_CAPABILITY}.0"
+    return "plain", f"compute capability {major}.{minor}; the fused kernels begin at 7.0"
+
+
+def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
+           training: bool) -> paddle.Tensor:
+    """Attention of every token to all tokens of its sample.
+
+    Args:
+        q, k, v: (B, T, A, D).
+        mask: added to the scores, (B, 1, 1, T); None = nothing is padded.
+        dropout: of the attention probabilities.
+        training: whether dropout applies.
+
+    Returns:
+        (B, T, A, D).
+    """
+    return _KERNELS[choice.name](q, k, v, mask, dropout, training)
+
+
+def _plain(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
+           training: bool) -> paddle.Tensor:
+    q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
+    scores = paddle.matmul(q * (1 / math.sqrt(q.shape[-1])), k, transpose_y=True)  # (B, A, T, T)
+    if mask is not None:
+        scores = scores + mask.astype(scores.dtype)
+    probabilities = cpu.dropout(F.softmax(scores), dropout, training)
+    return paddle.matmul(probabilities, v).transpose([0, 2, 1, 3])
+
+
+def _flash(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
+           training: bool) -> paddle.Tensor:
+    if mask is not None:
+        mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], q.shape[1]])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=training)
+
+
+def _memory_efficient(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
+                      training: bool) -> paddle.Tensor:
+    from paddle.incubate.nn.memory_efficient_attention import memory_efficient_attention
+
+    if mask is not None:
+        mask = mask.astype(q.dtype).expand([q.shape[0], q.shape[2], q.shape[1], q.shape[1]])
+    return memory_efficient_attention(q, k, v, attn_bias=mask, p=dropout if training else 0.0, training=training)
+
+
+_KERNELS = {"plain": _plain, "flash": _flash, "memory_efficient": _memory_efficient}
+
+
+def _trial(kernel, heads: int, width: int, precision: str) -> str | None:  # noqa: ANN001 - one of _KERNELS
+    """What is wrong with a kernel here, with and without padding; None where nothing is."""
+    dtype = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[precision]
+    keys = paddle.arange(16).reshape([1, 1, 1, 16])
+    lengths = paddle.to_tensor([16, 9]).reshape([2, 1, 1, 1])
+    padding = (keys >= lengths).astype("float32") * -1e4
+    try:
+        for mask in (None, padding):
+            found = []
+            for way in (_plain, kernel):
+                paddle.seed(7)
+                tensors = [paddle.randn([2, 16, heads, width]).astype(dtype) for _ in range(3)]
+                for tensor in tensors:
+                    tensor.stop_gradient = False
+                out = way(*tensors, mask, 0.0, True)
+                out.astype("float32").square().sum().backward()
+                found.append([out, *(tensor.grad for tensor in tensors)])
+            for mine, theirs in zip(*found, strict=True):
+                mine, theirs = mine.astype("float32"), theirs.astype("float32")
+                difference = float((mine - theirs).abs().max() / mine.abs().max())
+                if not difference < TOLERANCE:
+                    return f"it differs from the plain way by {difference:.2g}{'' if mask is None else ' where samples are padded'}"
+    except Exception as error:  # noqa: BLE001 - whatever a missing kernel raises, the plain way is there
+        return str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+    return None

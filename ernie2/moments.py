@@ -1,0 +1,89 @@
+"""The optimizer's state as arrays under names of ours: `<parameter>|<accumulator>` -> array. Whole on disk, however many ranks
+shard it: a run may go on with another number of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from ernie2.gradients import GradientSums
+
+MASTER = "master_weight"
+
+
+def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
+                     sums: GradientSums | None = None) -> dict[str, np.ndarray]:
+    """Moments, powers of the betas and master weights of every parameter.
+
+    Where they are sharded every rank has to call this; rank 0 alone gets the others' arrays.
+    """
+    arrays = _own_arrays(model, optimizer)
+    if sums is None or not sums.stage:
+        return arrays
+    kept = {name for name, parameter in model.named_parameters() if sums.owns(parameter)}
+    mine = {key: array for key, array in arrays.items() if key.partition("|")[0] in kept}
+    whole = dict(mine)
+    for source in range(1, sums.ranks):
+        whole |= _from_rank(mine, source, sums.rank)
+    return whole if sums.rank == 0 else mine
+
+
+def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
+                      sums: GradientSums | None = None) -> None:
+    """Puts back what `optimizer_arrays` gave; of sharded state each rank takes its own part."""
+    parameters = dict(model.named_parameters())
+    state: dict[str, Any] = {MASTER + "s": {}}
+    for key, array in arrays.items():
+        name, _, accumulator = key.partition("|")
+        if sums is not None and not sums.owns(parameters[name]):
+            continue
+        if accumulator == MASTER:
+            state[MASTER + "s"][parameters[name].name] = paddle.to_tensor(array)
+        else:
+            state[f"{parameters[name].name}_{accumulator}"] = paddle.to_tensor(array)
+    if not state[MASTER + "s"]:
+        del state[MASTER + "s"]
+    optimizer.set_state_dict(state)
+
+
+def _own_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
+    # Paddle's own names depend on the order in which parameters were made.
+    names = sorted(((parameter.name, name) for name, parameter in model.named_parameters()), key=lambda pair: -len(pair[0]))
+    arrays = {}
+    state = optimizer.state_dict()
+    for key, value in state.items():
+        if isinstance(value, paddle.Tensor):
+            paddle_name, name = next(pair for pair in names if key.startswith(pair[0] + "_"))
+            arrays[f"{name}|{key[len(paddle_name) + 1:]}"] = value.numpy()
+    by_paddle_name = dict(names)
+    for key, value in state.get(MASTER + "s", {}).items():
+        arrays[f"{by_paddle_name[key]}|{MASTER}"] = value.numpy()
+    return arrays
+
+
+def _from_rank(mine: dict[str, np.ndarray], source: int, rank: int) -> dict[str, np.ndarray]:
+    """Sends `source`'s arrays to everybody as one flat piece; {} on ranks that have no use for them."""
+    table = json.dumps([[key, list(array.shape)] for key, array in mine.items()]).encode() if rank == source else b""
+    size = paddle.to_tensor([len(table), sum(array.size for array in mine.values())], dtype="int64")
+    dist.broadcast(size, src=source)
+    length, elements = (int(x) for x in size.numpy())
+    words = paddle.to_tensor(np.frombuffer(table, np.uint8).astype(np.int32) if rank == source else np.zeros(length, np.int32))
+    dist.broadcast(words, src=source)
+    flat = (np.concatenate([array.astype(np.float32).ravel() for array in mine.values()] or [np.zeros(0, np.float32)])
+            if rank == source else np.zeros(elements, np.float32))
+    values = paddle.to_tensor(flat)
+    if elements:
+        dist.broadcast(values, src=source)
+    if rank:
+        return {}
+    arrays, values, at = {}, values.numpy(), 0
+    for key, shape in json.loads(words.numpy().astype(np.uint8).tobytes()):
+        count = int(np.prod(shape))
+        arrays[key] = values[at: at + count].reshape(shape)
+        at += count
+    return arrays
