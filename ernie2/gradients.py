@@ -22,9 +22,8 @@ import paddle
 import paddle.distributed as dist
 
 from ernie2 import cpu
+from ernie2.memory import BUCKET
 
-BUCKET_ELEMENTS = 8 << 20
-"""Gradients travel in flat pieces of about this many elements: large enough for the links, small enough to start early."""
 IN_FLIGHT = 4
 """Buckets under way at once; more would only keep memory."""
 
@@ -41,7 +40,7 @@ class GradientSums:
     """
 
     def __init__(self, parameters: list[paddle.Tensor], stage: int, rank: int, ranks: int,
-                 bucket_elements: int = BUCKET_ELEMENTS) -> None:
+                 bucket_elements: int = BUCKET) -> None:
         self.stage, self.rank, self.ranks, self.bucket_elements = stage if ranks > 1 else 0, rank, ranks, bucket_elements
         sizes = [int(np.prod(parameter.shape)) for parameter in parameters]
         self.owner = dict(zip((parameter.name for parameter in parameters), owners(sizes, ranks), strict=True))

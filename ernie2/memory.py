@@ -19,7 +19,7 @@ V100_MEMORY = (32, 16)  # GiB; the two V100s there are
 PADDING = 1.05  # padded tokens of a micro-batch over its real ones, rather too many
 USABLE = 0.9  # the rest goes to holes between blocks of the allocator
 RESERVED = {"gpu": 1.0, "cpu": 0.5}  # GiB: CUDA context and libraries; the interpreter with paddle
-BUCKET = 8 << 20  # elements of a flat piece in which gradients travel (ernie2.distributed)
+BUCKET = 8 << 20  # elements of a flat piece in which gradients travel: large enough for the links, small enough to start early
 
 
 @dataclass(frozen=True)
