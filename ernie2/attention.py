@@ -5,8 +5,6 @@ Shape letters: B samples, T tokens, A heads, D = H / A.
 
 from __future__ import annotations
 
-import math
-
 import paddle
 from paddle.nn import functional as F
 
@@ -54,12 +52,11 @@ def _candidate(precision: str) -> tuple[str, str]:
     return "plain", f"compute capability {major}.{minor}; the fused kernels begin at 7.0"
 
 
-def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
-           training: bool) -> paddle.Tensor:
+def attend(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
     """Attention of every token to all tokens of its sample.
 
     Args:
-        q, k, v: (B, T, A, D).
+        qkv: queries, keys and values, (B, T, 3, A, D).
         mask: added to the scores, (B, 1, 1, T); None = nothing is padded.
         dropout: of the attention probabilities.
         training: whether dropout applies.
@@ -67,30 +64,25 @@ def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Te
     Returns:
         (B, T, A, D).
     """
-    return _KERNELS[choice.name](q, k, v, mask, dropout, training)
+    return _KERNELS[choice.name](qkv, mask, dropout, training)
 
 
-def _plain(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
-           training: bool) -> paddle.Tensor:
-    q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
-    scores = paddle.matmul(q * (1 / math.sqrt(q.shape[-1])), k, transpose_y=True)  # (B, A, T, T)
-    if mask is not None:
-        scores = scores + mask.astype(scores.dtype)
-    probabilities = cpu.dropout(F.softmax(scores), dropout, training)
-    return paddle.matmul(probabilities, v).transpose([0, 2, 1, 3])
+def _plain(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
+    q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
+    return cpu.attention(q, k, v, mask, dropout, training).transpose([0, 2, 1, 3])
 
 
-def _flash(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
-           training: bool) -> paddle.Tensor:
+def _flash(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
+    q, k, v = qkv.unbind(2)
     if mask is not None:
         mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], q.shape[1]])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=training)
 
 
-def _memory_efficient(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, dropout: float,
-                      training: bool) -> paddle.Tensor:
+def _memory_efficient(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
     from paddle.incubate.nn.memory_efficient_attention import memory_efficient_attention
 
+    q, k, v = qkv.unbind(2)
     if mask is not None:
         mask = mask.astype(q.dtype).expand([q.shape[0], q.shape[2], q.shape[1], q.shape[1]])
     return memory_efficient_attention(q, k, v, attn_bias=mask, p=dropout if training else 0.0, training=training)
@@ -110,12 +102,11 @@ def _trial(kernel, heads: int, width: int, precision: str) -> str | None:  # noq
             found = []
             for way in (_plain, kernel):
                 paddle.seed(7)
-                tensors = [paddle.randn([2, 16, heads, width]).astype(dtype) for _ in range(3)]
-                for tensor in tensors:
-                    tensor.stop_gradient = False
-                out = way(*tensors, mask, 0.0, True)
+                qkv = paddle.randn([2, 16, 3, heads, width]).astype(dtype)
+                qkv.stop_gradient = False
+                out = way(qkv, mask, 0.0, True)
                 out.astype("float32").square().sum().backward()
-                found.append([out, *(tensor.grad for tensor in tensors)])
+                found.append([out, qkv.grad])
             for mine, theirs in zip(*found, strict=True):
                 mine, theirs = mine.astype("float32"), theirs.astype("float32")
                 difference = float((mine - theirs).abs().max() / mine.abs().max())

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
+from paddle.utils.dlpack import from_dlpack
 
 from ernie2 import paddle_version
 
@@ -57,7 +58,7 @@ class _Linear(PyLayer):
     def forward(ctx, x, weight, bias, transposed):  # noqa: ANN001, ANN205 - paddle's signature
         ctx.save_for_backward(x, weight)
         ctx.transposed = transposed
-        return paddle.matmul(x, weight, transpose_y=transposed) + bias
+        return paddle.matmul(x, weight, transpose_y=transposed).add_(bias)
 
     @staticmethod
     def backward(ctx, dy):  # noqa: ANN001, ANN205
@@ -81,20 +82,22 @@ class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):  # noqa: ANN001, ANN205 - paddle's signature
         mean_of = paddle.full([x.shape[1], 1], 1.0 / x.shape[1], x.dtype)
-        centred = x - paddle.matmul(x, mean_of)
-        scale = paddle.rsqrt(paddle.matmul(centred * centred, mean_of) + epsilon)
-        normal = centred * scale
+        normal = x - paddle.matmul(x, mean_of)
+        scale = paddle.rsqrt(paddle.matmul(normal * normal, mean_of) + epsilon)
+        normal.multiply_(scale)
         ctx.save_for_backward(normal, scale, weight)
-        return normal * weight + bias
+        return (normal * weight).add_(bias)
 
     @staticmethod
     def backward(ctx, dy):  # noqa: ANN001, ANN205
         normal, scale, weight = ctx.saved_tensor()
         mean_of = paddle.full([dy.shape[1], 1], 1.0 / dy.shape[1], dy.dtype)
         ones = paddle.ones([1, dy.shape[0]], dy.dtype)
-        inner = dy * weight
-        dx = (inner - paddle.matmul(inner, mean_of) - normal * paddle.matmul(inner * normal, mean_of)) * scale
-        return dx, paddle.matmul(ones, dy * normal).reshape([-1]), paddle.matmul(ones, dy).reshape([-1])
+        dx, slope = dy * weight, dy * normal
+        d_weight, d_bias = paddle.matmul(ones, slope).reshape([-1]), paddle.matmul(ones, dy).reshape([-1])
+        mean, along = paddle.matmul(dx, mean_of), paddle.matmul(slope.multiply_(weight), mean_of)
+        dx.subtract_(mean).subtract_(normal.multiply_(along)).multiply_(scale)  # `normal` is not needed any more
+        return dx, d_weight, d_bias
 
 
 def layer_norm(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, epsilon: float) -> paddle.Tensor:
@@ -116,8 +119,72 @@ def dropout(x: paddle.Tensor, p: float, training: bool) -> paddle.Tensor:
         return x
     if not switch.enabled:
         return F.dropout(x, p, training=True)
+    return x * _mask(x.shape, p)
+
+
+def _mask(shape: list[int], p: float) -> paddle.Tensor:
+    """What dropout multiplies by: 0, or what keeps the expectation."""
     threshold = max(1, round(p * 256))
-    size = int(np.prod(x.shape))
-    bits = switch.masks.bit_generator.random_raw((size + 7) // 8).view(np.uint8)[:size]
+    size = int(np.prod(shape))
+    bits = switch.masks.bit_generator.random_raw((size + 7) // 8).view(np.uint8)[:size].reshape(shape)
     mask = np.multiply(bits >= threshold, np.float32(256 / (256 - threshold)), dtype=np.float32)
-    return x * paddle.to_tensor(mask.reshape(x.shape))
+    return from_dlpack(mask.__dlpack__())  # shares its memory: paddle.to_tensor would copy
+
+
+class _AddDropped(PyLayer):
+    """x + dropout(y), the sum taken in place."""
+
+    @staticmethod
+    def forward(ctx, x, y, p):  # noqa: ANN001, ANN205 - paddle's signature
+        mask = _mask(y.shape, p)
+        ctx.save_for_backward(mask)
+        return (y * mask).add_(x)
+
+    @staticmethod
+    def backward(ctx, dy):  # noqa: ANN001, ANN205
+        (mask,) = ctx.saved_tensor()
+        return dy, mask.multiply_(dy)
+
+
+def add_dropped(x: paddle.Tensor, y: paddle.Tensor, p: float, training: bool) -> paddle.Tensor:
+    """x + dropout(y), of one shape: a residual connection."""
+    if switch.enabled and training and p and paddle.is_grad_enabled():
+        return _AddDropped.apply(x, y, p)
+    return x + dropout(y, p, training)
+
+
+class _Attention(PyLayer):
+    """Attention whose backward pass works in place and takes the softmax's row sums over D instead of over T."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, mask, p):  # noqa: ANN001, ANN205 - paddle's signature
+        scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
+        probabilities = F.softmax(scores if mask is None else scores.add_(mask))
+        kept = probabilities * _mask(scores.shape, p) if p else probabilities
+        out = paddle.matmul(kept, v)
+        ctx.save_for_backward(q, k, v, probabilities, kept, out)
+        ctx.masked = mask is not None
+        return out
+
+    @staticmethod
+    def backward(ctx, dy):  # noqa: ANN001, ANN205
+        q, k, v, probabilities, kept, out = ctx.saved_tensor()
+        dv = paddle.matmul(kept, dy, transpose_x=True)
+        sums = paddle.matmul(dy * out, paddle.ones([dy.shape[-1], 1], dy.dtype))  # of probability times its gradient, over T
+        ds = paddle.matmul(dy, v, transpose_y=True).multiply_(kept)
+        ds.subtract_(probabilities * sums if kept is probabilities else probabilities.multiply_(sums))
+        scale = q.shape[-1] ** -0.5
+        grads = (paddle.matmul(ds, k).scale_(scale), paddle.matmul(ds, q, transpose_x=True).scale_(scale), dv)
+        return (*grads, None) if ctx.masked else grads
+
+
+def attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, p: float,
+              training: bool) -> paddle.Tensor:
+    """Scaled dot-product attention by matrix products: (B, A, T, D) three times, mask (B, 1, 1, T) or None -> (B, A, T, D)."""
+    p = p if training else 0.0
+    if switch.enabled and paddle.is_grad_enabled() and not q.stop_gradient:
+        return _Attention.apply(q, k, v, mask, p)
+    scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
+    if mask is not None:
+        scores = scores + mask.astype(scores.dtype)
+    return paddle.matmul(dropout(F.softmax(scores), p, training), v)

@@ -71,6 +71,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(..., I) -> (..., O)."""
+        if x.ndim == 2:
+            return cpu.linear(x, self.weight, self.bias)
         flat = x.reshape([-1, x.shape[-1]])
         return cpu.linear(flat, self.weight, self.bias).reshape([*x.shape[:-1], self.weight.shape[1]])
 
@@ -97,12 +99,12 @@ class Embeddings(nn.Layer):
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int) -> paddle.Tensor:
-        """int64 (B, T) twice -> (B, T, H). One task id over all positions (paper figure 3)."""
+        """int64 (B, T) twice -> (B * T, H). One task id over all positions (paper figure 3)."""
         positions = paddle.arange(token_ids.shape[1], dtype="int64")
         task = self.task_type_embeddings(paddle.full([1, 1], task_id, "int64"))
         x = self.word_embeddings(token_ids) + self.token_type_embeddings(sentence_ids)
         x = x + (self.position_embeddings(positions).unsqueeze(0) + task)
-        return cpu.dropout(self.layer_norm(x), self.dropout, self.training)
+        return cpu.dropout(self.layer_norm(x.reshape([-1, x.shape[-1]])), self.dropout, self.training)
 
 
 class SelfAttention(nn.Layer):
@@ -115,13 +117,15 @@ class SelfAttention(nn.Layer):
         self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
         self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """(B, T, H), additive mask (B, 1, 1, T) or None -> (B, T, H)."""
-        batch, length, width = x.shape
-        split = [batch, length, self.heads, width // self.heads]
-        q, k, v = (proj(x).reshape(split) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        mixed = attention.attend(q, k, v, mask, self.dropout, self.training)
-        return self.out_proj(mixed.reshape([batch, length, width]))
+    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """(B * T, H), T, additive mask (B, 1, 1, T) or None -> (B * T, H)."""
+        rows, width = x.shape
+        parts = (self.q_proj, self.k_proj, self.v_proj)
+        # One product of all three: parameters of their own, so that checkpoints have PaddleNLP's names.
+        qkv = cpu.linear(x, paddle.concat([part.weight for part in parts], axis=1), paddle.concat([part.bias for part in parts]))
+        qkv = qkv.reshape([rows // length, length, 3, self.heads, width // self.heads])
+        mixed = attention.attend(qkv, mask, self.dropout, self.training)
+        return self.out_proj(mixed.reshape([rows, width]))
 
 
 class Layer(nn.Layer):
@@ -137,11 +141,11 @@ class Layer(nn.Layer):
         self.activation = getattr(F, config.hidden_act)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """(B, T, H) -> (B, T, H)."""
-        x = self.norm1(x + cpu.dropout(self.self_attn(x, mask), self.dropout, self.training))
+    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """(B * T, H) -> (B * T, H)."""
+        x = self.norm1(cpu.add_dropped(x, self.self_attn(x, length, mask), self.dropout, self.training))
         inner = self.linear2(self.activation(self.linear1(x)))
-        return self.norm2(x + cpu.dropout(inner, self.dropout, self.training))
+        return self.norm2(cpu.add_dropped(x, inner, self.dropout, self.training))
 
 
 class Transformer(nn.Layer):
@@ -192,10 +196,12 @@ class ErnieEncoder(nn.Layer):
             keys = paddle.arange(token_ids.shape[1], dtype="int64").unsqueeze(0)
             # -1e4 rather than minus infinity: representable in fp16, and what PaddleNLP's ErnieModel uses.
             mask = ((keys >= lengths.unsqueeze(1)).astype("float32") * -1e4).unsqueeze([1, 2])
+        batch, length = token_ids.shape
         x = self.embeddings(token_ids, sentence_ids, task_id)
         for layer in self.encoder.layers:
             if self.recompute and self.training:
-                x = paddle.distributed.fleet.utils.recompute(layer, x, mask)
+                x = paddle.distributed.fleet.utils.recompute(layer, x, length, mask)
             else:
-                x = layer(x, mask)
+                x = layer(x, length, mask)
+        x = x.reshape([batch, length, -1])
         return x, self.pooler(x)
