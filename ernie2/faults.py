@@ -1,4 +1,5 @@
-"""Steps whose loss or gradient is not a number: named, kept for looking at, skipped as the recipe allows.
+"""Steps whose loss or gradient is not a number: named, kept for looking at, skipped as the recipe allows. And steps that find
+no memory: the message says what to set.
 
 A skipped step leaves weights, moments and everything else as they were. All ranks decide alike.
 
@@ -8,8 +9,11 @@ A skipped step leaves weights, moments and everything else as they were. All ran
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,9 @@ import paddle
 
 from ernie2 import distributed
 from ernie2.batching import Batch
+from ernie2.config import Recipe
 from ernie2.logs import logger
+from ernie2.memory import remedy
 from ernie2.optim import LossScaler
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
@@ -29,6 +35,21 @@ DUMPS = 8  # bad steps whose batches are kept, for one start of a run
 TEXTS = 3  # samples of a micro-batch whose text is written out
 ARRAYS = ("token_ids", "sentence_ids", "lengths", "mlm_positions", "mlm_labels", "token_positions", "token_labels",
           "sentence_labels")
+
+
+OUT_OF_MEMORY = re.compile(r"ResourceExhausted|out of memory|bad_alloc|cannot allocate memory", re.IGNORECASE)
+"""What paddle's allocators say, on GPUs and on CPUs."""
+
+
+@contextlib.contextmanager
+def missing_memory_named(recipe: Recipe, ranks: int) -> Iterator[None]:
+    """Around a run: where it finds no memory, the keys to set instead of an allocator's words. Raises ConfigError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise ConfigError(f"rank {distributed.rank()} found no memory: {remedy(recipe, ranks)}") from error
 
 
 @dataclass

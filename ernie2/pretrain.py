@@ -20,7 +20,7 @@ from ernie2.config import cli, to_mapping
 from ernie2.digests import run_digests
 from ernie2.disk import write_json
 from ernie2.evaluate import evaluate
-from ernie2.faults import MicroStep
+from ernie2.faults import MicroStep, missing_memory_named
 from ernie2.meter import Meter
 from ernie2.moments import optimizer_arrays
 from ernie2.optim import clip_by_global_norm, learning_rate
@@ -162,11 +162,12 @@ def main(argv: list[str]) -> None:
     recipe, where = plan_page.recipe_from_command_line(argv, "python -m ernie2.pretrain")
     with distributed.joined(recipe.runtime.startup_limit, run_digests(recipe)) as (rank, ranks, lifeline):
         logs.setup(rank)
-        run = prepare_run(recipe, where, rank, ranks)
-        if lifeline is not None:
-            lifeline.reached("ready")
-        with full_disk_named(run.out_dir, "the logs"):
-            result = train(run)
+        with missing_memory_named(recipe, ranks):
+            run = prepare_run(recipe, where, rank, ranks)
+            if lifeline is not None:
+                lifeline.reached("ready")
+            with full_disk_named(run.out_dir, "the logs"):
+                result = train(run)
         if rank == 0 and result["finished"]:
             write_json(run.out_dir / "result.json", result)
             logs.logger.info("%s", plan_page.closing_page(run.recipe, where, result))

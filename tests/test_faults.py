@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 from ernie2 import pretrain
@@ -227,3 +228,19 @@ def test_a_finished_run_started_again_keeps_its_results(tiny_recipe: dict, tmp_p
     again = pretrain.train(prepare(tiny_recipe, *BRIEF))
     assert again["tasks"] == first["tasks"] and again["tokens"] == first["tokens"]
     assert (tmp_path / "out/eval.jsonl").read_text() == evaluations
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("(ResourceExhausted) Out of memory error on GPU 0")])
+def test_a_run_that_finds_no_memory_says_what_to_set(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(apply_overrides(tiny_recipe, ["batch.tokens=512"])), encoding="utf-8")
+
+    def fail(run: Run) -> dict:
+        raise error
+
+    monkeypatch.setattr(pretrain, "train", fail)
+    with pytest.raises(ConfigError, match=r"found no memory: .*batch\.micro_tokens=64 .*runtime\.recompute=true"):
+        pretrain.main([str(recipe)])
+    monkeypatch.setattr(pretrain, "train", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain.main([str(recipe)])
