@@ -18,7 +18,7 @@ from ernie2 import config, finetune_run, finetune_task, tasks
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
 PAGES = (ENGLISH, CHINESE, "tasks/README.md", "examples/README.md", "docs/data.md", "docs/data_inside.md", "docs/corpora.md",
-         "docs/shards.md", "docs/interchange.md", "docs/cluster.md")
+         "docs/shards.md", "docs/interchange.md", "docs/cluster.md", "docs/scaling.md")
 
 
 def read(page: str) -> str:
