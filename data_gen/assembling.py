@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_gen.hash_table import ranges
 from data_gen.rows import ID_SHIFT, NO_LABEL, SENTENCE_SHIFT, SPECIAL, Rows
 from data_gen.tokens import ALL_LEVELS, Tokens
 from ernie2.shards import IGNORED, Example
@@ -110,14 +111,6 @@ def assemble(packed: Sequence[Packed | PackedMany], packer: Packer, order: np.nd
     lengths = np.add.reduceat(widths, opening).astype(np.int32)
     made = None if token_labels is None else _joined_labels(token_labels, sizes, at, len(codes))
     return Rows(lengths, labels.astype(np.int32), codes, made)
-
-
-def ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """int64: the numbers from first[i] on, sizes[i] of them, for one i after the other; both int (n)."""
-    ends = np.cumsum(sizes)
-    made = np.repeat(first - ends + sizes, sizes)
-    made += np.arange(len(made))
-    return made
 
 
 def _stretches(packed: Sequence[Packed | PackedMany]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

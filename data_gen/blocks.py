@@ -122,6 +122,8 @@ class Block:
 class Done:
     """What the main process has to know of a block at once; the rest is in its files."""
 
+    source: str
+    """As of the block."""
     size: int
     read: dict[str, Any]
     """What reading and annotating it came to: files, rejects, tokens, unknown."""
@@ -234,8 +236,8 @@ def _work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path)
             "unknown": unknown.total()}
     write_note(room / f"{block.name}.json", {
         **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})
-    return Done(block.size, read, *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)), time.monotonic() - begin,
-                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return Done(block.source, block.size, read, *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
+                time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def _token_count(items: list) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, leftmost, sequence_hashes, symbols_of
+from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, joined_hashes, leftmost, sequence_hashes, symbols_of
 from data_gen.reading.documents import clean_text
 from data_gen.reading.streams import expand_paths, read_lines
 from ernie2.config import ConfigError
@@ -64,7 +64,7 @@ class Entries(Mapping[str, bool]):
             parts.append("".join(words))
             sizes.append(np.fromiter(map(len, words), np.int64, len(words)))
             entities.append(np.array(flags, bool))
-            hashes.append(sequence_hashes(symbols_of(parts[-1]), np.cumsum(sizes[-1]) - sizes[-1], sizes[-1]))
+            hashes.append(joined_hashes(symbols_of(parts[-1]), sizes[-1]))
         self.text, self.is_entity = "".join(parts), np.concatenate(entities)
         self.starts = np.append(0, np.cumsum(np.concatenate(sizes)))
         self.skipped = Counter(skipped or {})

@@ -52,6 +52,30 @@ def sequence_hashes(symbols: np.ndarray, starts: np.ndarray, lengths: np.ndarray
     return hashes
 
 
+def joined_hashes(symbols: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`sequence_hashes` of W sequences that lie end to end, in one pass over them.
+
+    Args:
+        symbols: uint64 (sum of lengths).
+        lengths: int (W), number of symbols of each, 1 or more.
+    """
+    if len(lengths) == 0:
+        return np.zeros(0, np.uint64)
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(len(symbols)) - np.repeat(starts, lengths)
+    hashes = np.add.reduceat(symbols * _PLACES.take(places, mode="clip"), starts)
+    hashes[lengths > MAX_LENGTH] = 0
+    return hashes
+
+
+def ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """int64: the numbers from first[i] on, sizes[i] of them, for one i after the other; both int (n)."""
+    ends = np.cumsum(sizes)
+    made = np.repeat(first - ends + sizes, sizes)
+    made += np.arange(len(made))
+    return made
+
+
 def _slots(hashes: np.ndarray, level: int, bits: int) -> np.ndarray:
     """Slot of each hash in a table of 2^bits slots, int64 (indexing with other types is slower)."""
     return ((hashes * _LEVELS[level]) >> np.uint64(64 - bits)).view(np.int64)

@@ -56,8 +56,8 @@ class Job:
     block_bytes: dict[str, int]
     names: dict[str, list[str]]
     """Source and split, as in names["documents.train"] -> blocks, in order."""
-    reading: RejectCounter
-    """What the reading of files left out."""
+    reading: dict[str, RejectCounter]
+    """Source -> what the reading of its files left out."""
     thinned: dict[str, dict[str, int]] = field(default_factory=dict)
     """Task and split -> examples left out of too frequent classes."""
     warnings: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Job:
         buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
         return cls(recipe, tasks, inputs, vocab, engine, out, Path(recipe.data.shards_dir),
                    Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
-                   {}, RejectCounter())
+                   {}, {source: RejectCounter() for source in sizes})
 
     @property
     def work(self) -> Path:
@@ -101,13 +101,15 @@ class Job:
     def _make_blocks(self) -> None:
         """Annotates all blocks of what is not held out and runs the tasks on them."""
         with Progress(sum(self.inputs.total_bytes([source]) for source in self.block_bytes), self.out) as progress:
-            for source in self.block_bytes:
-                judge = Judge(self.recipe, source, self.reading)
-                for done in self.engine.run(self._train_calls(source, judge, progress)):
-                    judge.add(done.read)
-                    judge.check(ITEMS_BEFORE_JUDGING)
-                    progress.add(done.size)
-                    progress.estimate(done, self.engine.workers, self.shards)
+            blocks = {source: self._train_blocks(source) for source in self.block_bytes}
+            judges = {source: Judge(self.recipe, source, self.reading[source]) for source in blocks}
+            calls = (self._train_calls(source, blocks[source], judge, progress) for source, judge in judges.items())
+            for done in self.engine.run(itertools.chain.from_iterable(calls)):
+                judges[done.source].add(done.read)
+                judges[done.source].check(ITEMS_BEFORE_JUDGING)
+                progress.add(done.size)
+                progress.estimate(done, self.engine.workers, self.shards)
+            for judge in judges.values():
                 judge.check(1)
                 self.warnings += judge.warnings()
 
@@ -117,7 +119,7 @@ class Job:
 
         def read() -> Iterator[Block]:
             size = self.block_bytes[source]
-            pieces = read_pieces(self.inputs.paths(source), source, options, self.reading, -(-size // PIECES_A_BLOCK))
+            pieces = read_pieces(self.inputs.paths(source), source, options, self.reading[source], -(-size // PIECES_A_BLOCK))
             return group_pieces(pieces, source, size)
 
         if source != "documents" or not self.recipe.data.drop_near_duplicates:
@@ -125,13 +127,13 @@ class Job:
         self.out("looking for near-duplicate documents")
         marks = duplicates(list(self.engine.run(partial(block_signatures, block, options) for block in read())))
         self.out(f"near-duplicate documents left out: {sum(int(one.sum()) for one in marks):,}")
-        self.reading = RejectCounter()  # the second reading counts again
+        self.reading[source] = RejectCounter()  # the second reading counts again
         return (replace(block, drop=frozenset(np.flatnonzero(mark).tolist()))
                 for block, mark in zip(read(), marks, strict=True))
 
-    def _train_calls(self, source: str, judge: Judge, progress: Progress) -> Iterator[Call]:
+    def _train_calls(self, source: str, blocks: Iterable[Block], judge: Judge, progress: Progress) -> Iterator[Call]:
         """Work on the blocks of the input that are not done yet; the others are counted."""
-        for block, call in self._calls(self._train_blocks(source), f"{source}.train"):
+        for block, call in self._calls(blocks, f"{source}.train"):
             if call is not None:
                 yield call
             else:
@@ -158,18 +160,17 @@ class Job:
 
     def _merge(self) -> None:
         """Turns the spill files of every task into its shards, without their index; makes the dev blocks meanwhile."""
-        train = self._merge_calls("train")
-        with Progress(len(train), self.out, "merge", unit="shards") as progress:
-            for done in self.engine.run(itertools.chain(self._dev_calls(), train)):
+        left = sum(len(self._unmerged(task, "train")) for task in self.tasks)
+        with Progress(left, self.out, "merge", unit="shards") as progress:
+            for done in self.engine.run(itertools.chain(self._dev_calls(), self._merge_calls("train"))):
                 progress.add(done is None)
             for task in self.tasks:
                 check_splits(task, {split: self._notes(task, split) for split in SPLITS}, self.recipe)
             for _ in self.engine.run(self._merge_calls("dev")):
                 pass
 
-    def _merge_calls(self, split: str) -> list[Call]:
-        """What is left to merge of a split."""
-        calls = []
+    def _merge_calls(self, split: str) -> Iterator[Call]:
+        """What is left to merge of a split. A task is looked at when its turn comes, while workers are at others."""
         for task in self.tasks:
             room, made = self.work / task.name, self.work / task.name / "shards"
             (made / split).mkdir(parents=True, exist_ok=True)
@@ -177,10 +178,14 @@ class Job:
             counts = {one: [note["labels"] for note in self._notes(task, one)] for one in dict.fromkeys(("train", split))}
             thinning = thinning_of(task, counts, split, spills)
             self.thinned.setdefault(task.name, {})[split] = 0 if thinning is None else thinning.dropped
-            calls += [partial(merge_bucket, task, split, number, spills, thinning, made, len(self.vocab))
-                      for number in range(self.settings.buckets_of(task.name, split))
-                      if not (made / split / f"{number:05d}.json").exists()]
-        return calls
+            for number in self._unmerged(task, split):
+                yield partial(merge_bucket, task, split, number, spills, thinning, made, len(self.vocab))
+
+    def _unmerged(self, task: Task, split: str) -> list[int]:
+        """Buckets that are no shards yet."""
+        made = self.work / task.name / "shards" / split
+        return [number for number in range(self.settings.buckets_of(task.name, split))
+                if not (made / f"{number:05d}.json").exists()]
 
     def _notes(self, task: Task, split: str) -> list[dict[str, Any]]:
         """What a task made of each block of a split."""
@@ -203,8 +208,8 @@ class Job:
         blocks = {
             "accepted": {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS},
             "rejected": summed(note["reasons"] for split in SPLITS for note in notes[split]),
-            "read_rejected": summed([self.reading.counts, *(one.rejects.counts for one in read)]),
-            "notes": summed([self.reading.notes, *(one.rejects.notes for one in read)]),
+            "read_rejected": summed([*(one.counts for one in self.reading.values()), *(one.rejects.counts for one in read)]),
+            "notes": summed([*(one.notes for one in self.reading.values()), *(one.rejects.notes for one in read)]),
             "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
             "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
             **self._hits(sum((one.hits for one in read), Counter()))}
@@ -244,7 +249,7 @@ class Job:
 
     def _reject_rows(self, read: dict[str, Read]) -> Iterator[dict[str, Any]]:
         """What was left out, one row each, up to so many a reason: {task (null: the readers), file, line, reason, text}."""
-        for counter in (self.reading, *(one.rejects for one in read.values())):
+        for counter in (*self.reading.values(), *(one.rejects for one in read.values())):
             yield from ({"task": None, **row} for row in counter.rows())
         for task in self.tasks:
             for name in self._names_of(task):
@@ -254,7 +259,7 @@ class Job:
 
     def _report(self, read: dict[str, Read]) -> None:
         """One line a reason."""
-        counters = [self.reading, *(one.rejects for one in read.values())]
+        counters = [*self.reading.values(), *(one.rejects for one in read.values())]
         for what, counts in (("left out while reading", sum((one.counts for one in counters), Counter())),
                              ("changed or set aside", sum((one.notes for one in counters), Counter()))):
             for reason, count in counts.most_common():

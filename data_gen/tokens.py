@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from operator import ne, or_
 
 import numpy as np
@@ -170,6 +171,12 @@ class Document:
     sentences: Sentences
     dev: bool
     language: str
+
+    @property
+    def paragraph_starts(self) -> list[int]:
+        """Number of the first sentence of each paragraph."""
+        text, rows = self.sentences.tokens.text, self.sentences.rows[:, 2:].tolist()
+        return [0][:len(rows)] + [i for i, ((_, end), (begin, _)) in enumerate(pairwise(rows), 1) if "\n" in text[end:begin]]
 
 
 @dataclass(slots=True)

@@ -114,14 +114,20 @@ def _serve(line: Connection, others: Sequence[Connection]) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = True, call()
+            answer = ForkingPickler.dumps((True, call()))
         except Exception as error:  # noqa: BLE001 - raised again by the other process
-            answer = False, (error, traceback.format_exc())
-        try:
-            answer = ForkingPickler.dumps(answer)
-        except Exception as error:  # noqa: BLE001 - what a user's generator raised may be of any kind
-            answer = ForkingPickler.dumps((False, (RuntimeError(f"{answer[1]}"), f"{error}")))
+            answer = _told(error, traceback.format_exc())
         try:
             line.send_bytes(answer)
         except OSError:
             return
+
+
+def _told(error: Exception, trace: str) -> memoryview:
+    """An error on its way to the other process."""
+    try:
+        answer = ForkingPickler.dumps((False, (error, trace)))
+        ForkingPickler.loads(answer)
+    except Exception:  # noqa: BLE001 - that of a user's generator may be such that it cannot be made again there
+        answer = ForkingPickler.dumps((False, (RuntimeError(f"{type(error).__name__}: {error}"), trace)))
+    return answer

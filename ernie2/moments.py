@@ -10,10 +10,12 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
 
 from ernie2.gradients import GradientSums
 
 MASTER = "master_weight"
+MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight, and there looks for its moments
 
 
 def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
@@ -38,17 +40,32 @@ def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer:
     """Puts back what `optimizer_arrays` gave; of sharded state each rank takes its own part."""
     parameters = dict(model.named_parameters())
     state: dict[str, Any] = {MASTER + "s": {}}
+    restored = {}
     for key, array in arrays.items():
         name, _, accumulator = key.partition("|")
-        if sums is not None and not sums.owns(parameters[name]):
+        parameter = parameters[name]
+        if sums is not None and not sums.owns(parameter):
             continue
+        restored[name] = parameter
         if accumulator == MASTER:
-            state[MASTER + "s"][parameters[name].name] = paddle.to_tensor(array)
+            master = state[MASTER + "s"][parameter.name] = paddle.to_tensor(array)
+            master.name = f"{parameter.name}_{MASTER_NAME}"
         else:
-            state[f"{parameters[name].name}_{accumulator}"] = paddle.to_tensor(array)
+            state[f"{parameter.name}_{accumulator}"] = paddle.to_tensor(array)
     if not state[MASTER + "s"]:
         del state[MASTER + "s"]
     optimizer.set_state_dict(state)
+    _hand_out(optimizer, list(restored.values()))
+
+
+def _hand_out(optimizer: paddle.optimizer.Optimizer, parameters: list[paddle.Tensor]) -> None:
+    """Gives the parameters their restored state now.
+
+    Left to itself Paddle does so at a parameter's next step. Until then state_dict() does not know of it, so that the head of a
+    task that rests between two checkpoints would lose its moments; and a head that is trained for the first time is refused.
+    """
+    optimizer.helper = LayerHelper(type(optimizer).__name__)  # as optimizer.step() does
+    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), parameters)
 
 
 def _own_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:

@@ -50,9 +50,9 @@ def test_documents_are_views_of_one_table(plain: Annotator) -> None:
     documents = plain.documents([RawDocument(f"a:{i}", text) for i, text in enumerate(texts)])
     first, second, empty = documents
     assert [s.text for s in first.sentences] == ["我是学生。", "你好！", "“我在。”", "abc Def.", "3.14"]
-    assert first.source == "a:0" and not first.dev
-    assert [s.text for s in second.sentences] == ["清华大学。"]
-    assert len(empty.sentences) == 0
+    assert first.paragraph_starts == [0, 2, 3] and first.source == "a:0" and not first.dev
+    assert [s.text for s in second.sentences] == ["清华大学。"] and second.paragraph_starts == [0]
+    assert len(empty.sentences) == 0 and empty.paragraph_starts == []
     tables = {id(sentence.tokens) for document in documents for sentence in document.sentences}
     assert len(tables) == 1
     for sentence in [*first.sentences, *second.sentences]:

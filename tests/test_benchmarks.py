@@ -125,7 +125,7 @@ def test_every_stage_of_the_breakdown_exists():
 
 
 def test_the_stopwatch_gives_every_stage_its_own_time():
-    watch = datagen_stages.Stopwatch()
+    watch = datagen_stages.Stopwatch(time.perf_counter)
     inner = watch.wrapped("inner", lambda: time.sleep(0.05), False)
     outer = watch.wrapped("outer", lambda: (time.sleep(0.02), inner()), False)
     numbers = watch.wrapped("steps", lambda: (time.sleep(0.02) or number for number in range(3)), True)
@@ -209,7 +209,7 @@ def test_parts_run_in_processes_of_their_own(tmp_path, inputs, vocab):
     words = (tmp_path / "words.txt").read_text(encoding="utf-8").split()
     assert made["entries"] == len(words) == len(set(words)) == 500
     cost = datagen_parts.dictionaries([*map(str, CORPUS)], str(vocab), [], str(tmp_path / "words.txt"), 0.1, 2)
-    assert len(cost["slower"]) == 2 and cost["megabytes"] > 0.09
+    assert len(cost["slower"]) == 1 and cost["megabytes"] > 0.09
     same = datagen_parts.same_words([str(CORPUS[0])])
     assert same["sentences"] > 50 and same["same"] == 1 - same["differing"] / same["sentences"]
 

@@ -115,9 +115,9 @@ def test_a_disk_that_fills_up_harms_no_checkpoint(tiny_recipe, tmp_path, monkeyp
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=4"))
     real, writes = checkpoint.save_file, []
 
-    def full(arrays: dict, path: str) -> None:
+    def full(arrays: dict, path: str, metadata: dict | None = None) -> None:
         writes.append(path)
-        real(arrays, path)
+        real(arrays, path, metadata)
         if len(writes) == 2:
             raise error
 

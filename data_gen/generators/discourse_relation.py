@@ -28,7 +28,6 @@ from data_gen.tokens import ALL_LEVELS, WORD, Document, Pair, Sentence, Sentence
 # White space, digits, punctuation and symbols by their blocks: twice as fast as asking for the kind of each character.
 _NO_LETTERS = re.compile("[\0-@\\[-`{-\xa9\u2000-\u2bff\u3000-\u303f\ufe30-\ufe6f\uff00-\uff20]+")
 _BRACKETS = ("()", "（）", "“”", "「」", "《》")
-_IN_BRACKETS = re.compile(f'["{"".join(_BRACKETS)}]')
 
 
 def num_classes() -> int:
@@ -63,11 +62,12 @@ class _Filter:
         # No sentence has more words than tokens: most need no counting.
         if len(sentence) > self.max_words and np.count_nonzero(sentence.begins & WORD) > self.max_words:
             return f"sentence of more than {self.max_words} words"
-        if len(_NO_LETTERS.sub("", text)) <= self.min_letters * len(text):
+        others = "".join(_NO_LETTERS.findall(text))  # all brackets and quotation marks are among them
+        if len(text) - len(others) <= self.min_letters * len(text):
             return "too few letters in a sentence"
         if self.language == "en" and sum(map(str.isupper, text)) >= sum(map(str.islower, text)):
             return "sentence in capitals"
-        if self.balanced and _IN_BRACKETS.search(text) is not None and not is_balanced(text):
+        if self.balanced and others and not is_balanced(others):
             return "bracket or quotation mark without its partner"
         return None
 
@@ -137,17 +137,16 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
 
 def _openings(sentences: Sentences, language: str, min_tokens: int) -> Iterator[tuple[Sentence, Sentence, int]]:
     """Adjacent sentences and the class of the connective that opened the second, which is without it."""
-    text, keys = sentences.tokens.text, connectives.opening_keys(language)
+    tokens, rows, keys = sentences.tokens, sentences.rows.tolist(), connectives.opening_keys(language)
+    text = tokens.text
     # Most sentences open with none: they must cost no more than this look-up.
-    begins = enumerate(sentences.rows[:, 2].tolist())
-    for i in [i for i, begin in begins if text[begin:begin + 2] in keys or text[begin] in keys]:
-        first, second = sentences[i - 1], sentences[i]
-        if i == 0 or len(first) < min_tokens:
+    for i in [i for i, (_, _, begin, _) in enumerate(rows) if text[begin:begin + 2] in keys or text[begin] in keys]:
+        if i == 0 or rows[i - 1][1] - rows[i - 1][0] < min_tokens:
             continue
-        found = connectives.opening_connective(second.text, language)
-        rest = without_opening(second, found[1]) if found and found[0] else None
+        found = connectives.opening_connective(text[rows[i][2]:rows[i][3]], language)
+        rest = without_opening(Sentence(tokens, *rows[i]), found[1]) if found and found[0] else None
         if rest is not None and len(rest) >= min_tokens:
-            yield first, rest, found[0]
+            yield Sentence(tokens, *rows[i - 1]), rest, found[0]
 
 
 def _without_connective(documents: Sequence[Sequence[Sentence]], rng: np.random.Generator, wanted: int, language: str,

@@ -1,0 +1,100 @@
+"""data_gen.workers: results in the order of the calls, errors as they were raised, no process left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from data_gen.workers import Workers
+from ernie2.config import ConfigError
+
+
+@pytest.fixture()
+def two() -> Iterator[Workers]:
+    workers = Workers(2)
+    yield workers
+    workers.end(at_once=True)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def late(number: int, size: int = 0) -> tuple[int, int, int]:
+    """Its number, its process, how much came; the earlier the call the later it is done."""
+    time.sleep(0.01 * (5 - number % 5))
+    return number, os.getpid(), size
+
+
+def fails(error: Exception) -> None:
+    raise error
+
+
+def leaves() -> None:
+    os._exit(9)
+
+
+def test_results_come_in_the_order_of_the_calls(two: Workers) -> None:
+    for count in (0, 1, 23):
+        done = list(two.run(partial(late, number) for number in range(count)))
+        assert [number for number, *_ in done] == list(range(count))
+        assert os.getpid() not in {process for _, process, _ in done}
+    assert len({process for _, process, _ in done}) == 2
+
+
+def test_calls_are_asked_for_as_they_are_needed(two: Workers) -> None:
+    asked: list[int] = []
+
+    def calls() -> Iterator[partial]:
+        for number in range(30):
+            asked.append(number)
+            yield partial(late, number)
+
+    for number, *_ in two.run(calls()):
+        assert len(asked) <= number + 10  # two at work, two ahead, and those that overtook it
+
+
+def test_large_arguments_and_results_pass(two: Workers) -> None:
+    big = bytes(3_000_000)
+    assert [len(one) for one in two.run(partial(bytes.upper, big) for _ in range(5))] == [len(big)] * 5
+
+
+class Odd(Exception):  # noqa: N818 - a user's
+    """Cannot be made again from its arguments, as exceptions of users' generators may be."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} {other}")
+
+
+@pytest.mark.parametrize("error", [ConfigError("data.x: wrong"), OSError(28, "No space left on device", "file"), ValueError("no")])
+def test_errors_are_raised_as_they_were(two: Workers, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        list(two.run([partial(late, 1), partial(fails, error), partial(late, 2)]))
+    assert caught.value.args == error.args
+    assert isinstance(error, ConfigError) or "in fails" in str(caught.value.__cause__)
+
+
+def test_an_error_that_cannot_be_sent_is_told(two: Workers) -> None:
+    with pytest.raises(RuntimeError, match="Odd: 1 2"):
+        list(two.run([partial(odd)]))
+
+
+def odd() -> None:
+    raise Odd(1, 2)
+
+
+def test_a_worker_that_dies_is_named(two: Workers) -> None:
+    with pytest.raises(ConfigError, match="killed from outside"):
+        list(two.run([partial(late, 0), partial(leaves), partial(late, 2)]))
+
+
+def test_errors_of_the_calls_themselves(two: Workers, tmp_path: Path) -> None:
+    def calls() -> Iterator[partial]:
+        yield partial(late, 0)
+        (tmp_path / "none").read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        list(two.run(calls()))
