@@ -146,7 +146,9 @@ ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit
   fi
   if [ "$code" -lt 0 ]; then code=$((128 - code)); fi
   # Often all see the same mistake; the first process's message has been on the terminal.
-  if [ "$rank" != 0 ] && [ "$code" = 2 ] && ! grep -q '^error:' "$1/workerlog.0"; then sed -n '/^error:/,$p' "$1/workerlog.$rank" >&2; fi
+  if [ "$rank" != 0 ] && [ "$code" = 2 ] && ! grep -q '^error:' "$1/workerlog.0"; then
+    sed -n '/^error:/,$p' "$1/workerlog.$rank" >&2
+  fi
   if [ "$code" = 2 ]; then return 2; fi
   if [ "$rank" != 0 ]; then tail -n 20 "$1/workerlog.$rank" >&2; fi
   if [ "$code" = 75 ]; then
