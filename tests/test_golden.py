@@ -16,8 +16,6 @@ from ernie2.setup_run import prepare_run
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Vocab
 
-pytestmark = pytest.mark.core
-
 SHORT = ["model.size=tiny", "model.max_position_embeddings=32", "data.max_seq_len=32", "batch.tokens=256",
          "batch.micro_tokens=128", "batch.pool_batches=2", "curriculum.steps_per_task=8", "curriculum.revisit_steps=1",
          "lr.peak=1e-3", "lr.warmup_steps=3", "runtime.precision=fp32", "runtime.log_every=1", "runtime.eval_every=1000"]
