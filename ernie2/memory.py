@@ -106,14 +106,17 @@ def activation_bytes_per_token(recipe: Recipe) -> int:
 
     Counted, in each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and the inner
     activations before and after their function (H and I); attention scores, their softmax, dropout's mask and product (A * T
-    for every token). A CPU keeps dropout masks as numbers, a GPU as bytes. With runtime.recompute every layer keeps its
-    input, and one layer at a time all of it, with the gradients that pass through it.
+    for every token). A CPU's own ways (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a sum. With
+    runtime.recompute, which leaves all to the library, every layer keeps its input, and one layer at a time all of it, with the
+    gradients that pass through it.
     """
     layers, width, heads, inner = SIZES[recipe.model.size]
     half, dropout = recipe.runtime.precision != "fp32", recipe.model.dropout > 0
     pairs = heads * recipe.data.max_seq_len
-    wide = (11 if half else 12) * width + (3 if recipe.model.hidden_act == "relu" else 4) * inner
-    narrow = (3 if half else 4) if dropout else 2  # of half-precision numbers, or of float32
+    own_ways = not half and not recipe.runtime.recompute
+    wide = (11 if half else 8 if own_ways else 12) * width + (3 if recipe.model.hidden_act == "relu" else 4) * inner
+    with_dropout, without = (2, 1) if own_ways else (3 if half else 4, 2)
+    narrow = with_dropout if dropout else without  # of half-precision numbers, or of float32
     layer = wide + narrow * pairs
     unit = 2 if half else 4
     if recipe.runtime.recompute:

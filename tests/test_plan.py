@@ -96,10 +96,10 @@ def test_activations_follow_the_micro_batch_and_recompute():
     half = estimate_memory(with_micro_tokens(recipe(), 4096), ROWS)
     assert now.activations == pytest.approx(2 * half.activations, rel=1e-6) and now.states == half.states
     assert estimate_memory(with_runtime(recipe(), recompute=True), ROWS).activations < now.activations / 5
-    # In half precision: half the weights and about half the activations, but master weights.
+    # In half precision: half the weights and half the numbers' size, but master weights; fp32 is a CPU's, which keeps fewer.
     single = estimate_memory(with_runtime(recipe(), precision="fp32"), ROWS)
     assert single.weights == 2 * now.weights and single.master == 0
-    assert 1.7 < single.activations / now.activations < 2.7
+    assert 1.3 < single.activations / now.activations < 2.2
 
 
 def test_choices_leave_the_step_alone_and_are_even_over_the_ranks():
