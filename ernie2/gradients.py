@@ -91,7 +91,8 @@ class GradientSums:
                 self._arm()
             self._land()
         for parameter in (parameter for bucket in self._buckets for parameter in bucket):
-            parameter.grad = self._kept.get(parameter.name)
+            if parameter.name in self._kept:  # the others were cleared when they left
+                parameter.grad = self._kept[parameter.name]
         self._kept = {}
 
     def squared_norm(self, gradients: list[paddle.Tensor]) -> paddle.Tensor:
