@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -25,9 +24,9 @@ from typing import Any
 
 from benchmarks.datagen_inputs import ROOM_FACTOR, Inputs, write_slice
 from benchmarks.datagen_peers import Peer, find_peers, peer_seconds
-from benchmarks.datagen_report import MISSED, machine_facts, markdown
 from benchmarks.datagen_rows import Found, all_rows, stages_table
-from benchmarks.datagen_runs import Run, RunFailed, call_part, run, write_recipe
+from benchmarks.processes import Run, RunFailed, call_part, run, write_recipe
+from benchmarks.report import command_line, machine_facts, markdown, publish
 from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
@@ -223,11 +222,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _short(argument: str) -> str:
-    """A path without the folders that are of this machine alone."""
-    return "/".join(Path(argument).parts[-2:]) if "/" in argument else argument
-
-
 @cli
 def main(argv: Sequence[str]) -> int:
     """Command line."""
@@ -249,16 +243,13 @@ def main(argv: Sequence[str]) -> int:
               f"{inputs.log_bytes / 1e6:.1f} MB, {len(dictionaries)} dictionaries; peers get "
               f"{bench.slice.corpus_bytes / 1e6:.1f} MB of the text"]
     rows = all_rows(bench.found, inputs, bench.slice, peers, sorted(args.large))
-    command = shlex.join(["python", "-m", "benchmarks.datagen", *map(_short, argv)])
+    command = command_line("benchmarks.datagen", argv)
     about = [f"Written {day} by one run of `benchmarks/datagen.py`: the best [range] of {args.rounds} rounds in turn, which other "
              f"load disturbs least, ours and peers' alike; every process on one thread. MB are 1e6 bytes of raw UTF-8.",
              "", "```text", command, "```", "", *facts]
     report = markdown("Data generation: targets and measurements", about, rows, [
         ("Where a megabyte goes (one process, default settings, without its imports)", stages_table(bench.found))])
-    print(report)
-    if args.out is not None:
-        args.out.write_text(report, encoding="utf-8")
-    return int(any(row.verdict == MISSED for row in rows))
+    return publish(report, rows, args.out)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.datagen_inputs import documents_of, read_text
-from benchmarks.datagen_runs import ROOT, RunFailed, run
+from benchmarks.processes import ROOT, RunFailed, run
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Vocab
 

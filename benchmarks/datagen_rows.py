@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.datagen_inputs import Inputs
 from benchmarks.datagen_peers import Peer
-from benchmarks.datagen_report import INFORMATION, MISSED, OK, Row, at_least, at_most, failed, spread
+from benchmarks.report import INFORMATION, MISSED, OK, Row, at_least, at_most, failed, spread
 
 JIEBA_RATIO, RATE, DICTIONARY_COST, TOKENS_RATE = 1.3, 3.0, 20.0, 10.0
 SAME_WORDS = 99.9

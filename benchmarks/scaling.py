@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks import scaling_runs as runs
 from benchmarks.datagen import scratch_folder
-from benchmarks.datagen_report import machine_facts
-from benchmarks.datagen_runs import ROOT, RunFailed
+from benchmarks.processes import ROOT, RunFailed
+from benchmarks.report import machine_facts
 from benchmarks.scaling_report import report
 from benchmarks.scaling_runs import Point
 from benchmarks.scaling_v100 import RANKS

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datagen_runs import run
+from benchmarks.processes import run
 from ernie2.batching import Batch
 from ernie2.config import SIZES, BatchConfig, CurriculumConfig, DataConfig, LrConfig, ModelConfig, Recipe, RuntimeConfig
 from ernie2.memory import PADDING, estimate_memory

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.datagen_report import spread
+from benchmarks.report import command_line, spread
 from benchmarks.scaling_v100 import (
     CASES,
     NETWORKS,
@@ -31,11 +29,6 @@ if TYPE_CHECKING:
     from benchmarks.scaling_runs import Point
 
 GOAL = 0.8  # expected efficiency that "what it would take" speaks of
-
-
-def short(argument: str) -> str:
-    """A path without the folders that are of this machine alone."""
-    return "/".join(Path(argument).parts[-2:]) if "/" in argument else argument
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -129,7 +122,7 @@ def report(measured: Measured, found: Calibration, rows: Sequence[tuple[Point, S
     lines = ["# Scaling: data parallelism measured on this machine, predicted for V100s", "",
              f"Written {time.strftime('%Y-%m-%d')} by one run of `benchmarks/scaling.py`: the best of {len(rows[0][1])} rounds in "
              "turn. The model and its limits: [docs/scaling.md](../../docs/scaling.md).", "", "```text",
-             shlex.join(["python", "-m", "benchmarks.scaling", *map(short, argv)]), "```", "", *facts, ""]
+             command_line("benchmarks.scaling", argv), "```", "", *facts, ""]
     return "\n".join([*lines, *_sections(parts)])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datagen_runs import ROOT, RunFailed, last_lines, run
+from benchmarks.processes import ROOT, RunFailed, last_lines, run
 from ernie2.batching import Collator, TaskStream
 from ernie2.config import SIZES, Recipe, load_recipe
 from ernie2.shards import ShardReader

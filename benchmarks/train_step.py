@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -31,9 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.datagen_report import MISSED, OK, Row, machine_facts, markdown
-from benchmarks.datagen_runs import ROOT, RunFailed
+from benchmarks.processes import ROOT, RunFailed
+from benchmarks.report import MISSED, OK, Row, command_line, machine_facts, markdown, publish
 from benchmarks.train_step_inputs import make_shards, real_share, write_batches
+from ernie2.config import SIZES
 from ernie2.strict import ConfigError, cli, make_folder
 
 PADDED_TOKENS = {"mini": 4096, "small": 4096, "base": 2048}
@@ -106,8 +106,9 @@ def measure(case: Case, args: argparse.Namespace, folder: Path) -> None:
     clean |= {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads), "TRANSFORMERS_OFFLINE": "1"}
     from_here = {**clean, "PYTHONPATH": str(ROOT)}
     tuned = from_here | {key: os.environ[key] for key in OUR_VARIABLES if key in os.environ}
-    peer = [ROOT / "benchmarks/train_step_paddlenlp.py", case.size, batches]
-    torch = [args.torch_python, ROOT / "benchmarks/train_step_torch.py", case.size, batches]
+    size = ",".join(map(str, SIZES[case.size]))
+    peer = [ROOT / "benchmarks/train_step_paddlenlp.py", size, batches]
+    torch = [args.torch_python, ROOT / "benchmarks/train_step_torch.py", size, batches]
     commands = {
         "ours": ([sys.executable, "-m", "benchmarks.train_step_ours", case.size, case.length, round(tokens * case.share),
                   args.vocab, folder], from_here),
@@ -232,17 +233,13 @@ def main(argv: Sequence[str]) -> int:
                 cases.append(Case(size, length, real_share(folder / f"shards_{length}", length)))
                 measure(cases[-1], args, folder)
     cases.sort(key=lambda case: list(PADDED_TOKENS).index(case.size))
-    shown = [f"{Path(a).parent.name}/{Path(a).name}" if "/" in a else a for a in argv]
     about = [f"Written {day} by one run of `benchmarks/train_step.py`: median [range] of {args.rounds} rounds in turn, real tokens "
              f"a second, float32, {args.threads} threads. What each column is: the head of that file.", "", "```text",
-             shlex.join(["python", "-m", "benchmarks.train_step", *shown]), "```", "", *facts,
+             command_line("benchmarks.train_step", argv), "```", "", *facts,
              f"- load average at the end {os.getloadavg()[0]:.2f}; AMX {'there' if has_amx() else 'not there: hf-bf16 left out'}"]
     rows = rows_of(cases)
     report = markdown("Training steps beside peers", about, rows, [("Real tokens a second", rates_table(cases))])
-    print(report)
-    if args.out is not None:
-        args.out.write_text(report, encoding="utf-8")
-    return int(any(row.verdict == MISSED for row in rows))
+    return publish(report, rows, args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datagen_runs import run
+from benchmarks.processes import run
 from ernie2.batching import Collator
 from ernie2.shards import ShardReader
 from ernie2.tasks import select_tasks

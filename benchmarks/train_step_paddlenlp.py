@@ -6,21 +6,18 @@ Arguments: SIZE BATCHES.npz. Run as a script: the package `ernie2` sets variable
 from __future__ import annotations
 
 import itertools
-import json
 import sys
-import time
 
 import numpy as np
 import paddle
 from paddlenlp.transformers import ErnieConfig, ErnieForPretraining
 from paddlenlp.transformers.ernie.modeling import ErniePretrainingCriterion
-
-SIZES = {"mini": (4, 256, 4, 1024), "small": (6, 512, 8, 2048), "base": (12, 768, 12, 3072)}
+from train_step_worker import serve
 
 
 def main(size: str, path: str) -> None:
-    """Answers each line of standard input, a number of steps, with one line of JSON."""
-    layers, width, heads, inner = SIZES[size]
+    """Serves steps of a model of `size`: layers, width, heads, feed-forward width, commas between."""
+    layers, width, heads, inner = map(int, size.split(","))
     config = ErnieConfig(vocab_size=18_000, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
                          intermediate_size=inner, hidden_act="gelu", max_position_embeddings=513, type_vocab_size=4,
                          task_type_vocab_size=16, use_task_id=True)
@@ -33,21 +30,20 @@ def main(size: str, path: str) -> None:
     data = np.load(path, allow_pickle=False)
     batches = itertools.cycle([{name: data[name][k] for name in data.files} for k in range(len(data["lengths"]))])
     model.train()
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        begin, real = time.perf_counter(), 0
-        for _ in range(int(line)):
-            batch = next(batches)
-            real += int(batch["lengths"].sum())
-            loss = step(model, criterion, batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.clear_grad()
-            float(loss)
-        print(json.dumps({"tokens": real, "seconds": time.perf_counter() - begin}), flush=True)
+
+    def step() -> int:
+        batch = next(batches)
+        loss = loss_of(model, criterion, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        float(loss)
+        return int(batch["lengths"].sum())
+
+    serve(step)
 
 
-def step(model: ErnieForPretraining, criterion: ErniePretrainingCriterion, batch: dict[str, np.ndarray]) -> paddle.Tensor:
+def loss_of(model: ErnieForPretraining, criterion: ErniePretrainingCriterion, batch: dict[str, np.ndarray]) -> paddle.Tensor:
     """Loss of a batch: masked LM and sentence label."""
     keys = np.arange(batch["token_ids"].shape[1])
     mask = ((keys >= batch["lengths"][:, None]) * -1e4).astype("float32")[:, None, None, :]

@@ -6,21 +6,18 @@ Run by the Python of another environment, which has torch, transformers and nump
 from __future__ import annotations
 
 import itertools
-import json
 import sys
-import time
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from train_step_worker import serve
 from transformers import ErnieConfig, ErnieForPreTraining
-
-SIZES = {"mini": (4, 256, 4, 1024), "small": (6, 512, 8, 2048), "base": (12, 768, 12, 3072)}
 
 
 def main(size: str, path: str, precision: str = "fp32") -> None:
-    """Answers each line of standard input, a number of steps, with one line of JSON."""
-    layers, width, heads, inner = SIZES[size]
+    """Serves steps of a model of `size`: layers, width, heads, feed-forward width, commas between."""
+    layers, width, heads, inner = map(int, size.split(","))
     torch.manual_seed(1)
     model = ErnieForPreTraining(ErnieConfig(
         vocab_size=18_000, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner,
@@ -33,20 +30,19 @@ def main(size: str, path: str, precision: str = "fp32") -> None:
     batches = itertools.cycle([{name: torch.from_numpy(data[name][k]) for name in data.files}
                                for k in range(len(data["lengths"]))])
     model.train()
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        begin, real = time.perf_counter(), 0
-        for _ in range(int(line)):
-            batch = next(batches)
-            real += int(batch["lengths"].sum())
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = loss_of(model, batch, masked_rows=precision == "bf16")
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
-        print(json.dumps({"tokens": real, "seconds": time.perf_counter() - begin}), flush=True)
+
+    def step() -> int:
+        batch = next(batches)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(model, batch, masked_rows=precision == "bf16")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        return int(batch["lengths"].sum())
+
+    serve(step)
 
 
 def loss_of(model: ErnieForPreTraining, batch: dict[str, torch.Tensor], masked_rows: bool) -> torch.Tensor:

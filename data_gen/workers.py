@@ -1,6 +1,7 @@
 """Processes of this machine that work side by side: forks of this one, so that they are there at once and share its tables.
 
-There is no thread here: a fork beside a thread may hang.
+There is no thread here: a fork beside a thread may hang. Not concurrent.futures, whose workers live on where this process is
+killed by force, and which takes an exception that cannot be made again here for the death of a worker.
 """
 
 from __future__ import annotations

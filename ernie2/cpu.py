@@ -172,7 +172,7 @@ class _Attention(PyLayer):
         dv = paddle.matmul(kept, dy, transpose_x=True)
         sums = paddle.matmul(dy * out, paddle.ones([dy.shape[-1], 1], dy.dtype))  # of probability times its gradient, over T
         ds = paddle.matmul(dy, v, transpose_y=True).multiply_(kept)
-        ds.subtract_(probabilities * sums if kept is probabilities else probabilities.multiply_(sums))
+        ds.subtract_(probabilities.multiply_(sums))  # neither `kept` nor `probabilities`, which may be the same, is needed again
         scale = q.shape[-1] ** -0.5
         grads = (paddle.matmul(ds, k).scale_(scale), paddle.matmul(ds, q, transpose_x=True).scale_(scale), dv)
         return (*grads, None) if ctx.masked else grads

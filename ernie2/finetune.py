@@ -20,7 +20,7 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from ernie2 import cpu, distributed, logs
+from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_model_weights
 from ernie2.features import IGNORED
 from ernie2.finetune_data import FinetuneBatch, Prepared
@@ -40,7 +40,8 @@ DROPOUT_STREAM = 5
 
 def fine_tune(job: Job) -> dict[str, Any]:
     """All runs of a job, each from the same start with a seed of its own. Returns what result.json holds."""
-    log, results = None, []
+    log, results, config = None, [], job.start.config
+    attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size)
     for number in range(1, job.run.repeat + 1):
         model = build_model(job.task, job.start, job.run, job.seed(number))
         log = log or job.open_log()

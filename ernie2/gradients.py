@@ -21,7 +21,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from ernie2 import cpu
+from ernie2 import optim
 from ernie2.memory import BUCKET
 
 IN_FLIGHT = 4
@@ -45,7 +45,6 @@ class GradientSums:
         sizes = [int(np.prod(parameter.shape)) for parameter in parameters]
         self.owner = dict(zip((parameter.name for parameter in parameters), owners(sizes, ranks), strict=True))
         self._buckets: list[list[paddle.Tensor]] = []
-        self._place: dict[str, int] = {}
         self._armed, self._rounds = False, 0
         if ranks > 1:
             for parameter in parameters:
@@ -67,7 +66,6 @@ class GradientSums:
         self._rounds = micro_batches if self.stage == 2 else 1
         # The backward pass reaches the last parameters first.
         self._buckets = _buckets(trained[::-1], self.bucket_elements, self.owner if self.stage else {})
-        self._place = {parameter.name: i for i, bucket in enumerate(self._buckets) for parameter in bucket}
         self._kept: dict[str, paddle.Tensor] = {}
 
     @contextlib.contextmanager
@@ -97,7 +95,7 @@ class GradientSums:
 
     def squared_norm(self, gradients: list[paddle.Tensor]) -> paddle.Tensor:
         """Sum of squares of all gradients of the step, on all ranks together, (). `gradients`: those this rank holds."""
-        total = paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]).reshape([])
+        total = optim.squared_norm(gradients)
         if self.stage:
             dist.all_reduce(total)
         return total
@@ -118,7 +116,8 @@ class GradientSums:
         return arrived
 
     def _arm(self) -> None:
-        self._armed, self._next, self._missing = True, 0, set(self._place)
+        self._armed, self._next = True, 0
+        self._missing = {parameter.name for bucket in self._buckets for parameter in bucket}
         self._flights: deque[tuple[list[paddle.Tensor], paddle.Tensor, object]] = deque()
 
     def _launch_complete(self) -> None:

@@ -61,32 +61,33 @@ def learning_rate(config: LrConfig, plan: Plan, step: int, turns: list[Turn]) ->
     return schedule(config.schedule, since, config.peak, config.warmup_steps, total)
 
 
+def squared_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
+    """Sum of all squares in float32, (); 0 of none."""
+    return paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]).reshape([])
+
+
 @paddle.no_grad()
 def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0,
-                        squared_norm: Callable[[list[paddle.Tensor]], paddle.Tensor] | None = None) -> paddle.Tensor:
+                        sum_squares: Callable[[list[paddle.Tensor]], paddle.Tensor] = squared_norm) -> paddle.Tensor:
     """Takes the loss scale out of all gradients and scales them so that their global norm is at most clip_norm.
 
     Args:
         parameters: those without a gradient are left out.
         clip_norm: the limit; 0 = only measure.
         loss_scale: what the loss was multiplied by.
-        squared_norm: sums the squares of gradients, (); where gradients are spread over ranks, of theirs too.
+        sum_squares: `squared_norm`, or what adds those of gradients that other ranks hold.
 
     Returns:
         The norm before clipping, without the loss scale, (). Not finite where a gradient is not.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = (squared_norm or _squared_norm)(gradients).sqrt() / loss_scale
+    norm = sum_squares(gradients).sqrt() / loss_scale
     if clip_norm or loss_scale != 1.0:
         # Stays on the device; exactly 1 / loss_scale below the limit.
         scale = (clip_norm / paddle.clip(norm, min=clip_norm) if clip_norm else paddle.ones([])) / loss_scale
         for gradient in gradients:
             gradient.multiply_(scale.astype(gradient.dtype))
     return norm
-
-
-def _squared_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
-    return paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients]).reshape([])
 
 
 class LossScaler:

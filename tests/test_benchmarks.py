@@ -15,9 +15,9 @@ from conftest import ROOT
 from benchmarks import datagen, datagen_parts, datagen_stages
 from benchmarks.datagen_inputs import Inputs, documents_of, perturbed, read_text, write_large, write_slice
 from benchmarks.datagen_peers import PADDLENLP_SCRIPTS, Peer, find_peers, peer_seconds
-from benchmarks.datagen_report import MISSED, NOT_RUN, OK, Row, at_least, at_most, failed, markdown, spread
 from benchmarks.datagen_rows import Found, all_rows, stages_table
-from benchmarks.datagen_runs import Run, RunFailed, call_part, last_lines, run, write_recipe
+from benchmarks.processes import Run, RunFailed, call_part, last_lines, run, write_recipe
+from benchmarks.report import MISSED, NOT_RUN, OK, Row, at_least, at_most, failed, markdown, spread
 from data_gen.vocab import build_vocab
 from ernie2.config import load_recipe
 from ernie2.strict import ConfigError

@@ -103,6 +103,28 @@ def test_cpu_ways_equal_the_library(transposed):
         np.testing.assert_allclose(ours, library, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("dropped", [0.0, 0.3])
+def test_cpu_attention_and_residual_equal_the_library(padded, dropped, monkeypatch):
+    """Outputs and all gradients of attention and of x + dropout(y), with the switch off and on; dropout with the same masks."""
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal((2, 3, 5, 4)).astype(np.float32) for _ in range(4)]
+    mask = paddle.to_tensor(np.array([0, 0, 0, 0, -1e4], np.float32).reshape([1, 1, 1, 5])) if padded else None
+    masks = {shape: (rng.random(shape) >= dropped).astype(np.float32) / (1 - dropped) for shape in ((2, 3, 5, 5), (2, 3, 5, 4))}
+    monkeypatch.setattr(cpu, "_mask", lambda shape, p: paddle.to_tensor(masks[tuple(shape)]))
+    monkeypatch.setattr(cpu, "dropout", lambda x, p, training: x * paddle.to_tensor(masks[tuple(x.shape)]) if p else x)
+    results = []
+    for enabled in (False, True):
+        cpu.prepare(enabled)
+        q, k, v, x = (paddle.to_tensor(array, stop_gradient=False) for array in arrays)
+        y = cpu.add_dropped(x, cpu.attention(q, k, v, mask, dropped, True), dropped, True)
+        (y * y * y).sum().backward()
+        results.append([y.numpy(), *(tensor.grad.numpy() for tensor in (q, k, v, x))])
+    cpu.prepare(False)
+    for library, ours in zip(*results):
+        np.testing.assert_allclose(ours, library, rtol=2e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize("enabled", [False, True])
 def test_dropout_rate_expectation_and_seed(enabled):
     cpu.prepare(enabled)

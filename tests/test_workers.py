@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from data_gen.workers import Workers
 from ernie2.config import ConfigError
@@ -98,3 +101,29 @@ def test_errors_of_the_calls_themselves(two: Workers, tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         list(two.run(calls()))
+
+
+MASTER = """
+import os, time
+from functools import partial
+from data_gen.workers import Workers
+
+def slow():
+    time.sleep(0.05)
+    return os.getpid()
+
+print(*set(Workers(2).run([partial(slow)] * 6)), flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_die_with_a_process_that_is_killed_by_force() -> None:
+    process = subprocess.Popen([sys.executable, "-c", MASTER], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    numbers = process.stdout.readline().split()
+    assert len(numbers) == 2
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{number}").exists() for number in numbers):
+        assert time.monotonic() < end, "a worker outlives the process it works for"
+        time.sleep(0.05)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.datagen_runs import ROOT, RunFailed, run
+from benchmarks.processes import ROOT, RunFailed, run
 from ernie2 import __version__
 
 PACKAGES = ("numpy", "jieba", "rjieba", "tokenizers", "joblib", "paddlenlp", "paddlepaddle", "protobuf")
@@ -121,3 +122,17 @@ def markdown(title: str, about: Sequence[str], rows: Sequence[Row], tables: Sequ
     for heading, content in tables:
         lines += [f"## {heading}", "", *content, ""]
     return "\n".join(lines)
+
+
+def command_line(module: str, argv: Sequence[str]) -> str:
+    """What was typed; paths without the folders that are of one machine alone."""
+    short = ("/".join(Path(argument).parts[-2:]) if "/" in argument else argument for argument in argv)
+    return shlex.join(["python", "-m", module, *short])
+
+
+def publish(report: str, rows: Sequence[Row], out: Path | None) -> int:
+    """Prints a report, writes it to `out` too, and returns the exit code: 1 where a target is missed."""
+    print(report)
+    if out is not None:
+        out.write_text(report, encoding="utf-8")
+    return int(any(row.verdict == MISSED for row in rows))
