@@ -49,7 +49,7 @@ fi
 cd "$ERNIE2_ROOT"
 ernie2_environment
 ernie2_processes
-"$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" # a mistake in the recipe shows before anything is made
+"$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" --ranks $((NNODES * NPROC)) # a mistake in the recipe shows before anything is made
 if [ "$NNODES" = 1 ]; then
   "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"
 else # all nodes meet, are compared, and wait while node 0 makes the shards

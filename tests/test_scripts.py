@@ -136,11 +136,12 @@ def test_makes_an_environment_once_and_trains_in_it(call, tmp_path, checkout):
     assert first.returncode == 0 and "making .venv" in first.stderr and "paddle 3 for the CPU" in first.stderr
     assert calls(tmp_path) == [
         f"base/python3 -m venv {checkout}/.venv", f"{PIP} -e .[cpu,test]",
-        *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("ernie2.plan", "data_gen", "ernie2.pretrain"))]
+        ".venv/python -m ernie2.plan tasks/recipes/demo.yaml --ranks 1",
+        *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("data_gen", "ernie2.pretrain"))]
     again = call("run_pretrain.sh", "mine.yaml", "seed=2")
     assert again.returncode == 0 and not again.stderr
-    assert calls(tmp_path) == [f".venv/python -m {module} mine.yaml seed=2"
-                               for module in ("ernie2.plan", "data_gen", "ernie2.pretrain")]
+    assert calls(tmp_path) == [".venv/python -m ernie2.plan mine.yaml seed=2 --ranks 1",
+                               *(f".venv/python -m {module} mine.yaml seed=2" for module in ("data_gen", "ernie2.pretrain"))]
     call("run_finetune.sh", "task.yaml", "init_from=none")
     assert calls(tmp_path) == [".venv/python -m ernie2.finetune task.yaml init_from=none"]
     call("tests/run.sh", "-m", "not slow")
@@ -253,7 +254,7 @@ def test_launch_on_cpus(call, tmp_path, settings, options):
     assert " ".join(words) == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
     recipe = "tasks/recipes/demo.yaml"
     between = f"ernie2.doctor {recipe} --then data_gen" if "NNODES" in settings else f"data_gen {recipe}"
-    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe}", between)]
+    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe} --ranks 2", between)]
 
 
 @pytest.mark.parametrize(("settings", "processes", "devices"), [
