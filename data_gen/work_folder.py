@@ -84,7 +84,7 @@ def open_room(room: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
         room.mkdir(parents=True)
         write_note(path, origin)
         return before if had_work else None
-    for left in room.glob("*.tmp"):
+    for left in room.rglob("*.tmp"):  # of a process that was killed while it wrote a note, among the shards too
         left.unlink(missing_ok=True)
     return None
 
