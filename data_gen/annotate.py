@@ -15,6 +15,7 @@ from data_gen.reading.rejects import RejectCounter
 from data_gen.sentences import sentence_spans
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
 from data_gen.words import ChineseUnits, EnglishUnits
+from ernie2.characters import code_points, to_text
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer
 
@@ -142,7 +143,7 @@ class Annotator:
         unknown = np.flatnonzero(tokens.ids == self.tokenizer.vocab.unk_id)
         places = zip(tokens.starts[unknown].tolist(), tokens.ends[unknown].tolist(), strict=True)
         self._unknown.update([text[start:end] for start, end in places])
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")[tokens.starts]
+        codes = code_points(text)[tokens.starts]
         again = np.flatnonzero(codes[1:] == codes[:-1]) + 1
         marks = again[_letter_kinds()[np.minimum(codes[again], _LETTER_CODES - 1)] == 0]
         digits = np.char.isdigit(codes[marks].astype("<u4").view("<U1")) if len(marks) else np.zeros(0, bool)
@@ -153,7 +154,7 @@ class Annotator:
         if self.language == "en" or not texts:
             return ["en"] * len(texts)
         beginnings = [text[:LANGUAGE_CHARS] for text in texts]
-        codes = np.frombuffer("".join(beginnings).encode("utf-32-le", "surrogatepass"), "<u4")
+        codes = code_points("".join(beginnings))
         kinds = _letter_kinds()[np.minimum(codes, _LETTER_CODES - 1)]
         edges = np.cumsum([0] + [len(beginning) for beginning in beginnings])
         letters, latin = (np.diff(np.concatenate([[0], np.cumsum(kinds >= least)])[edges]) for least in (1, 2))
@@ -170,10 +171,10 @@ class Annotator:
 
 def _parted(text: str, spans: np.ndarray) -> str:
     """The text with a line feed for the space after each sentence: no unit reaches over one."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").copy()
+    codes = code_points(text).copy()
     after = spans[:, 1][spans[:, 1] < len(codes)]
     codes[after[codes[after] == ord(" ")]] = ord("\n")
-    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+    return to_text(codes)
 
 
 def _two_texts(raw: RawPair | RawMarkedPair) -> tuple[str, str]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Container
+
+import numpy as np
 
 from ernie2.config import ConfigError
 
@@ -130,9 +131,10 @@ def _table(language: str) -> dict[str, re.Pattern]:
     return table
 
 
-def opening_keys(language: str) -> Container[str]:
-    """First two characters of every connective, or its only one: a look-up for the many sentences that open with none."""
-    return _table(language)
+@functools.cache
+def opening_codes(language: str) -> np.ndarray:
+    """Code points of the first characters of connectives, in any case: a look-up for the many sentences that open with none."""
+    return np.array(sorted({ord(key[0]) for key in _table(language)}), np.uint32)
 
 
 @functools.cache

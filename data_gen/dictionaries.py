@@ -20,6 +20,7 @@ import numpy as np
 from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, joined_hashes, leftmost, sequence_hashes, symbols_of
 from data_gen.reading.documents import clean_text
 from data_gen.reading.streams import expand_paths, read_lines
+from ernie2.characters import code_points, to_text
 from ernie2.config import ConfigError
 
 ENTITY_TAGS = frozenset(["nr", "nrf", "nrj", "nrfg", "nrt", "ns", "nsf", "nt", "nz", "person", "place", "organisation",
@@ -83,8 +84,7 @@ class Entries(Mapping[str, bool]):
         self.skipped["duplicate"] += len(hashes) - len(first)
         keep, sizes = np.zeros(len(hashes), bool), np.diff(self.starts)
         keep[first] = True
-        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), "<u4")
-        self.text = codes[np.repeat(keep, sizes)].tobytes().decode("utf-32-le", "surrogatepass")
+        self.text = to_text(code_points(self.text)[np.repeat(keep, sizes)])
         self.starts, self.is_entity = np.append(0, np.cumsum(sizes[keep])), entity[group[keep]]
         return hashes[keep]
 
@@ -272,8 +272,7 @@ class EnglishMatcher:
 
 def codes_of(text: str) -> np.ndarray:
     """Characters of a text as numbers below _CODES: int32 (len(text)). Rare ones beyond share the last."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
-    return np.minimum(codes, _CODES - 1)
+    return np.minimum(code_points(text).view(np.int32), _CODES - 1)
 
 
 def word_symbols(codes: np.ndarray, first: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ernie2.characters import code_points
+
 MAX_LENGTH = 100
 """Symbols of the longest sequence that can be looked up."""
 
@@ -27,7 +29,7 @@ _EMPTY = np.uint64(1 << 24) - np.uint64(1)
 
 def symbols_of(text: str) -> np.ndarray:
     """Characters as symbols: uint64 (len(text)), code point plus one."""
-    return np.add(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4"), np.uint64(1), dtype=np.uint64)
+    return np.add(code_points(text), np.uint64(1), dtype=np.uint64)
 
 
 def sequence_hashes(symbols: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

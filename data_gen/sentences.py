@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen.abbreviations import is_abbreviation
+from ernie2.characters import code_points, to_text
 
 MAX_SENTENCE_CHARS = 2_000
 """A longer "sentence" (a table, text without punctuation) is cut into several."""
@@ -145,7 +146,7 @@ class _Lines:
 
     def __init__(self, text: str, language: str) -> None:
         self.text = f"\n{text}\n"
-        self.codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        self.codes = code_points(self.text)
         self.kinds = _KINDS.take(self.codes)
         self.feeds = np.flatnonzero(self.codes == ord("\n"))
         self.ink = np.flatnonzero((self.kinds & _SPACE) == 0)
@@ -187,7 +188,7 @@ class _Lines:
         kept = ~(straight & odd[line])
         at, line = at[kept], line[kept]
         limits = np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"]).tolist()
-        marks = self.codes[at].tobytes().decode("utf-32-le")
+        marks = to_text(self.codes[at])
         firsts, lasts, stack, current = [], [], [], -1
         for mark, place, here, limit in zip(marks, at.tolist(), line.tolist(), limits):
             if here != current:

@@ -14,6 +14,8 @@ from operator import ne, or_
 
 import numpy as np
 
+from ernie2.characters import code_points
+
 WORD, PHRASE, ENTITY = 1, 2, 4
 """Bits of `Tokens.begins`, in the order of ernie2.shards.LEVELS."""
 ALL_LEVELS = WORD | PHRASE | ENTITY
@@ -208,7 +210,7 @@ def case_tables() -> tuple[np.ndarray, np.ndarray]:
 
 def _capital_labels(tokens: Tokens) -> np.ndarray:
     """See `Tokens.capital`."""
-    codes = np.frombuffer(tokens.text.encode("utf-32-le", "surrogatepass"), "<u4")
+    codes = code_points(tokens.text)
     cased, upper = case_tables()
     codes = np.minimum(codes, CASED_CODES - 1)
     first = np.flatnonzero(~tokens.inside)

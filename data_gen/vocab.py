@@ -25,6 +25,7 @@ from data_gen.reading.documents import RejectCounter, TextOptions, expand_paths,
 from data_gen.reading.formats import read_head
 from data_gen.reading.pieces import Piece, read_pieces
 from data_gen.reading.streams import Stream, base_name
+from ernie2.characters import code_points
 from ernie2.config import ConfigError, cli
 from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, single_characters
 
@@ -155,7 +156,7 @@ def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None
     seen, runs, size = np.zeros(0x110000, np.int64), Counter(), 0
     started = last = time.monotonic()
     for text in _joined(texts):
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        codes = code_points(text)
         kinds = kind[codes]
         found = np.bincount(codes[kinds == 1])
         seen[:len(found)] += found

@@ -21,6 +21,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from ernie2.characters import to_text
 from ernie2.strict import ConfigError
 
 RULES = ("bert", "ernie")
@@ -123,8 +124,3 @@ def plain_cjk() -> np.ndarray:
     """int64 code points, rising: CJK characters that no rule changes, each a token by itself."""
     codes = np.concatenate([np.arange(first, stop) for first, stop in _CJK_BLOCKS])
     return codes[[unicodedata.category(character) == "Lo" for character in to_text(codes)]]
-
-
-def to_text(codes: np.ndarray) -> str:
-    """Code points, int of any shape, to a string."""
-    return codes.astype("<u4").tobytes().decode("utf-32-le")

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ernie2.characters import code_points, to_text
 from ernie2.config import ConfigError
-from ernie2.splitting_rules import DEFAULT_RULES, MAX_WORD_CHARS, make_backend, plain_cjk, single_characters, to_text
+from ernie2.splitting_rules import DEFAULT_RULES, MAX_WORD_CHARS, make_backend, plain_cjk, single_characters
 
 __all__ = ["MAX_WORD_CHARS", "SPECIAL_TOKENS", "Encoding", "Tokenizer", "Vocab", "make_backend", "single_characters"]
 
@@ -185,7 +186,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> Encoding:
         """Tokens of `text` with offsets in its characters. Without a limit on length; nothing is truncated."""
-        rows = self._rows.take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4"))
+        rows = self._rows.take(code_points(text))
         in_run = np.zeros(len(rows) + 2, dtype=np.int8)
         np.equal(rows, _RUN, out=in_run[1:-1].view(bool))
         edges = np.flatnonzero(in_run[1:] != in_run[:-1])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from data_gen import connectives
-from data_gen.assembling import Packed
 from data_gen.generators import discourse_relation
 from data_gen.packing import Packer, Rejected
+from data_gen.pair_filter import is_balanced
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentences, Tokens
 
 NAMES = {language: connectives.class_names(language) for language in ("zh", "en")}
@@ -41,39 +41,43 @@ def run(source: list, language: str = "zh", **args: object) -> tuple[list[tuple[
         if isinstance(one, Rejected):
             reasons[one.reason] += 1
             continue
-        assert isinstance(one, Packed)
-        (a, b), (c, d) = one.stretches
-        texts = ["".join(one.tokens.text[i] for i in one.tokens.starts[x:y]) for x, y in ((a, b), (c, d))]
-        packed.append((NAMES[language][one.sentence_label], *texts))
+        for label, stretches in zip(one.labels.tolist(), one.stretches.tolist(), strict=True):
+            texts = ["".join(one.tokens.text[i] for i in one.tokens.starts[first:last]) for first, last in stretches]
+            packed.append((NAMES[language][label], *texts))
     return packed, reasons
 
 
-def document(texts: list[str], language: str = "zh", words: int = 1) -> Document:
-    return Document("t:1", table(texts, words), False, language)
+def documents(*texts: list[str], language: str = "zh", words: int = 1) -> list[Document]:
+    """Documents of one table."""
+    sentences = table([one for some in texts for one in some], words)
+    ends = np.cumsum([len(some) for some in texts]).tolist()
+    return [Document("t:1", sentences[end - len(some):end], False, language) for some, end in zip(texts, ends, strict=True)]
 
 
-def pair(first: str, second: str, label: int) -> Pair:
-    return Pair("t:1", *table([first, second]), label, False)
+def pairs(*given: tuple[str, str, int]) -> list[Pair]:
+    """Marked pairs of one table."""
+    sentences = table([text for first, second, _ in given for text in (first, second)])
+    return [Pair("t:1", sentences[2 * i], sentences[2 * i + 1], label, False) for i, (_, _, label) in enumerate(given)]
 
 
 def test_connectives_are_mined_and_removed() -> None:
-    made, reasons = run([document(["他走了很远。", "但是他没有回来。", "因此，大家都很担心。", "最后一次他来了。"])])
+    made, reasons = run(documents(["他走了很远。", "但是他没有回来。", "因此，大家都很担心。", "最后一次他来了。"]))
     assert made == [("但是", "他走了很远。", "他没有回来。"), ("因此", "但是他没有回来。", "大家都很担心。")] and not reasons
-    made, _ = run([document(["他走了很远。", "但是他没有回来。"], words=3)])
+    made, _ = run(documents(["他走了很远。", "但是他没有回来。"], words=3))
     assert made == [], "the connective is only the beginning of a word"
-    made, _ = run([document(["He went away.", "But nobody came back.", "Then, it was dark."], "en")], "en")
+    made, _ = run(documents(["He went away.", "But nobody came back.", "Then, it was dark."], language="en"), "en")
     assert made == [("but", "Hewentaway.", "nobodycameback."), ("then", "Butnobodycameback.", "itwasdark.")]
 
 
 def test_pairs_without_a_connective_are_drawn() -> None:
     texts = [text for i in range(20) for text in (f"第{i}天他走了很远。", f"但是第{i}天没有回来。", f"那里的水{i}很深很冷。")]
-    made, _ = run([document(texts[:30]), document(texts[30:])], no_conn_share=0.5)
+    made, _ = run(documents(texts[:30], texts[30:]), no_conn_share=0.5)
     counts = Counter(name for name, *_ in made)
     assert counts == {"但是": 20, "[no-conn]": 10}
     after = {a: b for half in (texts[:30], texts[30:]) for a, b in zip(half, half[1:], strict=False)}
     for name, first, second in made:
         assert after[first] == ("" if name == "[no-conn]" else name) + second
-    assert run([document(texts)], no_conn_share=9.0)[0].count(("[no-conn]", texts[1], texts[2])) == 1
+    assert run(documents(texts), no_conn_share=9.0)[0].count(("[no-conn]", texts[1], texts[2])) == 1
 
 
 @pytest.mark.parametrize(("first", "second", "args", "reason"), [
@@ -83,30 +87,30 @@ def test_pairs_without_a_connective_are_drawn() -> None:
     ("他走了很远。", "但是他）没有（回来。", {}, "bracket or quotation mark without its partner"),
     ("HE WENT away.", "But NOBODY CAME.", {"language": "en"}, "sentence in capitals")])
 def test_filters(first: str, second: str, args: dict, reason: str) -> None:
-    made, reasons = run([document([first, second], args.get("language", "zh"))], **args)
+    made, reasons = run(documents([first, second], language=args.get("language", "zh")), **args)
     assert made == [] and reasons == {reason: 1}
     loose = {"max_words": 99, "min_letters": 0.0, "balanced": False}
     if "language" not in args:
-        assert len(run([document([first, second])], **loose)[0]) == 1
+        assert len(run(documents([first, second]), **loose)[0]) == 1
 
 
 def test_the_same_pair_counts_once() -> None:
     texts = ["他走了很远。", "但是他没有回来。"]
-    made, reasons = run([document(texts), document(texts)])
+    made, reasons = run(documents(texts, texts))
     assert len(made) == 1 and reasons == {"pair seen before in its block": 1}
 
 
 def test_balanced() -> None:
-    assert all(map(discourse_relation.is_balanced, ["（a）《b》", '"a" "b"', "“a‘b’”", "", "((a)b)"]))
-    assert not any(map(discourse_relation.is_balanced, ["）（", '"', "“", "(()", "《"]))
+    assert all(map(is_balanced, ["（a）《b》", '"a" "b"', "“a‘b’”", "", "((a)b)"]))
+    assert not any(map(is_balanced, ["）（", '"', "“", "(()", "《"]))
 
 
 def test_marked_pairs_are_taken_as_they_are() -> None:
     label = connectives.class_of("因此", "zh")
-    made, reasons = run([
-        pair("他走了很远。", "大家都很担心。", label), pair("他走了很远。", "因此，大家都在等他。", label),
-        pair("他走了很远。", "但是没有人来过。", label), pair("他走了很远。", "大家都不在意。", -1), pair("他走。", "好。", label),
-        pair("他走了很远。", "大家都很担心。", 0), pair("天黑了下来。", "大家都很担心。", 0)])
+    made, reasons = run(pairs(
+        ("他走了很远。", "大家都很担心。", label), ("他走了很远。", "因此，大家都在等他。", label),
+        ("他走了很远。", "但是没有人来过。", label), ("他走了很远。", "大家都不在意。", -1), ("他走。", "好。", label),
+        ("他走了很远。", "大家都很担心。", 0), ("天黑了下来。", "大家都很担心。", 0)))
     assert made == [("因此", "他走了很远。", "大家都很担心。"), ("因此", "他走了很远。", "大家都在等他。"),
                     ("因此", "他走了很远。", "但是没有人来过。"), ("[no-conn]", "天黑了下来。", "大家都很担心。")]
     assert reasons == {"marker that is no connective of data.language": 1, "sentence of fewer than 4 tokens": 1,
@@ -116,10 +120,10 @@ def test_marked_pairs_are_taken_as_they_are() -> None:
 def test_most_sentences_cost_a_look_up() -> None:
     """10,000 sentences, about what 1 MB of Chinese has, of which one in twelve opens with a connective."""
     texts = [("但是" if i % 12 == 0 else "") + f"他第{i}天走了很远很远的路，没有回来。" for i in range(10_000)]
-    source = [document(texts[i:i + 50]) for i in range(0, len(texts), 50)]
+    source = documents(*(texts[i:i + 50] for i in range(0, len(texts), 50)))
     times = []
     for _ in range(3):
         start = time.process_time()
-        made = list(discourse_relation.generate(source, np.random.default_rng(0), packer=Packer(1, 2, 512), language="zh"))
+        made, = discourse_relation.generate(source, np.random.default_rng(0), packer=Packer(1, 2, 512), language="zh")
         times.append(time.process_time() - start)
     assert 800 < len(made) < 1_000 and min(times) < 0.1

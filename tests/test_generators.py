@@ -297,5 +297,7 @@ def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts:
 def test_sentence_without_opening_keeps_its_annotation() -> None:
     docs, _ = documents([["However, Tom went home."]])
     sentence: Sentence = docs[0].sentences[0]
-    rest = discourse_relation.without_opening(sentence, 9)
+    rows, whole = discourse_relation.without_openings(sentence.tokens, docs[0].sentences.rows[[0, 0]], np.array([9, 10]))
+    assert whole.tolist() == [True, False]
+    rest = Sentence(sentence.tokens, *rows[0].tolist())
     assert rest.text == "Tom went home." and rest.begins[0] == ALL_LEVELS and rest.starts[0] == 0 and rest.capital[0] == 1

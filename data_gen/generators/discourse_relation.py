@@ -6,29 +6,23 @@ sentence opens with none. The classes are those of `data_gen.connectives` for da
 so num_classes is that of the longer one. `balance` and `max_per_class` in the YAML even the classes out when the blocks
 are merged. Pairs that are already marked (data.marked_pairs) are taken as they are, through the same filters.
 
-The filters are those of the script that Discovery was made with (github.com/sileod/Discovery, demo.ipynb), for both
-sentences: 2 to 31 words, more than half of the characters letters, round brackets balanced and an even number of double
-quotes, more lower-case than upper-case letters. Not taken over: its language identifier (a page in another language is
+The filters are Discovery's (`data_gen.pair_filter`). Not taken over: its language identifier (a page in another language is
 left out by the annotation) and the random thinning of "and", "but" and pairs without a connective (`balance`,
 `no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39% of the pairs, 64 cost 4%.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data_gen import connectives
-from data_gen.assembling import Packed
+from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
-from data_gen.tokens import ALL_LEVELS, WORD, Document, Pair, Sentence, Sentences
-
-# White space, digits, punctuation and symbols by their blocks: twice as fast as asking for the kind of each character.
-_NO_LETTERS = re.compile("[\0-@\\[-`{-\xa9\u2000-\u2bff\u3000-\u303f\ufe30-\ufe6f\uff00-\uff20]+")
-_BRACKETS = ("()", "（）", "“”", "「」", "《》")
-_PAIRED = frozenset('"').union(*_BRACKETS)
+from data_gen.pair_filter import PairFilter
+from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from ernie2.characters import code_points
 
 
 def num_classes() -> int:
@@ -42,63 +36,9 @@ def describe_label(label: int, *, language: str) -> str:
     return names[label] if label < len(names) else f"class {label} (not used in this language)"
 
 
-class _Filter:
-    """What keeps a pair out; the same pair counts once in a block."""
-
-    def __init__(self, language: str, max_words: int, min_letters: float, balanced: bool) -> None:
-        self.language, self.max_words, self.min_letters, self.balanced = language, max_words, min_letters, balanced
-        self._seen: set[tuple[str, str]] = set()
-
-    def fault(self, first: Sentence, second: Sentence) -> str | None:
-        """Why a pair is left out; None where it may be used, which counts as used."""
-        texts = first.text, second.text
-        if texts in self._seen:
-            return "pair seen before in its block"
-        fault = self._fault(first, texts[0]) or self._fault(second, texts[1])
-        if fault is None:
-            self._seen.add(texts)
-        return fault
-
-    def _fault(self, sentence: Sentence, text: str) -> str | None:
-        # No sentence has more words than tokens: most need no counting.
-        if len(sentence) > self.max_words and np.count_nonzero(sentence.begins & WORD) > self.max_words:
-            return f"sentence of more than {self.max_words} words"
-        others = "".join(_NO_LETTERS.findall(text))  # all brackets and quotation marks are among them
-        if len(text) - len(others) <= self.min_letters * len(text):
-            return "too few letters in a sentence"
-        if self.language == "en" and sum(map(str.isupper, text)) >= sum(map(str.islower, text)):
-            return "sentence in capitals"
-        if self.balanced and others and not is_balanced(others):
-            return "bracket or quotation mark without its partner"
-        return None
-
-
-def is_balanced(text: str) -> bool:
-    """Whether every bracket and quotation mark has its partner, in order."""
-    if _PAIRED.isdisjoint(text):  # most sentences
-        return True
-    if text.count('"') % 2:
-        return False
-    for left, right in _BRACKETS:
-        count = text.count(left)
-        if count != text.count(right) or count and not _in_order(text, left, right):
-            return False
-    return True
-
-
-def _in_order(text: str, left: str, right: str) -> bool:
-    """Whether no right bracket comes before its left one."""
-    depth = 0
-    for found in text:
-        depth += (found == left) - (found == right)
-        if depth < 0:
-            return False
-    return True
-
-
 def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
              min_tokens: int = 4, no_conn_share: float = 0.1, max_words: int = 64, min_letters: float = 0.5,
-             balanced: bool = True) -> Iterator[Packed | Rejected]:
+             balanced: bool = True) -> Iterator[PackedMany | Rejected]:
     """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that are there.
 
     "Adjacent" is over paragraph ends too: in corpora of one sentence a line paragraphs mean nothing.
@@ -114,90 +54,142 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
         min_letters: Each sentence has more than this share of letters among its characters (Discovery: 0.5).
         balanced: Leave out sentences with a bracket or quotation mark that has no partner (as Discovery does).
     """
-    pairs = _Filter(language, max_words, min_letters, balanced)
-    if source and isinstance(source[0], Pair):
-        yield from _marked(source, pairs, packer, language, min_tokens)
+    if not source:
         return
-    mined, usable = 0, []
+    marked = isinstance(source[0], Pair)
+    tokens = source[0].query.tokens if marked else source[0].sentences.tokens
+    codes = code_points(tokens.text)
+    pairs = PairFilter(tokens, codes, language, max_words, min_letters, balanced)
+    if marked:
+        yield from _marked(source, tokens, pairs, packer, language, min_tokens)
+        return
+    usable = []
     for document in source:
         if document.language != language:
             yield Rejected(document.source, "page in another language than data.language")
-            continue
-        if len(document.sentences) < 2:
+        elif len(document.sentences) < 2:
             yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
-            continue
-        usable.append(document.sentences)
-        for first, second, label in _openings(document.sentences, language, min_tokens):
-            fault = pairs.fault(first, second)
-            mined += fault is None
-            if fault is None:
-                yield packer.pack([[first], [second]], label, keep_joint=True)
-            else:
-                yield Rejected(document.source, fault, second.text)
-    for first, second in _without_connective(usable, rng, round(no_conn_share * mined), language, min_tokens, pairs):
-        yield packer.pack([[first], [second]], 0, keep_joint=True)
-
-
-def _openings(sentences: Sentences, language: str, min_tokens: int) -> Iterator[tuple[Sentence, Sentence, int]]:
-    """Adjacent sentences and the class of the connective that opened the second, which is without it."""
-    tokens, rows, keys = sentences.tokens, sentences.rows.tolist(), connectives.opening_keys(language)
-    text = tokens.text
-    # Most sentences open with none: they must cost no more than this look-up.
-    for i in [i for i, (_, _, begin, _) in enumerate(rows) if text[begin:begin + 2] in keys or text[begin] in keys]:
-        if i == 0 or rows[i - 1][1] - rows[i - 1][0] < min_tokens:
-            continue
-        found = connectives.opening_connective(text[rows[i][2]:rows[i][3]], language)
-        rest = without_opening(Sentence(tokens, *rows[i]), found[1]) if found and found[0] else None
-        if rest is not None and len(rest) >= min_tokens:
-            yield Sentence(tokens, *rows[i - 1]), rest, found[0]
-
-
-def _without_connective(documents: Sequence[Sequence[Sentence]], rng: np.random.Generator, wanted: int, language: str,
-                        min_tokens: int, pairs: _Filter) -> Iterator[tuple[Sentence, Sentence]]:
-    """Up to `wanted` adjacent sentences, drawn at random, of which the second opens with no connective."""
-    ends = np.cumsum([len(sentences) - 1 for sentences in documents])
-    for place in rng.permutation(int(ends[-1])).tolist() if wanted else ():
-        number = int(np.searchsorted(ends, place, side="right"))
-        i = place - (int(ends[number - 1]) if number else 0)
-        first, second = documents[number][i:i + 2]
-        if min(len(first), len(second)) < min_tokens or connectives.opening_connective(second.text, language) is not None:
-            continue
-        if pairs.fault(first, second) is None:
-            yield first, second
-            wanted -= 1
-            if not wanted:
-                return
-
-
-def _marked(source: Sequence[Pair], pairs: _Filter, packer: Packer, language: str,
-            min_tokens: int) -> Iterator[Packed | Rejected]:
-    """Marked pairs. A second sentence that still opens with its connective is freed of it: it would give the label away."""
-    for pair in source:
-        first, second = pair.query, pair.title
-        if pair.label < 0:
-            yield Rejected(pair.source, "marker that is no connective of data.language", second.text)
-            continue
-        found = connectives.opening_connective(second.text, language)
-        if found is not None and found[0] == pair.label > 0:
-            second = without_opening(second, found[1]) or second
-        fault = f"sentence of fewer than {min_tokens} tokens"
-        if min(len(first), len(second)) >= min_tokens:
-            fault = pairs.fault(first, second)
-        if fault is None:
-            yield packer.pack([[first], [second]], pair.label, keep_joint=True)
         else:
-            yield Rejected(pair.source, fault, second.text)
+            usable.append(document)
+    if usable:
+        yield from _Adjacent(usable, codes, language, min_tokens).examples(rng, pairs, packer, no_conn_share)
 
 
-def without_opening(sentence: Sentence, end: int) -> Sentence | None:
-    """The sentence from character `end` on; None where the connective is only the beginning of a longer word or phrase.
+class _Adjacent:
+    """The adjacent sentences of a block's documents.
 
-    Without a comma the segmenter decides: 而 opens 而他们, but not 而立之年.
+    Attributes:
+        rows: int64 (S, 4), all sentences, as `data_gen.tokens.Sentences.rows`.
+        first: Number of each document's first sentence.
+        second: int64, numbers of the sentences that have one before them in their document, in order.
     """
-    tokens, begin = sentence.tokens, sentence.begin + end
-    first = sentence.first + end  # right where every character is a token
-    if first >= sentence.last or tokens.starts[first] != begin:
-        first = sentence.first + int(tokens.starts[sentence.first:sentence.last].searchsorted(begin))
-    if not sentence.first < first < sentence.last or tokens.starts[first] != begin or tokens.begins[first] != ALL_LEVELS:
-        return None
-    return Sentence(tokens, first, sentence.last, begin, sentence.end)
+
+    def __init__(self, documents: Sequence[Document], codes: np.ndarray, language: str, min_tokens: int) -> None:
+        self.documents, self.tokens, self.language = documents, documents[0].sentences.tokens, language
+        self.rows = np.concatenate([document.sentences.rows for document in documents])
+        sizes = np.array([len(document.sentences) for document in documents])
+        self.first = np.cumsum(sizes) - sizes
+        self.second = np.delete(np.arange(len(self.rows)), self.first)
+        self.min_tokens = min_tokens
+        self._codes, self._long = codes, self.rows[:, 1] - self.rows[:, 0] >= min_tokens
+
+    def examples(self, rng: np.random.Generator, pairs: PairFilter, packer: Packer,
+                 no_conn_share: float) -> Iterator[PackedMany | Rejected]:
+        """See `generate`."""
+        second, rest, labels = self._openings()
+        faults = pairs.faults(self.rows[second - 1], rest)
+        documents = (np.searchsorted(self.first, second, "right") - 1).tolist()
+        for i, fault in enumerate(faults):
+            if fault is not None:
+                yield Rejected(self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2]:rest[i, 3]])
+        mined = np.flatnonzero([fault is None for fault in faults])
+        plain = self._without_connective(rng, round(no_conn_share * len(mined)), pairs)
+        first, rest = np.append(second[mined], plain) - 1, np.concatenate([rest[mined], self.rows[plain]])
+        if len(first):
+            yield _packed(packer, self.tokens, self.rows[first], rest, np.append(labels[mined], np.zeros_like(plain)))
+
+    def _openings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it, (n) its class."""
+        # Most sentences open with none: they must cost no more than this look-up.
+        opens = np.isin(self._codes[self.rows[self.second, 2]], connectives.opening_codes(self.language))
+        likely = self.second[opens & self._long[self.second - 1]]
+        text, found = self.tokens.text, []
+        for i, (begin, end) in zip(likely.tolist(), self.rows[likely, 2:].tolist(), strict=True):
+            connective = connectives.opening_connective(text[begin:end], self.language)
+            if connective is not None and connective[0]:
+                found.append((i, *connective[:2]))
+        second, labels, ends = np.array(found, np.int64).reshape(-1, 3).T
+        rest, whole = without_openings(self.tokens, self.rows[second], ends)
+        whole &= rest[:, 1] - rest[:, 0] >= self.min_tokens
+        return second[whole], rest[whole], labels[whole]
+
+    def _without_connective(self, rng: np.random.Generator, wanted: int, pairs: PairFilter) -> np.ndarray:
+        """Up to `wanted` sentences, drawn at random, that open with no connective and have one before them; int64."""
+        drawn: list[int] = []
+        order = rng.permutation(self.second) if wanted else self.second[:0]
+        order = order[self._long[order] & self._long[order - 1]]
+        while wanted > len(drawn) and len(order):
+            some, order = np.split(order, [2 * (wanted - len(drawn)) + 8])
+            texts = (self.tokens.text[begin:end] for begin, end in self.rows[some, 2:].tolist())
+            some = some[[connectives.opening_connective(text, self.language) is None for text in texts]]
+            faults = pairs.faults(self.rows[some - 1], self.rows[some])
+            drawn += [i for i, fault in zip(some.tolist(), faults, strict=True) if fault is None]
+        return np.array(drawn[:wanted], np.int64)
+
+
+def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer, language: str,
+            min_tokens: int) -> Iterator[PackedMany | Rejected]:
+    """Marked pairs. A second sentence that still opens with its connective is freed of it: it would give the label away."""
+    known, rows, opened = [], [], []
+    for pair in source:
+        if pair.label < 0:
+            yield Rejected(pair.source, "marker that is no connective of data.language", pair.title.text)
+            continue
+        found = connectives.opening_connective(pair.title.text, language)
+        opened.append(found[1] if found is not None and found[0] == pair.label > 0 else 0)
+        known.append(pair)
+        rows.append((_row(pair.query), _row(pair.title)))
+    first, second = np.array(rows, np.int64).reshape(-1, 2, 4).swapaxes(0, 1)
+    ends = np.array(opened, np.int64)
+    rest, whole = without_openings(tokens, second, ends)
+    second = np.where((whole & (ends > 0))[:, None], rest, second)
+    long = np.minimum(first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]) >= min_tokens
+    faults: list[str | None] = [f"sentence of fewer than {min_tokens} tokens"] * len(known)
+    for i, fault in zip(np.flatnonzero(long).tolist(), pairs.faults(first[long], second[long]), strict=True):
+        faults[i] = fault
+    for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):
+        if fault is not None:
+            yield Rejected(pair.source, fault, tokens.text[begin:end])
+    kept = np.flatnonzero([fault is None for fault in faults])
+    if len(kept):
+        yield _packed(packer, tokens, first[kept], second[kept], np.array([known[i].label for i in kept.tolist()]))
+
+
+def _row(sentence: Sentence) -> tuple[int, int, int, int]:
+    return sentence.first, sentence.last, sentence.begin, sentence.end
+
+
+def _packed(packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> PackedMany:
+    return packer.pack_many(tokens, np.stack([first[:, :2], second[:, :2]], axis=1), labels, keep_joint=True)
+
+
+def without_openings(tokens: Tokens, rows: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sentences from some character on.
+
+    Without a comma after a connective the segmenter decides: 而 opens 而他们, but not 而立之年.
+
+    Args:
+        tokens: The table.
+        rows: int64 (n, 4), the sentences, as `data_gen.tokens.Sentences.rows`.
+        ends: int64 (n), the character of each where the rest begins.
+
+    Returns:
+        int64 (n, 4), the rests; bool (n), False where what is left off is only the beginning of a longer word or phrase, or all.
+    """
+    _, last, begin, end = rows.T
+    begin = begin + ends
+    first = np.searchsorted(tokens.starts, begin.astype(tokens.starts.dtype))
+    inside = first < last
+    first = np.minimum(first, len(tokens) - 1)
+    whole = inside & (tokens.starts[first] == begin) & (tokens.begins[first] == ALL_LEVELS)
+    return np.stack([first, last, begin, end], axis=1), whole

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ernie2.characters import code_points
+
 __all__ = ["NGRAM", "SIGNATURE", "THRESHOLD", "duplicates", "signatures"]
 
 NGRAM = 6
@@ -41,7 +43,7 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     if not len(texts):
         return made
     end = "\0" * (NGRAM - 1)
-    codes = np.frombuffer((end.join(texts) + end).encode("utf-32-le", "surrogatepass"), "<u4")
+    codes = code_points(end.join(texts) + end)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + len(end)
     documents = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
     codes = _folded().take(codes, mode="clip")
