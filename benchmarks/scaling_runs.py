@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processes import ROOT, RunFailed, last_lines, run
-from ernie2.batching import Collator, TaskStream
-from ernie2.config import SIZES, Recipe, load_recipe
+from ernie2.batching import Collator, TaskStream, sample_costs
+from ernie2.config import Recipe, load_recipe
 from ernie2.shards import ShardReader
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Vocab
@@ -145,16 +145,13 @@ def imbalance(recipe: Recipe, ranks: int, steps: int = 64) -> float:
     The cost of a micro-batch is its floating-point operations, padding and the square of its length included; micro-batches
     are dealt out to ranks as in ernie2.pretrain.
     """
-    layers, width, _, inner = SIZES[recipe.model.size]
-    dense, pair = 6 * layers * width * (4 * width + 2 * inner), 12 * layers * width
     ratios = []
     for stream, reader in _streams(recipe):
         lengths = reader.lengths()
         for number in range(steps // len(recipe.task_names())):
             costs = np.zeros(ranks)
             for micro, samples in enumerate(stream.batch(number)):
-                longest, count = lengths[samples].max(), len(samples)
-                costs[micro % ranks] += count * longest * (dense + pair * longest)
+                costs[micro % ranks] += len(samples) * sample_costs(lengths[samples].max(), recipe.model.size)
             ratios.append(costs.max() / costs.mean())
     return float(np.mean(ratios))
 

@@ -132,9 +132,27 @@ def _table(language: str) -> dict[str, re.Pattern]:
 
 
 @functools.cache
-def opening_codes(language: str) -> np.ndarray:
-    """Code points of the first characters of connectives, in any case: a look-up for the many sentences that open with none."""
-    return np.array(sorted({ord(key[0]) for key in _table(language)}), np.uint32)
+def _opening_codes(language: str) -> tuple[np.ndarray, np.ndarray]:
+    """uint64: the first two characters of connectives, in any case, as one number each; and those of one character."""
+    keys = _table(language)
+    return (np.array([ord(key[0]) << 32 | ord(key[1]) for key in keys if len(key) == 2], np.uint64),
+            np.array([ord(key) for key in keys if len(key) == 1], np.uint64))
+
+
+def may_open(codes: np.ndarray, at: np.ndarray, language: str) -> np.ndarray:
+    """Where a connective may begin: a look-up for the many sentences that open with none.
+
+    Args:
+        codes: uint32, code points of a text.
+        at: int (n), places in it.
+        language: Chooses the list.
+
+    Returns:
+        bool (n); False where `opening_connective` would find none.
+    """
+    two, one = _opening_codes(language)
+    first = codes.take(at).astype(np.uint64)
+    return np.isin(first << np.uint64(32) | codes.take(at + 1, mode="clip"), two) | np.isin(first, one)
 
 
 @functools.cache

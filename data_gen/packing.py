@@ -145,6 +145,13 @@ class Packer:
             self._truncate(packed, keep_joint)
         return packed
 
+    def pack_stretches(self, tokens: Tokens, stretches: list[tuple[int, int]], sentence_label: int) -> Packed:
+        """`pack` of segments that are given as rows [first, last) of the table `tokens`."""
+        packed = Packed(tokens, stretches, sentence_label, None)
+        if len(packed) > self.max_seq_len:
+            self._truncate(packed, keep_joint=False)
+        return packed
+
     def pack_many(self, tokens: Tokens, stretches: np.ndarray, labels: np.ndarray, keep_joint: bool = False) -> PackedMany:
         """`pack` of many examples at once, none with token labels.
 

@@ -4,7 +4,7 @@ Letters: B samples of a micro-batch, T tokens of its longest sample, M predicted
 
 A task's training samples form one endless stream: epoch after epoch of its shards, each epoch with the shards in another
 order. The stream is cut into pools of `pool_batches * tokens` tokens; a pool's samples are sorted by length, cut into
-micro-batches of equal token counts and dealt out at random, so that padding is small and ranks do not wait. Global batch
+micro-batches of equal cost and dealt out at random, so that padding is small and ranks do not wait. Global batch
 n of a task is therefore a pure function of (recipe, shards, n), whatever the number of ranks or the accumulation.
 """
 
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ernie2.config import Recipe
+from ernie2.config import SIZES, Recipe
 from ernie2.masking import draw_masks
 from ernie2.shards import IGNORED, Example, ShardReader
 from ernie2.strict import ConfigError
@@ -111,7 +111,7 @@ class TaskStream:
         if not len(reader):
             raise ConfigError(f"{reader.folder}: no training samples for task {task.name}; give data_gen more text")
         self.reader, self.task = reader, task
-        self.seed, self.config = recipe.seed, recipe.batch
+        self.seed, self.config, self.size = recipe.seed, recipe.batch, recipe.model.size
         self._pool = lru_cache(maxsize=2)(self._make_pool)
 
     def batch(self, number: int) -> list[np.ndarray]:
@@ -134,8 +134,8 @@ class TaskStream:
         shuffled = rng.permutation(len(samples))
         order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
         groups = self.config.pool_batches * self.config.micro_batches
-        middle = np.cumsum(lengths[order]) - lengths[order] / 2
-        edges = np.searchsorted(middle, np.arange(1, groups) * (lengths.sum() / groups))
+        costs = sample_costs(lengths[order], self.size)
+        edges = np.searchsorted(np.cumsum(costs) - costs / 2, np.arange(1, groups) * (costs.sum() / groups))
         parts = np.split(order, edges)
         # A group can be empty only where one sample is longer than a group; it then takes its neighbour's last sample.
         parts = [part if len(part) else order[min(edge, len(order) - 1):][:1]
@@ -156,6 +156,16 @@ class TaskStream:
                 numbers.append(np.arange(low, high) + reader.first_sample[shard])
                 lengths.append(np.diff(offsets[low: high + 1]) if high > low else np.zeros(0, np.int64))
         return np.concatenate(numbers), np.concatenate(lengths)
+
+
+def sample_costs(lengths: np.ndarray, size: str) -> np.ndarray:
+    """Operations of samples of the given lengths, of any shape, in those of a token without its attention.
+
+    For each of its tokens a layer multiplies by 4 H H + 2 H F weights, F the feed-forward width, and twice with each token of
+    the sample, H numbers a time.
+    """
+    _, width, _, inner = SIZES[size]
+    return lengths * (1 + lengths / (2 * width + inner))
 
 
 def dev_batches(reader: ShardReader, task: Task, collate: Collator, levels: list[str], seed: int, max_tokens: int,

@@ -124,7 +124,7 @@ class BatchConfig:
     tokens: int = 393_216
     """Real tokens per optimizer step over all ranks."""
     micro_tokens: int = 8_192
-    """Real tokens per forward on one device. tokens / micro_tokens micro-batches make a step."""
+    """Real tokens per forward on one device, on average. tokens / micro_tokens micro-batches make a step."""
     pool_batches: int = 32
     """Batches whose samples are sorted by length together, so that padding is small; more = less padding."""
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from ernie2.batching import Collator, TaskStream, dev_batches, prefetch
+from ernie2.batching import Collator, TaskStream, dev_batches, prefetch, sample_costs
 from ernie2.config import Recipe, build
 from ernie2.shards import ShardReader
 from ernie2.strict import apply_overrides
@@ -44,6 +44,37 @@ def test_micro_batches_are_alike_and_padding_is_small(tiny_recipe, tiny_tasks):
             padded += len(part) * lengths[part].max()
     assert 1 - real / padded < 0.05
     assert np.mean(sizes) == pytest.approx(128, rel=0.03) and max(sizes) < 128 + 2 * lengths.max()
+
+
+class _Lengths:
+    """A reader of one shard that knows nothing but the lengths of its samples."""
+
+    folder, first_sample = "shard", [0]
+
+    def __init__(self, lengths: np.ndarray) -> None:
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.tokens = int(lengths.sum())
+        self.shard_tokens = np.array([self.tokens])
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def array(self, shard: int, name: str) -> np.ndarray:
+        return self._offsets
+
+
+def test_micro_batches_cost_alike(tiny_recipe, tiny_tasks):
+    """Half of the samples are short, half are long: of equal tokens the long ones would cost a quarter more than the mean."""
+    overrides = ["model.size=mini", "model.max_position_embeddings=512", "data.max_seq_len=512", "batch.tokens=65_536",
+                 "batch.micro_tokens=8_192", "batch.pool_batches=4"]
+    recipe = build(Recipe, apply_overrides(tiny_recipe, overrides), "test")
+    lengths = np.random.default_rng(0).permutation(np.concatenate([np.full(8_000, 32), np.full(500, 512)]))
+    source = TaskStream(_Lengths(lengths), tiny_tasks["cover"], recipe)
+    parts = [part for number in range(4) for part in source.batch(number)]
+    costs = np.array([sample_costs(lengths[part], "mini").sum() for part in parts])
+    tokens = np.array([lengths[part].sum() for part in parts])
+    assert costs.max() < 1.04 * costs.mean() and abs(tokens.mean() / 8_192 - 1) < 0.02
+    assert tokens.max() > 1.1 * tokens.min()
 
 
 def test_batch_is_a_pure_function_of_its_number(tiny_recipe, tiny_tasks):

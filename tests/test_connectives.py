@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from data_gen import connectives
+from ernie2.characters import code_points
 from ernie2.config import ConfigError
 
 NONE = connectives.NO_CONNECTIVE
@@ -33,7 +35,13 @@ def test_longest_connective_wins(language: str, text: str, expected: tuple | Non
         found = (connectives.class_names(language)[found[0]], *found[1:])
     assert found == expected
     if expected is not None:
-        assert ord(text[0]) in connectives.opening_codes(language)
+        assert connectives.may_open(code_points(text), np.array([0]), language).tolist() == [True]
+
+
+def test_few_sentences_may_open_with_a_connective() -> None:
+    text = "他走了。但他不是。不知。这里。因此呢。然"
+    at = [0, 4, 9, 12, 15, 19]
+    assert connectives.may_open(code_points(text), np.array(at), "zh").tolist() == [False, True, False, False, True, False]
 
 
 @pytest.mark.parametrize(("none", "one"), [

@@ -111,7 +111,7 @@ class _Adjacent:
     def _openings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it, (n) its class."""
         # Most sentences open with none: they must cost no more than this look-up.
-        opens = np.isin(self._codes[self.rows[self.second, 2]], connectives.opening_codes(self.language))
+        opens = connectives.may_open(self._codes, self.rows[self.second, 2], self.language)
         likely = self.second[opens & self._long[self.second - 1]]
         text, found = self.tokens.text, []
         for i, (begin, end) in zip(likely.tolist(), self.rows[likely, 2:].tolist(), strict=True):

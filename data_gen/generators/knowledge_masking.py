@@ -6,17 +6,18 @@ of the corpus in exactly one example.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_gen.assembling import Packed
+from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, fill
+from data_gen.rows import NO_LABEL
 from data_gen.tokens import Document
 
 
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: float = 0.1) -> Iterator[Packed]:
+def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
+             short_seq_prob: float = 0.1) -> Iterator[PackedMany]:
     """Packs each document's sentences to about max_seq_len, one segment an example; documents are never joined.
 
     Args:
@@ -26,6 +27,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         language: Not used: the spans know it.
         short_seq_prob: Share of examples that aim at a random shorter length (BERT's practice).
     """
-    for document in source:
-        for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
-            yield packer.pack([run])
+    stretches = [(run.first, run.last) for document in source
+                 for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob)]
+    if stretches:
+        yield packer.pack_many(source[0].sentences.tokens, np.array(stretches)[:, None], np.full(len(stretches), NO_LABEL))

@@ -18,7 +18,7 @@ from math import factorial
 import numpy as np
 
 from data_gen.assembling import Packed
-from data_gen.packing import Packer, Rejected, Run
+from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Document
 from ernie2.strict import ConfigError
 
@@ -104,10 +104,10 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
             segments = bisect_right(upper[most], draws.below(upper[most][-1])) + 1
             stop = _passage_end(ends, start, segments, firsts[start] + packer.capacity(segments))
             edges = [start, *draws.places(start + 1, stop, segments - 1), stop]
-            runs = [Run(sentences.tokens, firsts[a], ends[b - 1]) for a, b in pairwise(edges)]
+            parts = [(firsts[a], ends[b - 1]) for a, b in pairwise(edges)]
             rank = draws.below(len(orders[segments]))
             label = rank + (upper[max_segments][segments - 2] if segments > 1 else 0)
-            yield packer.pack([runs[position] for position in orders[segments][rank]], label)
+            yield packer.pack_stretches(sentences.tokens, [parts[position] for position in orders[segments][rank]], label)
             start = stop
 
 
