@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from data_gen.pipeline import build_shards
 from ernie2.config import ConfigError, cli, load_recipe
+from ernie2.malloc import keep_freed_memory
 from ernie2.tasks import select_tasks
 
 
 @cli
 def main(argv: Sequence[str]) -> int:
     """Makes the shards of a recipe's tasks; those that are up to date stay as they are."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m data_gen", description=main.__doc__)
     parser.add_argument("recipe", help="recipe, for example tasks/recipes/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value",

@@ -6,8 +6,6 @@ element and give freed memory back to the system at once. On any other device ev
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 import paddle
 from paddle.autograd import PyLayer
@@ -15,9 +13,9 @@ from paddle.nn import functional as F
 from paddle.utils.dlpack import from_dlpack
 
 from ernie2 import paddle_version
+from ernie2.malloc import keep_freed_memory
 
 paddle_version.check(paddle.__version__)
-M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 
 
 class _Switch:
@@ -34,14 +32,8 @@ switch = _Switch()
 def prepare(enabled: bool = True) -> None:
     """Turns the CPU's own ways on where paddle computes on a CPU, and makes malloc keep freed memory."""
     switch.enabled = enabled and paddle.get_device() == "cpu"
-    if not switch.enabled:
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-    except OSError:
-        pass  # not glibc: only speed is lost
+    if switch.enabled:
+        keep_freed_memory()
 
 
 def seed(*parts: int) -> None:

