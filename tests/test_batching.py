@@ -64,7 +64,7 @@ class _Lengths:
 
 
 def test_micro_batches_cost_alike(tiny_recipe, tiny_tasks):
-    """Half of the samples are short, half are long: of equal tokens the long ones would cost a quarter more than the mean."""
+    """Half of the samples are short, half are long: of equal tokens the long ones would cost an eighth more than the mean."""
     overrides = ["model.size=mini", "model.max_position_embeddings=512", "data.max_seq_len=512", "batch.tokens=65_536",
                  "batch.micro_tokens=8_192", "batch.pool_batches=4"]
     recipe = build(Recipe, apply_overrides(tiny_recipe, overrides), "test")
@@ -73,7 +73,7 @@ def test_micro_batches_cost_alike(tiny_recipe, tiny_tasks):
     parts = [part for number in range(4) for part in source.batch(number)]
     costs = np.array([sample_costs(lengths[part], "mini").sum() for part in parts])
     tokens = np.array([lengths[part].sum() for part in parts])
-    assert costs.max() < 1.04 * costs.mean() and abs(tokens.mean() / 8_192 - 1) < 0.02
+    assert costs.max() < 1.08 * costs.mean() and abs(tokens.mean() / 8_192 - 1) < 0.02
     assert tokens.max() > 1.1 * tokens.min()
 
 
