@@ -6,6 +6,7 @@ between ru_maxrss of os.wait4. Linux.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -167,11 +168,9 @@ def _peak_mb(pid: int) -> float:
 
 def _children(pid: int) -> list[int]:
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, task.read_text(encoding="utf-8").split())
-        except OSError:
-            continue  # it has just ended
+    with contextlib.suppress(OSError):  # it has just ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text(encoding="utf-8").split())
     return found
 
 
