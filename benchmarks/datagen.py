@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,20 @@ class Bench:
     def generate(self, series: str, inputs: Inputs, workers: int = 1, dictionaries: Sequence[Path] = (),
                  **settings: Any) -> None:
         """Measures a whole data generation, shards removed afterwards. `settings`: keys of `data` that are no default."""
-        folder = self.folder / "generate"
-        shutil.rmtree(folder, ignore_errors=True)
+        self.measure(series, self._generate, self.folder / "generate", inputs, workers, dictionaries, **settings)
+
+    def _generate(self, folder: Path, inputs: Inputs, workers: int = 1, dictionaries: Sequence[Path] = (), **settings: Any) -> Run:
         recipe = write_recipe(folder, self.args.vocab, inputs.corpus, inputs.query_log, dictionaries, **settings)
-        self.measure(series, run, [sys.executable, "-m", "data_gen", str(recipe), "--workers", str(workers)])
-        shutil.rmtree(folder)
+        try:
+            return run([sys.executable, "-m", "data_gen", str(recipe), "--workers", str(workers)])
+        finally:
+            shutil.rmtree(folder)
+
+    def _side_by_side(self, inputs: Inputs) -> Run:
+        """The slower of two data generations at the same time, of one worker each, that share nothing."""
+        with ThreadPoolExecutor() as pool:
+            runs = pool.map(lambda name: self._generate(self.folder / name, inputs), ("left", "right"))
+            return max(runs, key=lambda one: one.seconds)
 
     def rounds(self) -> None:
         """All that is compared, in turn."""
@@ -132,7 +142,8 @@ class Bench:
             shutil.rmtree(self.folder / "stages")
 
     def large(self) -> None:
-        """Memory and rate on large corpora; the smallest gives the efficiency of two workers too, in turn with one."""
+        """Memory and rate on large corpora; the smallest gives the efficiency of two workers too, in turn with one, and with two
+        runs side by side, which show what the machine itself loses when both its cores are busy."""
         for size in sorted(self.args.large if "large" in self.args.only else ()):
             folder = self.folder / "large"
             folder.mkdir()
@@ -143,6 +154,8 @@ class Bench:
                 for _ in range(self.args.rounds if size == min(self.args.large) else 1):
                     for workers in (1, 2):
                         self.generate(f"large_{size}_{workers}", inputs, workers)
+                    if size == min(self.args.large):
+                        self.measure(f"large_{size}_beside", self._side_by_side, inputs)
             shutil.rmtree(folder)
 
     def _make_large(self, size: int, folder: Path) -> dict[str, Any]:
@@ -172,8 +185,8 @@ def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Pe
     once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
     once += ("stages" in wanted) * ours
     for size in args.large if "large" in wanted else ():
-        repeats = args.rounds if size == min(args.large) else 1
-        once += size / speed["perturb"] + repeats * 1.55 * size / speed["ours"]
+        repeats = 2.6 * args.rounds if size == min(args.large) else 1.55
+        once += size / speed["perturb"] + repeats * size / speed["ours"]
     return (a_round * args.rounds + once) / 60
 
 
