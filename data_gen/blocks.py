@@ -69,19 +69,21 @@ class Settings:
     dev_share: float
     max_seq_len: int
     seed: int
+    first_source: str
+    """Source whose first block notes what was left out of the dictionaries, which serve all."""
     input_bytes: tuple[tuple[str, int], ...]
     """Bytes that each task reads, which decide how many buckets its examples are parted into."""
     contents: str
     """Digest of the vocabulary and the dictionaries, so that a worker that lives on notices a change."""
 
     @classmethod
-    def of(cls, recipe: Recipe, dictionaries: Sequence[Path], input_bytes: dict[str, int]) -> Settings:
+    def of(cls, recipe: Recipe, dictionaries: Sequence[Path], first_source: str, input_bytes: dict[str, int]) -> Settings:
         """The settings a recipe implies; `dictionaries` are data.entity_dicts, globs resolved."""
         data, files = recipe.data, [Path(recipe.model.vocab_file), *dictionaries]
         vocab_file, *names = (str(file.absolute()) for file in files)
         segmenter = load_segmenter(data.segmenter).name if data.language == "zh" else data.segmenter
         return cls(vocab_file, data.lower_case, data.language, segmenter, tuple(names),
-                   TextOptions.of(data, recipe.seed), data.dev_share, data.max_seq_len, recipe.seed,
+                   TextOptions.of(data, recipe.seed), data.dev_share, data.max_seq_len, recipe.seed, first_source,
                    tuple(sorted(input_bytes.items())), " ".join(map(file_digest, files)))
 
     def buckets_of(self, task: str, split: str) -> int:
@@ -216,7 +218,7 @@ def _work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path)
     annotator.forget()
     annotator.rejects, begin = RejectCounter(), time.monotonic()
     rejects = annotator.rejects
-    if block.number == 0 and block.split == "train":  # said once
+    if block.number == 0 and block.split == "train" and block.source == s.first_source:  # said once
         for reason, count in annotator.skipped.items():
             rejects.note("data.entity_dicts", f"dictionary entries: {reason}", count=count)
     raws = parse_block(block, s.text, rejects)

@@ -71,7 +71,8 @@ class Job:
         sizes = {source: inputs.total_bytes([source]) for source in sources}
         buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
         return cls(recipe, tasks, inputs, vocab, engine, out, Path(recipe.data.shards_dir),
-                   Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
+                   Settings.of(recipe, inputs.dictionaries, next(iter(sources), ""), buckets),
+                   {s: block_bytes_for(size) for s, size in sizes.items()},
                    {}, {source: RejectCounter() for source in sizes})
 
     @property

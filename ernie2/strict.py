@@ -114,7 +114,8 @@ def build(cls: type[T], mapping: Any, where: str, prefix: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in mapping:
         if key not in fields:
-            raise ConfigError(f"{where}: unknown key '{prefix}{key}'{nearest(str(key), fields)}")
+            known = [f"{prefix}{name}" for name in fields]
+            raise ConfigError(f"{where}: unknown key '{prefix}{key}'{nearest(f'{prefix}{key}', known)}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():

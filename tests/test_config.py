@@ -32,7 +32,7 @@ def test_numbers_are_numbers():
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("lr.peek=1", ["r.yaml", "lr.peek", "did you mean 'peak'"]),
+    ("lr.peek=1", ["r.yaml", "lr.peek", "did you mean 'lr.peak'"]),
     ("batch.tokens=many", ["r.yaml", "batch.tokens", "whole number", "'many'"]),
     ("batch.tokens=1.5", ["batch.tokens", "whole number"]),
     ("batch.tokens=true", ["batch.tokens", "whole number"]),

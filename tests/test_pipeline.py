@@ -91,6 +91,14 @@ def test_all_seven_tasks_whatever_the_workers(recipe: Path, tmp_path: Path, caps
             assert sum(statistics["labels"]["dev"]) == len(readers["dev"])
 
 
+def test_what_is_left_out_of_dictionaries_is_counted_once(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """However many kinds of input the tasks read."""
+    (tmp_path / "terms.txt").write_text("hydrogen\nhydrogen\noxygen\n", encoding="utf-8")
+    tasks = ["--tasks", "sentence_distance,ir_relevance", "--workers", 1]
+    assert code_of(main, recipe, f"data.entity_dicts=[{tmp_path / 'terms.txt'}]", *tasks) == 0
+    assert "dictionary entries: duplicate: 1\n" in capsys.readouterr().out
+
+
 def test_dev_documents_are_the_same_in_every_task(recipe: Path, tmp_path: Path) -> None:
     """No sentence of a training example of one task is in the dev split of another."""
     assert code_of(main, recipe, "--tasks", "knowledge_masking,sentence_reordering", "--workers", 1) == 0
@@ -277,5 +285,5 @@ def test_imported_shards_are_left_as_they_are(recipe: Path, tmp_path: Path, caps
     (8 * 10**9, 2_000_000, 960), (10**11, 8_000_000, 4500)])
 def test_blocks_and_shards_grow_with_a_very_large_corpus(size: int, block: int, shards: int) -> None:
     """Every shard is gathered from every block: their product must not grow with the square of the corpus for ever."""
-    settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, (("task", size),), "")
+    settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, "documents", (("task", size),), "")
     assert block_bytes_for(size) == block and settings.buckets_of("task", "train") == shards
