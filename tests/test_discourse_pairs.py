@@ -110,11 +110,13 @@ def test_marked_pairs_are_taken_as_they_are() -> None:
     made, reasons = run(pairs(
         ("他走了很远。", "大家都很担心。", label), ("他走了很远。", "因此，大家都在等他。", label),
         ("他走了很远。", "但是没有人来过。", label), ("他走了很远。", "大家都不在意。", -1), ("他走。", "好。", label),
-        ("他走了很远。", "大家都很担心。", 0), ("天黑了下来。", "大家都很担心。", 0)))
+        ("他走了很远。", "大家都很担心。", 0), ("天黑了下来。", "大家都很担心。", 0), ("天黑了下来。", "但是没有人来过。", 0),
+        ("天黑了下来。", "值得注意的是", connectives.class_of("值得注意的是", "zh"))))
     assert made == [("因此", "他走了很远。", "大家都很担心。"), ("因此", "他走了很远。", "大家都在等他。"),
                     ("因此", "他走了很远。", "但是没有人来过。"), ("[no-conn]", "天黑了下来。", "大家都很担心。")]
     assert reasons == {"marker that is no connective of data.language": 1, "sentence of fewer than 4 tokens": 1,
-                       "pair seen before in its block": 1}
+                       "pair seen before in its block": 1, "marked as having no connective, and opens with one": 1,
+                       "marker that cannot be taken out of its sentence": 1}
 
 
 def test_most_sentences_cost_a_look_up() -> None:

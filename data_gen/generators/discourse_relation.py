@@ -139,13 +139,17 @@ class _Adjacent:
 
 def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer, language: str,
             min_tokens: int) -> Iterator[PackedMany | Rejected]:
-    """Marked pairs. A second sentence that still opens with its connective is freed of it: it would give the label away."""
+    """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where it cannot be: it
+    would give the label away."""
     known, rows, opened = [], [], []
     for pair in source:
         if pair.label < 0:
             yield Rejected(pair.source, "marker that is no connective of data.language", pair.title.text)
             continue
         found = connectives.opening_connective(pair.title.text, language)
+        if found is not None and found[0] > 0 == pair.label:
+            yield Rejected(pair.source, "marked as having no connective, and opens with one", pair.title.text)
+            continue
         opened.append(found[1] if found is not None and found[0] == pair.label > 0 else 0)
         known.append(pair)
         rows.append((_row(pair.query), _row(pair.title)))
@@ -153,8 +157,11 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
     ends = np.array(opened, np.int64)
     rest, whole = without_openings(tokens, second, ends)
     second = np.where((whole & (ends > 0))[:, None], rest, second)
-    long = np.minimum(first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]) >= min_tokens
+    bound = (ends > 0) & ~whole
+    long = (np.minimum(first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]) >= min_tokens) & ~bound
     faults: list[str | None] = [f"sentence of fewer than {min_tokens} tokens"] * len(known)
+    for i in np.flatnonzero(bound).tolist():
+        faults[i] = "marker that cannot be taken out of its sentence"
     for i, fault in zip(np.flatnonzero(long).tolist(), pairs.faults(first[long], second[long]), strict=True):
         faults[i] = fault
     for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):

@@ -79,7 +79,8 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
     frequent wherever a document has enough sentences left and these fit into max_seq_len; where not, among the n that do.
-    So segments end where sentences do (only a sentence longer than max_seq_len is cut).
+    So segments end where sentences do. Cut is what does not fit: a sentence longer than max_seq_len, and, where a document's last
+    sentence would be left over alone, the longest segments of the passage that it joins.
 
     Args:
         source: Documents of a block.
