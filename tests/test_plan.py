@@ -49,7 +49,7 @@ def test_other_modes_and_json(mode, stages):
 
 def test_mistakes_exit_with_2():
     done = command("tasks/recipes/table7.yaml", "curriculum.mde=multitask")
-    assert done.returncode == 2 and "did you mean 'mode'" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "did you mean 'curriculum.mode'" in done.stderr and "Traceback" not in done.stderr
     done = command("tasks/recipes/tabel7.yaml")
     assert done.returncode == 2 and "tabel7.yaml: no such file" in done.stderr
 
