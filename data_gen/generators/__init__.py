@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,3 +122,16 @@ def _check_args(task: Task, function: Callable) -> None:
     for name, parameter in own.items():
         if parameter.default is parameter.empty and name not in task.generator_args:
             raise ConfigError(f"{task.path}: generator_args.{name}: missing, {task.generator} needs it")
+        if name in task.generator_args and not _is_like(task.generator_args[name], parameter.default):
+            raise ConfigError(f"{task.path}: generator_args.{name}: found {task.generator_args[name]!r}, expected something like "
+                              f"its default, {parameter.default!r}")
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether a value has the type of a default, where that tells: text, truth, a number that is finite and, if whole, whole."""
+    if isinstance(default, bool | str):
+        return type(value) is type(default)
+    if isinstance(default, int | float):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or isinstance(default, float) and isinstance(value, float) and math.isfinite(value)
+    return True
