@@ -19,11 +19,11 @@ from ernie2.tasks import select_tasks
 STAGES = (
     # stage, module, name there (Class.method or function), whether it is a generator
     ("load segmenter, vocabulary, lexicon", "data_gen.provenance", "load_segmenter", False),
-    ("load segmenter, vocabulary, lexicon", "data_gen.blocks", "_annotator", False),
+    ("load segmenter, vocabulary, lexicon", "data_gen.block_work", "_annotator", False),
     ("digests of input, code", "data_gen.provenance", "file_digest", False),
     ("read", "data_gen.job", "read_pieces", True),
-    ("parse", "data_gen.blocks", "parse_block", False),
-    ("dev split", "data_gen.blocks", "is_dev", False),
+    ("parse", "data_gen.block_work", "parse_block", False),
+    ("dev split", "data_gen.block_work", "is_dev", False),
     ("sentences", "data_gen.annotate", "sentence_spans", False),
     ("tokens", "ernie2.tokenizer", "Tokenizer.encode", False),
     ("segmentation", "data_gen.segmenters", "RustJieba.stops", False),
@@ -32,8 +32,8 @@ STAGES = (
     ("documents of tokens", "data_gen.annotate", "Annotator.documents", False),
     ("documents of tokens", "data_gen.annotate", "Annotator.pairs", False),
     ("generators", "data_gen.generators", "Generator.generate", True),
-    ("assemble", "data_gen.blocks", "_rows", False),
-    ("spill", "data_gen.blocks", "write_spill", False),
+    ("assemble", "data_gen.block_work", "_rows", False),
+    ("spill", "data_gen.block_work", "write_spill", False),
     ("merge, write shards", "data_gen.job", "merge_bucket", False),
     ("merge, write shards", "data_gen.job", "finish_task", False),
 )

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.blocks import PIECES_A_BLOCK, Block, Settings, block_bytes_for, group_dev, group_pieces, parse_block, work
+from data_gen.block_work import Settings, dictionary_notes, work
+from data_gen.blocks import PIECES_A_BLOCK, Block, block_bytes_for, group_dev, group_pieces, parse_block
 from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
 from data_gen.merge import finish_task, merge_bucket, summed, thinning_of
@@ -71,8 +72,7 @@ class Job:
         sizes = {source: inputs.total_bytes([source]) for source in sources}
         buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
         return cls(recipe, tasks, inputs, vocab, engine, out, Path(recipe.data.shards_dir),
-                   Settings.of(recipe, inputs.dictionaries, next(iter(sources), ""), buckets),
-                   {s: block_bytes_for(size) for s, size in sizes.items()},
+                   Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
                    {}, {source: RejectCounter() for source in sizes})
 
     @property
@@ -210,7 +210,8 @@ class Job:
             "accepted": {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS},
             "rejected": summed(note["reasons"] for split in SPLITS for note in notes[split]),
             "read_rejected": summed([*(one.counts for one in self.reading.values()), *(one.rejects.counts for one in read)]),
-            "notes": summed([*(one.notes for one in self.reading.values()), *(one.rejects.notes for one in read)]),
+            "notes": summed([*(one.notes for one in self.reading.values()), *(one.rejects.notes for one in read),
+                             dictionary_notes(self.settings)]),
             "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
             "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
             **self._hits(sum((one.hits for one in read), Counter()))}
@@ -262,7 +263,7 @@ class Job:
         """One line a reason."""
         counters = [*self.reading.values(), *(one.rejects for one in read.values())]
         for what, counts in (("left out while reading", sum((one.counts for one in counters), Counter())),
-                             ("changed or set aside", sum((one.notes for one in counters), Counter()))):
+                             ("changed or set aside", sum((one.notes for one in counters), dictionary_notes(self.settings)))):
             for reason, count in counts.most_common():
                 self.out(f"{what}: {reason}: {count:,}")
         for task in self.tasks:

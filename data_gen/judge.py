@@ -37,7 +37,7 @@ class Judge:
         self._rejects, self._tokens, self._unknown = RejectCounter(keep=3), 0, 0
 
     def add(self, read: dict[str, Any]) -> None:
-        """Counts a block; `read` as in `data_gen.blocks.Done`."""
+        """Counts a block; `read` as in `data_gen.block_work.Done`."""
         self._files.update(read["files"])
         self._rejects.merge(RejectCounter.from_json(read["rejects"]))
         self._tokens, self._unknown = self._tokens + read["tokens"], self._unknown + read["unknown"]

@@ -130,26 +130,23 @@ class Packer:
             sentence_label: Class of the whole example, if the task has one.
             keep_joint: Cut the first segment at its front: where the question is what follows it, its end has to stay.
         """
-        stretches, labels, size, labelled = [], [], 1, False
+        stretches, labels, labelled = [], [], False
         for segment in segments:
             run = segment if isinstance(segment, Run) else segment[0] if len(segment) == 1 else Run.of(segment)
             stretches.append((run.first, run.last))
-            size += run.last - run.first + 1
             if isinstance(run, Run) and run.token_labels is not None:
                 labelled = True
                 labels.append(run.token_labels)
             else:
                 labels.append(None)
-        packed = Packed(run.tokens, stretches, sentence_label, labels if labelled else None)
-        if size > self.max_seq_len:
-            self._truncate(packed, keep_joint)
-        return packed
+        return self.pack_stretches(run.tokens, stretches, sentence_label, labels if labelled else None, keep_joint)
 
-    def pack_stretches(self, tokens: Tokens, stretches: list[tuple[int, int]], sentence_label: int) -> Packed:
-        """`pack` of segments that are given as rows [first, last) of the table `tokens`."""
-        packed = Packed(tokens, stretches, sentence_label, None)
+    def pack_stretches(self, tokens: Tokens, stretches: list[tuple[int, int]], sentence_label: int | None = None,
+                       token_labels: list[np.ndarray | None] | None = None, keep_joint: bool = False) -> Packed:
+        """`pack` of segments that are given as rows [first, last) of the table `tokens`, and the labels of each."""
+        packed = Packed(tokens, stretches, sentence_label, token_labels)
         if len(packed) > self.max_seq_len:
-            self._truncate(packed, keep_joint=False)
+            self._truncate(packed, keep_joint)
         return packed
 
     def pack_many(self, tokens: Tokens, stretches: np.ndarray, labels: np.ndarray, keep_joint: bool = False) -> PackedMany:

@@ -34,15 +34,16 @@ class PairFilter:
         tokens: The table.
         codes: uint32 (characters of its text).
         language: "en" has capitals.
+        min_tokens: Fewest tokens of a sentence.
         max_words: Most words of a sentence, punctuation marks counted.
         min_letters: A sentence has more than this share of letters among its characters.
         balanced: Leave out sentences with a bracket or quotation mark that has no partner.
     """
 
-    def __init__(self, tokens: Tokens, codes: np.ndarray, language: str, max_words: int, min_letters: float,
+    def __init__(self, tokens: Tokens, codes: np.ndarray, language: str, min_tokens: int, max_words: int, min_letters: float,
                  balanced: bool) -> None:
         self._text, self._language, self._balanced = tokens.text, language, balanced
-        self._max_words, self._min_letters = max_words, min_letters
+        self._min_tokens, self._max_words, self._min_letters = min_tokens, max_words, min_letters
         self._words = _before(tokens.begins & WORD)
         self._others, self._paired = (_before(table.take(codes, mode="clip")) for table in (_NO_LETTER, _PAIRED))
         self._seen: set[tuple[str, str]] = set()
@@ -74,6 +75,8 @@ class PairFilter:
             faults[i] = "too few letters in a sentence"
         for i in np.flatnonzero(long).tolist():
             faults[i] = f"sentence of more than {self._max_words} words"
+        for i in np.flatnonzero(last - first < self._min_tokens).tolist():
+            faults[i] = f"sentence of fewer than {self._min_tokens} tokens"
         for test, reason, likely in (
                 (_in_capitals, "sentence in capitals", np.full(len(rows), self._language == "en")),
                 (_is_unbalanced, "bracket or quotation mark without its partner",

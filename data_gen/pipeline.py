@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_gen.blocks import load
+from data_gen.block_work import load
 from data_gen.engine import Engine
 from data_gen.generators import load_generator
 from data_gen.job import Job

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_gen.blocks import Done
+    from data_gen.block_work import Done
 
 SECONDS_BETWEEN_LINES = 10.0
 MERGE_FACTOR = 1.15

@@ -1,5 +1,5 @@
-"""glibc's malloc keeps what is freed. By default it gives large blocks back at once, and the next array's pages have to be cleared
-again: a tenth of the time of training on a CPU, a fourteenth of that of data generation."""
+"""glibc's malloc keeps what is freed. By default it gives large blocks back at once, and the system has to clear the pages of the
+next array again."""
 
 from __future__ import annotations
 

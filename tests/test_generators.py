@@ -147,6 +147,17 @@ def test_reordering_table_is_a_bijection(most: int) -> None:
     assert len(sentence_reordering.class_table(most).splitlines()) == len(orders) + 1
 
 
+def test_reordering_uses_every_token_once() -> None:
+    """Five sentences of which four fit: what is left over joins no passage that would have to be cut for it."""
+    docs, tokenizer = documents([[story(i, 5)] for i in range(40)])
+    rows = docs[0].sentences.rows
+    capacity = int(rows[3, 1] - rows[0, 0])
+    assert capacity < rows[4, 1] - rows[0, 0]
+    examples, rejected = run(sentence_reordering, docs, tokenizer, max_seq_len=capacity + 5)
+    used = sum(int((~tokenizer.vocab.special[example.token_ids]).sum()) for example in examples)
+    assert used == sum(int(document.sentences.rows[-1, 1] - document.sentences.rows[0, 0]) for document in docs) and not rejected
+
+
 def test_reordering_labels_restore_the_text_and_reach_every_class() -> None:
     docs, tokenizer = documents([[story(i, 12)] for i in range(300)])
     examples, _ = run(sentence_reordering, docs, tokenizer, max_seq_len=128)

@@ -13,7 +13,8 @@ import yaml
 
 from data_gen import connectives, show
 from data_gen.__main__ import main
-from data_gen.blocks import Settings, block_bytes_for
+from data_gen.block_work import Settings
+from data_gen.blocks import block_bytes_for
 from data_gen.reading.documents import TextOptions
 from ernie2 import tasks as tasks_module
 from ernie2.shards import ShardReader
@@ -285,5 +286,5 @@ def test_imported_shards_are_left_as_they_are(recipe: Path, tmp_path: Path, caps
     (8 * 10**9, 2_000_000, 960), (10**11, 8_000_000, 4500)])
 def test_blocks_and_shards_grow_with_a_very_large_corpus(size: int, block: int, shards: int) -> None:
     """Every shard is gathered from every block: their product must not grow with the square of the corpus for ever."""
-    settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, "documents", (("task", size),), "")
+    settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, (("task", size),), "")
     assert block_bytes_for(size) == block and settings.buckets_of("task", "train") == shards

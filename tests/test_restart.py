@@ -142,9 +142,9 @@ def test_a_full_disk_keeps_what_is_finished(recipe: Path, tmp_path: Path, monkey
     """The real thing, a small tmpfs, is tried in test_bad_input where mounting is allowed."""
     import errno
 
-    import data_gen.blocks as blocks
+    import data_gen.block_work as block_work
 
-    loaded, real, calls = load_recipe(recipe), blocks.write_spill, []
+    loaded, real, calls = load_recipe(recipe), block_work.write_spill, []
 
     def full(*arguments: object) -> None:
         calls.append(arguments)
@@ -153,7 +153,7 @@ def test_a_full_disk_keeps_what_is_finished(recipe: Path, tmp_path: Path, monkey
         real(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(blocks, "write_spill", full)
+        patched.setattr(block_work, "write_spill", full)
         with pytest.raises(ConfigError, match="no space left in .* finished blocks are kept"):
             build(loaded)
     assert len(list((tmp_path / "shards" / ".work").rglob("*.spill"))) == 5

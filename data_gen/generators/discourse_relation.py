@@ -59,9 +59,9 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
     marked = isinstance(source[0], Pair)
     tokens = source[0].query.tokens if marked else source[0].sentences.tokens
     codes = code_points(tokens.text)
-    pairs = PairFilter(tokens, codes, language, max_words, min_letters, balanced)
+    pairs = PairFilter(tokens, codes, language, min_tokens, max_words, min_letters, balanced)
     if marked:
-        yield from _marked(source, tokens, pairs, packer, language, min_tokens)
+        yield from _marked(source, tokens, pairs, packer, language)
         return
     usable = []
     for document in source:
@@ -72,7 +72,7 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
         else:
             usable.append(document)
     if usable:
-        yield from _Adjacent(usable, codes, language, min_tokens).examples(rng, pairs, packer, no_conn_share)
+        yield from _Adjacent(usable, codes, language).examples(rng, pairs, packer, no_conn_share)
 
 
 class _Adjacent:
@@ -84,14 +84,12 @@ class _Adjacent:
         second: int64, numbers of the sentences that have one before them in their document, in order.
     """
 
-    def __init__(self, documents: Sequence[Document], codes: np.ndarray, language: str, min_tokens: int) -> None:
-        self.documents, self.tokens, self.language = documents, documents[0].sentences.tokens, language
+    def __init__(self, documents: Sequence[Document], codes: np.ndarray, language: str) -> None:
+        self.documents, self.tokens, self.language, self._codes = documents, documents[0].sentences.tokens, language, codes
         self.rows = np.concatenate([document.sentences.rows for document in documents])
         sizes = np.array([len(document.sentences) for document in documents])
         self.first = np.cumsum(sizes) - sizes
         self.second = np.delete(np.arange(len(self.rows)), self.first)
-        self.min_tokens = min_tokens
-        self._codes, self._long = codes, self.rows[:, 1] - self.rows[:, 0] >= min_tokens
 
     def examples(self, rng: np.random.Generator, pairs: PairFilter, packer: Packer,
                  no_conn_share: float) -> Iterator[PackedMany | Rejected]:
@@ -111,8 +109,7 @@ class _Adjacent:
     def _openings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it, (n) its class."""
         # Most sentences open with none: they must cost no more than this look-up.
-        opens = connectives.may_open(self._codes, self.rows[self.second, 2], self.language)
-        likely = self.second[opens & self._long[self.second - 1]]
+        likely = self.second[connectives.may_open(self._codes, self.rows[self.second, 2], self.language)]
         text, found = self.tokens.text, []
         for i, (begin, end) in zip(likely.tolist(), self.rows[likely, 2:].tolist(), strict=True):
             connective = connectives.opening_connective(text[begin:end], self.language)
@@ -120,14 +117,12 @@ class _Adjacent:
                 found.append((i, *connective[:2]))
         second, labels, ends = np.array(found, np.int64).reshape(-1, 3).T
         rest, whole = without_openings(self.tokens, self.rows[second], ends)
-        whole &= rest[:, 1] - rest[:, 0] >= self.min_tokens
         return second[whole], rest[whole], labels[whole]
 
     def _without_connective(self, rng: np.random.Generator, wanted: int, pairs: PairFilter) -> np.ndarray:
         """Up to `wanted` sentences, drawn at random, that open with no connective and have one before them; int64."""
         drawn: list[int] = []
         order = rng.permutation(self.second) if wanted else self.second[:0]
-        order = order[self._long[order] & self._long[order - 1]]
         while wanted > len(drawn) and len(order):
             some, order = np.split(order, [2 * (wanted - len(drawn)) + 8])
             texts = (self.tokens.text[begin:end] for begin, end in self.rows[some, 2:].tolist())
@@ -137,8 +132,8 @@ class _Adjacent:
         return np.array(drawn[:wanted], np.int64)
 
 
-def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer, language: str,
-            min_tokens: int) -> Iterator[PackedMany | Rejected]:
+def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer,
+            language: str) -> Iterator[PackedMany | Rejected]:
     """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where it cannot be: it
     would give the label away."""
     known, rows, opened = [], [], []
@@ -157,12 +152,9 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
     ends = np.array(opened, np.int64)
     rest, whole = without_openings(tokens, second, ends)
     second = np.where((whole & (ends > 0))[:, None], rest, second)
-    bound = (ends > 0) & ~whole
-    long = (np.minimum(first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]) >= min_tokens) & ~bound
-    faults: list[str | None] = [f"sentence of fewer than {min_tokens} tokens"] * len(known)
-    for i in np.flatnonzero(bound).tolist():
-        faults[i] = "marker that cannot be taken out of its sentence"
-    for i, fault in zip(np.flatnonzero(long).tolist(), pairs.faults(first[long], second[long]), strict=True):
+    free = (ends == 0) | whole
+    faults: list[str | None] = ["marker that cannot be taken out of its sentence"] * len(known)
+    for i, fault in zip(np.flatnonzero(free).tolist(), pairs.faults(first[free], second[free]), strict=True):
         faults[i] = fault
     for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):
         if fault is not None:

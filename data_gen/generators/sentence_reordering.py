@@ -79,8 +79,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
     frequent wherever a document has enough sentences left and these fit into max_seq_len; where not, among the n that do.
-    So segments end where sentences do. Cut is what does not fit: a sentence longer than max_seq_len, and, where a document's last
-    sentence would be left over alone, the longest segments of the passage that it joins.
+    So segments end where sentences do (only a sentence longer than max_seq_len is cut).
 
     Args:
         source: Documents of a block.
@@ -133,7 +132,7 @@ class _Draws:
 
 
 def _passage_end(ends: Sequence[int], start: int, fewest: int, limit: int) -> int:
-    """Where a passage from sentence `start` on ends: as many as fit, at least `fewest`, never leaving one over.
+    """Where a passage from sentence `start` on ends: as many as fit, at least `fewest`; it leaves two over rather than one.
 
     Args:
         ends: Token after the last of each sentence of the document.
@@ -142,8 +141,8 @@ def _passage_end(ends: Sequence[int], start: int, fewest: int, limit: int) -> in
         limit: Token that the passage should not reach beyond.
     """
     fitting = bisect_right(ends, limit)
-    stop, total = max(fitting, start + fewest), len(ends)
-    return total if stop == total - 1 else stop
+    stop = max(fitting, start + fewest)
+    return stop - 1 if stop == len(ends) - 1 > start + fewest else stop
 
 
 if __name__ == "__main__":
