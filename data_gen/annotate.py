@@ -21,6 +21,8 @@ from ernie2.tokenizer import Tokenizer
 
 LANGUAGE_CHARS, CHINESE_SHARE = 2_000, 0.1
 """A page in a Chinese corpus is English if under a tenth of the letters of its first 2,000 characters is not Latin."""
+CHINESE_PAGE = "chinese_page"
+"""Note on a page of an English corpus whose letters are Chinese, half of them at least."""
 
 _LETTER_CODES = 0x20000  # all beyond are letters
 
@@ -56,7 +58,7 @@ class Annotator:
 
     def documents(self, raws: Sequence[RawDocument], dev: bool = False) -> list[Document]:
         """Annotates documents, all of the dev split or none. Those without a token come out with no sentence."""
-        languages = self._languages([raw.text for raw in raws])
+        languages = self._languages(raws)
         parts, made = [], {}
         for language in dict.fromkeys(languages):
             numbers = [i for i, one in enumerate(languages) if one == language]
@@ -149,15 +151,18 @@ class Annotator:
         digits = np.char.isdigit(codes[marks].astype("<u4").view("<U1")) if len(marks) else np.zeros(0, bool)
         tokens.begins[marks[~digits & ~tokens.inside[marks]]] = ALL_LEVELS
 
-    def _languages(self, texts: Sequence[str]) -> list[str]:
-        """Language of each text: "en" where the corpus is English, or where hardly a letter of its beginning is Chinese."""
-        if self.language == "en" or not texts:
-            return ["en"] * len(texts)
-        beginnings = [text[:LANGUAGE_CHARS] for text in texts]
+    def _languages(self, raws: Sequence[RawDocument]) -> list[str]:
+        """Language of each page: "en" where the corpus is English, or where hardly a letter of its beginning is Chinese."""
+        beginnings = [raw.text[:LANGUAGE_CHARS] for raw in raws]
         codes = code_points("".join(beginnings))
         kinds = _letter_kinds()[np.minimum(codes, _LETTER_CODES - 1)]
         edges = np.cumsum([0] + [len(beginning) for beginning in beginnings])
-        letters, latin = (np.diff(np.concatenate([[0], np.cumsum(kinds >= least)])[edges]) for least in (1, 2))
+        letters, latin, chinese = (np.diff(np.concatenate([[0], np.cumsum(some)])[edges])
+                                   for some in (kinds >= 1, kinds >= 2, (codes >= 0x4E00) & (codes <= 0x9FFF)))
+        if self.language == "en":
+            for i in np.flatnonzero(2 * chinese > letters).tolist():
+                self.rejects.note(raws[i].source, CHINESE_PAGE, raws[i].text[:80])
+            return ["en"] * len(raws)
         english = (letters > 0) & (letters - latin < CHINESE_SHARE * letters)
         return ["en" if one else "zh" for one in english.tolist()]
 

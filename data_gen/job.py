@@ -94,7 +94,7 @@ class Job:
         for task in self.tasks:
             before = open_room(self.work / task.name, origins[task.name])
             if before is not None:
-                self.out(f"{task.name}: interrupted work is thrown away: {what_changed(before, origins[task.name])}")
+                self.out(f"{task.name}: interrupted work is thrown away: {what_changed(before, origins[task.name], self.inputs)}")
         finished = sum(1 for source in self.block_bytes for _ in blocks_room(self.work, source).glob("*.train.*.hits.json"))
         if finished:
             self.out(f"going on with interrupted work: {finished:,} blocks are done")
@@ -271,8 +271,7 @@ class Job:
             for reason, count in reasons.most_common():
                 self.out(f"left out by {task.name}: {reason}: {count:,}")
         for source, one in read.items():
-            if source != "documents":
-                self.out(f"{source.replace('_', ' ')} read: {one.documents:,}")
+            self.out(f"{source.replace('_', ' ')} read: {one.documents:,}")
         for line in self.warnings:
             self.out(line)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_gen.annotate import CHINESE_PAGE
 from data_gen.merge import summed
 from data_gen.reading.rejects import RejectCounter
 from ernie2.config import Recipe
@@ -22,7 +23,7 @@ MOST_UNKNOWN = 0.5
 
 
 class Judge:
-    """Stops a run whose input is mostly rejected (data.max_reject_share) or mostly unknown to the vocabulary.
+    """Stops a run whose input is mostly rejected (data.max_reject_share), mostly unknown to the vocabulary, or in another language.
 
     Args:
         recipe: The recipe.
@@ -52,6 +53,8 @@ class Judge:
             raise ConfigError(f"model.vocab_file: {self._unknown / self._tokens:.0%} of the tokens are [UNK] with "
                               f"{self._vocab_file}; name the vocabulary of this language, or take the file away and set "
                               f"data.vocab_size to have one built")
+        if (chinese := self._rejects.notes[CHINESE_PAGE]) > seen / 2:
+            raise ConfigError(f"data.language: en, but {chinese:,} of {seen:,} documents are Chinese; set data.language=zh")
         if rejected <= self._limit * items and seen:
             return
         found = RejectCounter(keep=3)

@@ -55,7 +55,7 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
         out(f"{task.name}: imported; left as it is")
     origins, todo = {task.name: origin(recipe, task, inputs, vocab.digest) for task in own}, []
     for task in own:
-        reason = stale(shards / task.name, task, origins[task.name])
+        reason = stale(shards / task.name, task, origins[task.name], inputs)
         out(f"{task.name}: {'up to date' if reason is None else 'to be made: ' + reason}")
         todo += [task] if reason else []
     if not todo and not (shards / WORK).exists():

@@ -49,7 +49,8 @@ class Progress:
             self._bar.close()
         if error is None and self._unit == "B":
             before = f" ({self._resumed / 1e6:.1f} MB of it in a run before)" if self._resumed else ""
-            self._out(f"read {self.done / 1e6:.1f} MB of text{before} in {self.seconds:.1f} s, {self._rate() / 1e6:.2f} MB/s")
+            rate = f", {self._rate() / 1e6:.2f} MB/s" if self.done > self._resumed else ""
+            self._out(f"read {self.done / 1e6:.1f} MB of text{before} in {self.seconds:.1f} s{rate}")
 
     @property
     def seconds(self) -> float:

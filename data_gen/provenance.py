@@ -13,6 +13,7 @@ from typing import Any
 
 import ernie2.tokenizer
 from data_gen.generators import load_generator
+from data_gen.reading.formats import SOURCES
 from data_gen.reading.streams import expand_paths
 from data_gen.segmenters import load_segmenter
 from ernie2.config import ConfigError, Recipe
@@ -20,8 +21,9 @@ from ernie2.disk import file_digest
 from ernie2.shards import SPLITS, ShardReader, read_index
 from ernie2.tasks import Task
 
-KEYS = {"documents": "data.corpus", "pairs": "data.query_log", "marked_pairs": "data.marked_pairs"}
-NO_MATTER = ("__main__", "engine", "pipeline", "progress", "provenance", "readable", "show", "terminal", "vocab", "work_folder")
+KEYS = {name: source.key for name, source in SOURCES.items()}
+NO_MATTER = ("__main__", "arguments", "engine", "pipeline", "progress", "provenance", "readable", "show", "terminal", "vocab",
+             "work_folder")
 """Modules of this package whose change does not change shards. A change of any other, or of the generator, may."""
 
 
@@ -153,6 +155,8 @@ SETTINGS = ("max_seq_len", "language", "lower_case", "dev_share", "encoding", "m
             "normalise_width", "simplify", "drop_near_duplicates")
 """Keys of `data` that change what is made."""
 
+FILES_NAMED = 3
+"""Changed files that a message names."""
 _WORDS = {"vocab_digest": "the vocabulary", "task_digest": "the task's YAML", "input_digests": "the input files",
           "dictionary_digests": "the dictionaries", "code_digest": "the code that makes the shards"}
 
@@ -165,7 +169,7 @@ def is_imported(folder: Path) -> bool:
         return False
 
 
-def stale(folder: Path, task: Task, wanted: dict[str, Any]) -> str | None:
+def stale(folder: Path, task: Task, wanted: dict[str, Any], inputs: Inputs) -> str | None:
     """Why the shards in `folder` have to be made (again); None where they are what the recipe would make."""
     if not folder.exists():
         return "no shards yet"
@@ -175,13 +179,24 @@ def stale(folder: Path, task: Task, wanted: dict[str, Any]) -> str | None:
             ShardReader(folder, split, task)
     except ConfigError as error:
         return str(error)
-    return what_changed(index, wanted)
+    return what_changed(index, wanted, inputs)
 
 
-def what_changed(before: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """The first difference between two origins, in words; None where there is none."""
+def what_changed(before: dict[str, Any], wanted: dict[str, Any], inputs: Inputs) -> str | None:
+    """The first difference between two origins, in words; None where there is none. `inputs`: the files of the second one."""
     for key, value in wanted.items():
         if before.get(key) != value:
             what = _WORDS.get(key)
-            return f"{what} changed" if what else f"data.{key} changed from {before.get(key)} to {value}"
+            if what is None:
+                return f"{'' if key == 'seed' else 'data.'}{key} changed from {before.get(key)} to {value}"
+            return f"{what} changed" + (_which(set(value) - set(before.get(key) or ()), inputs) if key.endswith("digests") else "")
     return None
+
+
+def _which(digests: set[str], inputs: Inputs) -> str:
+    """The files of these digests, which are new or not as they were, in brackets."""
+    every = (*inputs.corpus, *inputs.query_log, *inputs.marked_pairs, *inputs.dictionaries)
+    names = [path.name for path in dict.fromkeys(every) if _digest(path) in digests]
+    if not names:
+        return " (one was taken away, or their order is another)"
+    return f" ({', '.join(names[:FILES_NAMED])}{f' and {len(names) - FILES_NAMED} more' if len(names) > FILES_NAMED else ''})"

@@ -60,7 +60,10 @@ def task_folders(shards: Path) -> Iterator[Path]:
     folders = sorted(path.parent for path in shards.glob("*/index.json"))
     folders = [folder for folder in folders if not folder.name.startswith(".") and folder.suffix not in (".tmp", ".old")]
     if not folders:
-        raise ConfigError(f"{shards}: no finished shards there; make them with: python -m data_gen RECIPE.yaml")
+        near = [path.parent.parent for path in sorted(shards.glob("*/*/index.json"))] or [
+            path.parent.parent for path in sorted(shards.parent.glob("*/index.json"))]
+        hint = f"; there are some in {near[0]}" if near else "; make them with: python -m data_gen RECIPE.yaml"
+        raise ConfigError(f"{shards}: no finished shards there{hint}")
     yield from folders
 
 

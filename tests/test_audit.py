@@ -229,7 +229,7 @@ def test_what_is_odd_is_said(tmp_path: Path, vocab: Vocab, capsys: pytest.Captur
     write_shards(tmp_path / "shards", "knowledge_masking", plain, plain[:1], vocab, task_digest="0" * 64)
     out = re.sub(r"\s+", " ", audited(capsys, tmp_path / "shards"))
     for words in ("only 1 dev example:", "96.7% of the training examples looked at repeat", "is this the right vocabulary?",
-                  "no entity of several words is ever masked: give data.entity_dicts", "no phrase of several words",
+                  "no entity of several words is ever masked: give entities of several words", "no phrase of several words",
                   "1 of 1 dev examples occur word for word", "knowledge_masking.yaml is not the one"):
         assert words in out
 

@@ -65,14 +65,14 @@ def test_an_index_that_cannot_be_read(shards: Path, capsys: pytest.CaptureFixtur
     assert "not JSON" in audited(capsys, shards / "broken", code=2)
 
 
-def test_rejects_old_and_new(tmp_path: Path) -> None:
-    rows = [{"task": None, "reason": "bad_json", "count": 5, "examples": ["a.jsonl:1: x", "a.jsonl:2: "]},
+def test_rejects_of_each_reason(tmp_path: Path) -> None:
+    rows = [{"task": None, "file": "a.jsonl", "line": 2, "reason": "bad_json", "text": ""},
             *({"task": "t", "file": "b.txt", "line": line, "reason": "short", "text": "了"} for line in (1, 1, 2, 3, 4)),
             {"task": None, "file": "c.gz", "line": None, "reason": "truncated", "text": ""}]
     path = tmp_path / "rejects.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"reason": 3}\n{"task', encoding="utf-8")
     found = read_rejects(path)
-    assert found[None, "bad_json"].count == 5 and found[None, "bad_json"].examples == ["a.jsonl:1: x", "a.jsonl:2"]
+    assert found[None, "bad_json"].count == 1 and found[None, "bad_json"].examples == ["a.jsonl:2"]
     assert found["t", "short"].count == 5 and found["t", "short"].examples == ["b.txt:1: 了", "b.txt:2: 了", "b.txt:3: 了"]
     assert found[None, "truncated"].examples == ["c.gz"] and len(found) == 3
     assert read_rejects(tmp_path / "none.jsonl") == {}

@@ -116,7 +116,22 @@ def test_marked_pairs_are_taken_as_they_are() -> None:
                     ("因此", "他走了很远。", "但是没有人来过。"), ("[no-conn]", "天黑了下来。", "大家都很担心。")]
     assert reasons == {"marker that is no connective of data.language": 1, "sentence of fewer than 4 tokens": 1,
                        "pair seen before in its block": 1, "marked as having no connective, and opens with one": 1,
-                       "marker that cannot be taken out of its sentence": 1}
+                       "connective that stays in its sentence": 1}
+
+
+@pytest.mark.parametrize(("marker", "second", "language"), [
+    ("但是", "但是但是他没有回来。", "zh"), ("但是", "“但是他没有回来”了。", "zh"), ("但", "但是他没有回来。", "zh"),
+    ("but", "But but nobody came back.", "en"), ("in fact", "\"In fact nobody came back.\"", "en")])
+def test_a_connective_that_stays_would_give_the_label_away(marker: str, second: str, language: str) -> None:
+    first = {"zh": "他走了很远。", "en": "He went away."}[language]
+    made, reasons = run(pairs((first, second, connectives.class_of(marker, language))), language)
+    assert made == [] and reasons == {"connective that stays in its sentence": 1}
+
+
+def test_a_word_that_begins_like_a_connective_may_stay() -> None:
+    made, _ = run(pairs(("He went away.", "Somebody came back.", connectives.class_of("so", "en"))), "en")
+    assert [name for name, *_ in made] == ["so"]
+    assert run(documents(["他走了很远。", "但是但是他没有回来。"]))[1] == {"connective that stays in its sentence": 1}
 
 
 def test_most_sentences_cost_a_look_up() -> None:

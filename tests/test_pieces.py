@@ -246,6 +246,8 @@ def test_headers_are_checked_in_all_files_first(tmp_path: Path) -> None:
     for text in ("query\ttitle\tclick\n", "词\t题\t1\n", "sentence1\tsentence2\tmarker\n"):
         with pytest.raises(ConfigError, match=r"c.tsv:1: the header is '.*query\\ttitle\\tclicked"):
             next(read_pieces([one, write(tmp_path / "c.tsv", text)], "pairs", OPTIONS, RejectCounter()))
+    with pytest.raises(ConfigError, match="that of query log: give the file under data.query_log"):
+        next(read_pieces([two], "marked_pairs", OPTIONS, RejectCounter()))
     with pytest.raises(ConfigError, match="no usable row below the header"):
         pieces_of(write(tmp_path / "c.tsv", "query\ttitle\tclicked\n\n"), source="pairs")
     marked = write(tmp_path / "m.tsv", "sentence1\tsentence2\tmarker\na\tb\tbut\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -137,11 +138,27 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
     with (tmp_path / "log.tsv").open("a", encoding="utf-8") as log:
         log.write("new query\tnew title\t1\n")
     printed = said()
-    assert "ir_relevance: to be made: the input files changed" in printed and "sentence_distance: up to date" in printed
+    assert "ir_relevance: to be made: the input files changed (log.tsv)" in printed and "sentence_distance: up to date" in printed
+    assert "pairs read: " in printed and "documents read: " not in printed
     victim = next((tmp_path / "shards" / "sentence_distance" / "train").glob("*.token_ids.npy"))
     victim.write_bytes(victim.read_bytes()[:-50])
     assert "truncated" in said()
-    assert "seed changed from 5 to 6" in said("seed=6")
+    assert ": seed changed from 5 to 6" in said("seed=6")
+    words = tmp_path / "words.txt"
+    words.write_text("the lamp\n", encoding="utf-8")
+    assert "the dictionaries changed (words.txt)" in said("seed=6", f"data.entity_dicts=[{words}]")
+    assert "the dictionaries changed (one was taken away, or their order is another)" in said("seed=6")
+
+
+def test_a_chinese_corpus_called_english_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    chinese, mixed = tmp_path / "zh.txt", tmp_path / "mixed.txt"
+    chinese.write_text("\n\n".join(f"他{i}天没有回来。\n大家都很担心。" for i in range(60)), encoding="utf-8")
+    arguments = (recipe, "--tasks", "sentence_distance", "--workers", 1)
+    assert code_of(main, *arguments, f"data.corpus=[{chinese}]") == 2
+    assert re.search(r"data.language: en, but \d+ of 60 documents are Chinese; set data.language=zh", capsys.readouterr().err)
+    mixed.write_text((tmp_path / "corpus.txt").read_text(encoding="utf-8") + "\n\n他没有回来。\n大家都很担心。\n", encoding="utf-8")
+    assert code_of(main, *arguments, f"data.corpus=[{mixed}]", f"model.vocab_file={tmp_path / 'v.txt'}") == 0
+    assert "chinese_page: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "parts"), [

@@ -126,7 +126,7 @@ def test_what_changed_in_between_is_thrown_away_by_name(recipe: Path, tmp_path: 
     with (tmp_path / "log.tsv").open("a", encoding="utf-8") as log:
         log.write("new query\tnew title\t1\n")
     said = build(load_recipe(recipe))
-    assert "ir_relevance: interrupted work is thrown away: the input files changed" in said
+    assert "ir_relevance: interrupted work is thrown away: the input files changed (log.tsv)" in said
     assert not any(line.startswith("knowledge_masking: interrupted") for line in said)
     assert calls == [["ir_relevance"]] * len(calls) and calls
 

@@ -161,7 +161,9 @@ def test_mistakes(vocab: Vocab, shards: Path, tmp_path: Path, capsys: pytest.Cap
     folder = write_shards(shards, "ir_relevance", shuffled(vocab, 3), [], vocab)
     other = tmp_path / "other.txt"
     other.write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\n", encoding="utf-8")
-    for arguments, part in [((tmp_path,), "no finished shards"), ((folder, "--class", 9), "no such example"),
+    for arguments, part in [((tmp_path / "none",), "no finished shards"), ((folder, "--class", 9), "no such example"),
+                            ((tmp_path,), f"no finished shards there; there are some in {shards}"),
+                            ((shards / "ir_relevanse",), f"there are some in {shards}"),
                             ((folder, "--split", "dev"), "no such example among the 0 of split dev"),
                             ((folder, "--vocab", tmp_path / "v.txt"), "no vocabulary there"),
                             ((folder, "--vocab", other), "not the vocabulary"), ((folder, "-n", 0), "-n has to be 1"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from data_gen.audit.measure import SAMPLE_TOKENS
 from data_gen.audit.page import page
 from data_gen.audit.task import TaskAudit, default_recipe, examine
-from data_gen.audit.text import details, summary
+from data_gen.audit.text import details, reading, summary
 from data_gen.audit.verdict import Verdict, failures, judge
 from data_gen.show import task_folders
 from data_gen.terminal import WHEN, Painter, terminal_width
@@ -79,7 +79,9 @@ def main(argv: Sequence[str]) -> int:
     for task, _ in found:
         if task.generator is not None:
             print("\n".join(details(task, paint)) + "\n")
-    print("\n".join(summary(found, paint, terminal_width())))
+    for line in reading([task for task, _ in found]):
+        print(line)
+    print("\n".join(["", *summary(found, paint, terminal_width())]))
     path = args.out or args.shards / "audit.html"
     write_page(path, page(args.shards, found, load_recipe(args.recipe) if args.recipe else None))
     failed = list(failures(found))

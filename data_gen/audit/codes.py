@@ -19,6 +19,7 @@ CODES = {
     # what was set aside or cut
     "empty_file": "files with nothing in them",
     "long_document": "documents of more than 4 MB, cut into several",
+    "chinese_page": "Chinese pages of an English corpus",
     "long_sentence": "sentences too long for one example, cut",
     "near_duplicate": "documents that nearly equal an earlier one, left out (data.drop_near_duplicates)",
     "relevance_0": "query log: rows judged irrelevant, set aside, as the class of random titles is drawn",

@@ -72,8 +72,8 @@ class Reject:
 def read_rejects(path: Path) -> dict[tuple[str | None, str], Reject]:
     """(task, or None for the reading of the input; reason) -> what <shards_dir>/rejects.jsonl tells about it.
 
-    The file has a row for each reject {task, file, line, reason, text}; older ones a row for each reason {task, reason,
-    count, examples}. Lines that are neither are passed over: nothing depends on this file.
+    The file has a row for each reject {task, file, line, reason, text}. Other lines are passed over: nothing depends on
+    this file.
     """
     found: dict[tuple[str | None, str], Reject] = {}
     if not path.is_file():
@@ -88,13 +88,9 @@ def read_rejects(path: Path) -> dict[tuple[str | None, str], Reject]:
                 continue
             task = row.get("task")
             reject = found.setdefault((task if isinstance(task, str) else None, row["reason"]), Reject())
-            if isinstance(row.get("examples"), list):
-                texts = [str(text).removesuffix(": ") for text in row["examples"]]
-                reject.count += int(row.get("count", len(texts)))
-            else:
-                where = ":".join(str(row[key]) for key in ("file", "line") if row.get(key) is not None)
-                texts = [": ".join(filter(None, (where, str(row.get("text") or ""))))]
-                reject.count += 1
-            fresh = [text for text in dict.fromkeys(texts) if text not in reject.examples]
-            reject.examples += fresh[:EXAMPLES - len(reject.examples)]
+            where = ":".join(str(row[key]) for key in ("file", "line") if row.get(key) is not None)
+            text = ": ".join(filter(None, (where, str(row.get("text") or ""))))
+            reject.count += 1
+            if text not in reject.examples and len(reject.examples) < EXAMPLES:
+                reject.examples.append(text)
     return found

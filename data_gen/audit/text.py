@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from data_gen.audit.codes import in_words
 from data_gen.audit.measure import KINDS, LEVELS, SplitMeasure
 from data_gen.audit.task import TaskAudit
 from data_gen.audit.verdict import Verdict
@@ -29,6 +30,23 @@ def summary(audits: Sequence[tuple[TaskAudit, Verdict]], paint: Painter, width: 
             for line in wrapped(cells, max(width - left, 20), paint):
                 yield name + line
                 name = " " * left
+
+
+def reading(tasks: Sequence[TaskAudit]) -> Iterator[str]:
+    """What was left out or changed before any task saw it, a line a reason."""
+    for what, key in (("left out while reading", "read_rejected"), ("changed or set aside", "notes")):
+        counts: dict[str, dict[tuple, int]] = {}
+        for task in tasks:
+            read = ("imported", task.name) if task.generator is None or task.imported else tuple(task.generator.task.sources)
+            for reason, count in (task.statistics.get(key) or {}).items():
+                one = counts.setdefault(reason, {})
+                one[read] = max(one.get(read, 0), count)  # tasks of one source have read the same
+        rejects = {reason: reject for task in tasks for (of, reason), reject in task.rejects.items() if of is None}
+        for reason, found in sorted(counts.items(), key=lambda item: -sum(item[1].values())):
+            words = f" ({in_words(reason)})" if in_words(reason) else ""
+            reject = rejects.get(reason) if key == "read_rejected" else None
+            example = f", for example {printable(reject.examples[0])}" if reject and reject.examples else ""
+            yield f"{what}: {reason}{words}: {sum(found.values()):,}" + cut(example, 70)
 
 
 def details(task: TaskAudit, paint: Painter) -> Iterator[str]:

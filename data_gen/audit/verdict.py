@@ -204,8 +204,8 @@ def _masks(task: TaskAudit, verdict: Verdict) -> None:
     if not units:
         return
     fine = []
-    for level, plural, remedy in (("phrase", "phrases", "phrases in data.entity_dicts"),
-                                  ("entity", "entities", "data.entity_dicts")):
+    for level, plural, remedy in (("phrase", "phrases", "phrases of several words in data.entity_dicts"),
+                                  ("entity", "entities", "entities of several words in data.entity_dicts")):
         share = units[level].shares[LEVELS.index(level)]
         if not share:
             if task.imported is None:

@@ -11,6 +11,7 @@ A generator module may also offer
     num_classes(**generator_args) -> int                         checked against num_classes in the YAML
     describe_label(label, *, language, **generator_args) -> str  what `data_gen.show` and `data_gen.audit` print
     permutation_of(label, **generator_args) -> tuple             the order that a label stands for, which `show` spells out
+    LIMITS                                                       argument -> (least, most) that it may be
     NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT                          next-sentence label -> class, class -> next-sentence label
 Of `language` and the generator_args each function takes those it names. Nothing else in the repository needs to
 know a generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
@@ -20,17 +21,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from data_gen.arguments import check_arguments
 from ernie2.strict import ConfigError, nearest
 from ernie2.tasks import Task
-
-GIVEN = ("source", "rng", "packer", "language")
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,11 @@ def load_generator(task: Task, language: str) -> Generator:
     """Imports the generator a task names and holds its arguments and classes against the YAML.
 
     Raises:
-        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or another number of
-            classes than the YAML declares; names the YAML, the key and what is known.
+        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or of a type or size it
+            does not take, or another number of classes than the YAML declares; names the YAML, the key and what is known.
     """
     generator = Generator(task, _import(task), language)
-    _check_args(task, generator.module.generate)
+    check_arguments(task, generator.module)
     declared = task.sentence_classes or task.token_classes
     try:
         made = generator.num_classes()
@@ -104,34 +103,3 @@ def _import(task: Task) -> ModuleType:
         raise ConfigError(f"{task.path}: generator: module '{task.generator}' has no function generate(source, rng, *, "
                           f"packer, language, ...){nearest('generate', functions) if functions else ''}")
     return module
-
-
-def _check_args(task: Task, function: Callable) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    own = {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
-    for name in GIVEN:
-        if name not in parameters:
-            raise ConfigError(f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is "
-                              f"called as generate(source, rng, *, packer, language, **generator_args)")
-    for name in task.generator_args:
-        if name not in own:
-            hint = nearest(name, own) if own else "; it takes none"
-            raise ConfigError(f"{task.path}: generator_args.{name}: {task.generator} has no such argument{hint}")
-    for name, parameter in own.items():
-        if parameter.default is parameter.empty and name not in task.generator_args:
-            raise ConfigError(f"{task.path}: generator_args.{name}: missing, {task.generator} needs it")
-        if name in task.generator_args and not _is_like(task.generator_args[name], parameter.default):
-            raise ConfigError(f"{task.path}: generator_args.{name}: found {task.generator_args[name]!r}, expected something like "
-                              f"its default, {parameter.default!r}")
-
-
-def _is_like(value: object, default: object) -> bool:
-    """Whether a value has the type of a default, where that tells: text, truth, a number that is finite and, if whole, whole."""
-    if isinstance(default, bool | str):
-        return type(value) is type(default)
-    if isinstance(default, int | float):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole or isinstance(default, float) and isinstance(value, float) and math.isfinite(value)
-    return True

@@ -17,6 +17,7 @@ from data_gen.tokens import Document
 from ernie2.shards import IGNORED
 
 LABELS = ("lower case", "capital")
+LIMITS = {"short_seq_prob": (0, 1)}
 
 
 def num_classes() -> int:

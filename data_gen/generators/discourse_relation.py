@@ -13,6 +13,8 @@ left out by the annotation) and the random thinning of "and", "but" and pairs wi
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +25,9 @@ from data_gen.packing import Packer, Rejected
 from data_gen.pair_filter import PairFilter
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
 from ernie2.characters import code_points
+
+_MARKS = re.compile(r"^\W+")
+LIMITS = {"min_tokens": (1, math.inf), "no_conn_share": (0, 10), "max_words": (1, math.inf), "min_letters": (0, 1)}
 
 
 def num_classes() -> int:
@@ -95,7 +100,7 @@ class _Adjacent:
                  no_conn_share: float) -> Iterator[PackedMany | Rejected]:
         """See `generate`."""
         second, rest, labels = self._openings()
-        faults = pairs.faults(self.rows[second - 1], rest)
+        faults = _freed(pairs.faults(self.rows[second - 1], rest), self.tokens.text, rest, labels, self.language)
         documents = (np.searchsorted(self.first, second, "right") - 1).tolist()
         for i, fault in enumerate(faults):
             if fault is not None:
@@ -153,15 +158,29 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
     rest, whole = without_openings(tokens, second, ends)
     second = np.where((whole & (ends > 0))[:, None], rest, second)
     free = (ends == 0) | whole
-    faults: list[str | None] = ["marker that cannot be taken out of its sentence"] * len(known)
-    for i, fault in zip(np.flatnonzero(free).tolist(), pairs.faults(first[free], second[free]), strict=True):
+    faults: list[str | None] = ["connective that stays in its sentence"] * len(known)
+    labels = np.array([pair.label for pair in known])
+    found = _freed(pairs.faults(first[free], second[free]), tokens.text, second[free], labels[free], language)
+    for i, fault in zip(np.flatnonzero(free).tolist(), found, strict=True):
         faults[i] = fault
     for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):
         if fault is not None:
             yield Rejected(pair.source, fault, tokens.text[begin:end])
     kept = np.flatnonzero([fault is None for fault in faults])
     if len(kept):
-        yield _packed(packer, tokens, first[kept], second[kept], np.array([known[i].label for i in kept.tolist()]))
+        yield _packed(packer, tokens, first[kept], second[kept], labels[kept])
+
+
+def _freed(faults: list[str | None], text: str, second: np.ndarray, labels: np.ndarray, language: str) -> list[str | None]:
+    """The faults, and one for each second sentence that still begins with its connective: said twice, in quotation marks, or
+    part of a longer one. `second`: int64 (n, 4); `labels`: int64 (n)."""
+    names, spaced = connectives.class_names(language), language == "en"
+    for i, (label, begin, end) in enumerate(zip(labels.tolist(), *second[:, 2:].T.tolist(), strict=True)):
+        if faults[i] is None and label > 0:
+            name, opening = names[label].lower(), _MARKS.sub("", text[begin:min(end, begin + 60)].lower(), count=1)
+            if opening.startswith(name) and not (spaced and opening[len(name):len(name) + 1].isalnum()):
+                faults[i] = "connective that stays in its sentence"
+    return faults
 
 
 def _row(sentence: Sentence) -> tuple[int, int, int, int]:

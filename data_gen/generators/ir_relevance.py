@@ -8,14 +8,15 @@ of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Pair
-from ernie2.config import ConfigError
 
+LIMITS = {"random_per_query": (0, 1_000)}
 LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")
 _TRIES = 8
 """Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
@@ -32,7 +33,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             random_per_query: int | str = "balanced") -> Iterator[PackedMany | Rejected]:
+             random_per_query: int | Literal["balanced"] = "balanced") -> Iterator[PackedMany | Rejected]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
@@ -43,9 +44,6 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         random_per_query: Random titles for each query of the block, or "balanced": as many in all as the mean of
             classes 0 and 1, over the queries in turn.
     """
-    if random_per_query != "balanced" and not (isinstance(random_per_query, int) and random_per_query >= 0):
-        raise ConfigError(f"generator_args.random_per_query: found {random_per_query!r}, expected a number or "
-                          f"'balanced'")
     shown: dict[str, set[str]] = {}
     queries, titles, made = {}, [], []
     source = [pair for pair in source if len(pair.query) and len(pair.title)]

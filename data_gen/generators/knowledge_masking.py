@@ -15,6 +15,8 @@ from data_gen.packing import Packer, fill
 from data_gen.rows import NO_LABEL
 from data_gen.tokens import Document
 
+LIMITS = {"short_seq_prob": (0, 1)}
+
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
              short_seq_prob: float = 0.1) -> Iterator[PackedMany]:

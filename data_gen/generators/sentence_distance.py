@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Document
 
+LIMITS = {"min_tokens": (1, math.inf)}
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
 # Baidu's next-sentence label (1 = follows, 0 = drawn at random) as a class of ours, and the other way.
 NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT = {1: 0, 0: 2}, {0: 1, 1: 0, 2: 0}

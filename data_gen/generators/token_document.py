@@ -8,6 +8,7 @@ after.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.tokens import WORD, Document, Sentence
 from ernie2.shards import IGNORED
 
+LIMITS = {"max_segments": (2, math.inf), "short_seq_prob": (0, 1)}
 LABELS = ("only here", "in other segments too")
 
 _ZH = """

@@ -27,17 +27,18 @@ _END_OF_DOC = re.compile(rb"</doc>[^\n]*\n")
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of input: what messages call it, and the headers that its files can have (none: no header)."""
+    """A kind of input: what messages call it, its key in a recipe, and the headers that its files can have (none: no header)."""
 
     name: str
+    key: str
     headers: tuple[str, ...] = ()
 
 
 SOURCES = {
-    "documents": Source("corpus"),
-    "pairs": Source("query log", tuple(f"query\ttitle\t{label}{more}" for label in ("clicked", "relevance")
-                                       for more in ("", "\tcount"))),
-    "marked_pairs": Source("marked pairs", ("sentence1\tsentence2\tmarker",)),
+    "documents": Source("corpus", "data.corpus"),
+    "pairs": Source("query log", "data.query_log", tuple(f"query\ttitle\t{label}{more}" for label in ("clicked", "relevance")
+                                                         for more in ("", "\tcount"))),
+    "marked_pairs": Source("marked pairs", "data.marked_pairs", ("sentence1\tsentence2\tmarker",)),
 }
 
 
@@ -59,7 +60,10 @@ def check_header(path: str, source: str, head: bytes, encoding: str) -> str:
     line = re.split(rb"[\r\n]", head, maxsplit=1)[0].decode(encoding, "replace").removeprefix("\ufeff")
     if line not in SOURCES[source].headers:
         wanted = " or ".join(map(repr, SOURCES[source].headers))
-        raise ConfigError(f"{path}:1: the header is {line[:80]!r}; a file of {SOURCES[source].name} begins with {wanted}")
+        others = [f" (that of {other.name}: give the file under {other.key})"
+                  for other in SOURCES.values() if line in other.headers]
+        raise ConfigError(f"{path}:1: the header is {line[:80]!r}{''.join(others)}; a file of {SOURCES[source].name} begins with "
+                          f"{wanted}")
     return line
 
 
