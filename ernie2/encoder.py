@@ -117,15 +117,16 @@ class SelfAttention(nn.Layer):
         self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
         self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
 
-    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """(B * T, H), T, additive mask (B, 1, 1, T) or None -> (B * T, H)."""
+    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None,
+                positions: paddle.Tensor | None = None) -> paddle.Tensor:
+        """(B * T, H), T, additive mask (B, 1, 1, T) or None, positions (P) or None for all -> (P, H)."""
         rows, width = x.shape
         parts = (self.q_proj, self.k_proj, self.v_proj)
         # One product of all three: parameters of their own, so that checkpoints have PaddleNLP's names.
         qkv = cpu.linear(x, paddle.concat([part.weight for part in parts], axis=1), paddle.concat([part.bias for part in parts]))
         qkv = qkv.reshape([rows // length, length, 3, self.heads, width // self.heads])
         mixed = attention.attend(qkv, mask, self.dropout, self.training)
-        return self.out_proj(mixed.reshape([rows, width]))
+        return self.out_proj(_at(mixed.reshape([rows, width]), positions))
 
 
 class Layer(nn.Layer):
@@ -141,11 +142,21 @@ class Layer(nn.Layer):
         self.activation = getattr(F, config.hidden_act)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """(B * T, H) -> (B * T, H)."""
-        x = self.norm1(cpu.add_dropped(x, self.self_attn(x, length, mask), self.dropout, self.training))
+    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None,
+                positions: paddle.Tensor | None = None) -> paddle.Tensor:
+        """(B * T, H), T, additive mask (B, 1, 1, T) or None, positions (P) or None for all -> (P, H).
+
+        All tokens are attended to; what comes after attention is computed at the positions alone.
+        """
+        mixed = self.self_attn(x, length, mask, positions)
+        x = self.norm1(cpu.add_dropped(_at(x, positions), mixed, self.dropout, self.training))
         inner = self.linear2(self.activation(self.linear1(x)))
         return self.norm2(cpu.add_dropped(x, inner, self.dropout, self.training))
+
+
+def _at(x: paddle.Tensor, positions: paddle.Tensor | None) -> paddle.Tensor:
+    """Rows (P, H) of (B * T, H); without positions all of them."""
+    return x if positions is None else paddle.gather(x, positions)
 
 
 class Transformer(nn.Layer):
@@ -163,9 +174,9 @@ class Pooler(nn.Layer):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, sequence: paddle.Tensor) -> paddle.Tensor:
-        """(B, T, H) -> (B, H)."""
-        return paddle.tanh(self.dense(sequence[:, 0]))
+    def forward(self, first: paddle.Tensor) -> paddle.Tensor:
+        """The rows of [CLS], (B, H) -> (B, H)."""
+        return paddle.tanh(self.dense(first))
 
 
 class ErnieEncoder(nn.Layer):
@@ -191,17 +202,31 @@ class ErnieEncoder(nn.Layer):
         Returns:
             Sequence output (B, T, H) and pooled output (B, H).
         """
+        x = self.rows(token_ids, sentence_ids, task_id, lengths).reshape([*token_ids.shape, -1])
+        return x, self.pooler(x[:, 0])
+
+    def rows(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int = 0, lengths: paddle.Tensor | None = None,
+             positions: paddle.Tensor | None = None) -> paddle.Tensor:
+        """The sequence output where it is wanted: the last layer's feed-forward is not computed for what no head reads.
+
+        Args:
+            token_ids, sentence_ids, task_id, lengths: as of `forward`.
+            positions: int64 (P), P at least 1, in the flattened (B * T) tokens, any of them several times; None = all in order.
+
+        Returns:
+            (P, H).
+        """
         mask = None
         if lengths is not None:
             keys = paddle.arange(token_ids.shape[1], dtype="int64").unsqueeze(0)
             # -1e4 rather than minus infinity: representable in fp16, and what PaddleNLP's ErnieModel uses.
             mask = ((keys >= lengths.unsqueeze(1)).astype("float32") * -1e4).unsqueeze([1, 2])
-        batch, length = token_ids.shape
+        length, last = token_ids.shape[1], self.encoder.layers[-1]
         x = self.embeddings(token_ids, sentence_ids, task_id)
         for layer in self.encoder.layers:
+            wanted = positions if layer is last else None
             if self.recompute and self.training:
-                x = paddle.distributed.fleet.utils.recompute(layer, x, length, mask)
+                x = paddle.distributed.fleet.utils.recompute(layer, x, length, mask, wanted)
             else:
-                x = layer(x, length, mask)
-        x = x.reshape([batch, length, -1])
-        return x, self.pooler(x)
+                x = layer(x, length, mask, wanted)
+        return x

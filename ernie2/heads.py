@@ -37,7 +37,7 @@ def _sums(logits: paddle.Tensor, labels: paddle.Tensor) -> HeadResult:
 
 
 class MaskedLMHead(nn.Layer):
-    """Transform, activation, LayerNorm and the transposed token embedding; only predicted positions are computed."""
+    """Transform, activation, LayerNorm and the transposed token embedding, at predicted positions."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -46,29 +46,26 @@ class MaskedLMHead(nn.Layer):
         self.layer_norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
 
-    def logits(self, sequence: paddle.Tensor, positions: paddle.Tensor, embedding: paddle.Tensor) -> paddle.Tensor:
-        """(B, T, H), flat positions (M), (V, H) -> (M, V)."""
-        rows = paddle.gather(sequence.reshape([-1, sequence.shape[-1]]), positions)
+    def logits(self, rows: paddle.Tensor, embedding: paddle.Tensor) -> paddle.Tensor:
+        """(M, H), (V, H) -> (M, V)."""
         rows = self.layer_norm(self.activation(self.transform(rows)))
         return cpu.linear(rows, embedding, self.decoder_bias, transposed=True)
 
-    def forward(self, sequence: paddle.Tensor, positions: paddle.Tensor, labels: paddle.Tensor,
-                embedding: paddle.Tensor) -> HeadResult:
-        """Sums over the M predicted positions."""
-        return _sums(self.logits(sequence, positions, embedding), labels)
+    def forward(self, rows: paddle.Tensor, labels: paddle.Tensor, embedding: paddle.Tensor) -> HeadResult:
+        """(M, H), labels (M), (V, H) -> sums over the M predicted positions."""
+        return _sums(self.logits(rows, embedding), labels)
 
 
 class TokenHead(nn.Layer):
-    """Classes for every labelled token, from the sequence output; one a task."""
+    """Classes for every labelled token, from its row of the sequence output; one a task."""
 
     def __init__(self, config: EncoderConfig, num_classes: int) -> None:
         super().__init__()
         self.dropout = config.hidden_dropout_prob
         self.classifier = Linear(config.hidden_size, num_classes)
 
-    def forward(self, sequence: paddle.Tensor, positions: paddle.Tensor, labels: paddle.Tensor) -> HeadResult:
-        """(B, T, H), flat positions (A), labels (A) -> sums."""
-        rows = paddle.gather(sequence.reshape([-1, sequence.shape[-1]]), positions)
+    def forward(self, rows: paddle.Tensor, labels: paddle.Tensor) -> HeadResult:
+        """(A, H), labels (A) -> sums."""
         return _sums(self.classifier(cpu.dropout(rows, self.dropout, self.training)), labels)
 
 

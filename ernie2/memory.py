@@ -19,6 +19,8 @@ V100_MEMORY = (32, 16)  # GiB; the two V100s there are
 PADDING = 1.05  # padded tokens of a micro-batch over its real ones, rather too many
 USABLE = 0.9  # the rest goes to holes between blocks of the allocator
 RESERVED = {"gpu": 1.0, "cpu": 0.5}  # GiB: CUDA context and libraries; the interpreter with paddle
+UP_TO_ATTENTION = 5
+"""Arrays of width H that a layer keeps until its heads are mixed: input, query, key, value, the heads' output."""
 BUCKET = 8 << 20  # elements of a flat piece in which gradients travel: large enough for the links, small enough to start early
 
 
@@ -106,9 +108,10 @@ def activation_bytes_per_token(recipe: Recipe) -> int:
 
     Counted, in each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and the inner
     activations before and after their function (H and I); attention scores, their softmax, dropout's mask and product (A * T
-    for every token). A CPU's own ways (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a sum.
-    With runtime.recompute, which leaves all to the library, every layer keeps its input, and one layer at a time all of it, with
-    the gradients that pass through it.
+    for every token). The last layer keeps what comes after its attention for data.mask_prob of the tokens. A CPU's own ways
+    (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a sum. With runtime.recompute, which
+    leaves all to the library, every layer keeps its input, and one layer at a time all of it, with the gradients that pass
+    through it.
     """
     layers, width, heads, inner = SIZES[recipe.model.size]
     half, dropout = recipe.runtime.precision != "fp32", recipe.model.dropout > 0
@@ -117,11 +120,11 @@ def activation_bytes_per_token(recipe: Recipe) -> int:
     wide = (11 if half else 8 if own_ways else 12) * width + (3 if recipe.model.hidden_act == "relu" else 4) * inner
     with_dropout, without = (2, 1) if own_ways else (3 if half else 4, 2)
     narrow = with_dropout if dropout else without  # of half-precision numbers, or of float32
-    layer = wide + narrow * pairs
-    unit = 2 if half else 4
+    layer, unit = wide + narrow * pairs, 2 if half else 4
     if recipe.runtime.recompute:
         return int(unit * (layer + 6 * width + 2 * inner + layers * width))
-    return int(unit * (layers * layer + layers * width))
+    unread = (1 - recipe.data.mask_prob) * (wide - UP_TO_ATTENTION * width)
+    return int(unit * (layers * layer + layers * width - unread))
 
 
 def usable_bytes(kind: str, device_bytes: float, processes: int = 1) -> int:

@@ -50,21 +50,35 @@ class ErnieForPretraining(nn.Layer):
 
     def forward(self, batch: Batch) -> dict[str, HeadResult]:
         """Runs a micro-batch through the encoder and the heads of its task. Head -> sums and counts."""
-        task = batch.task
-        padded = batch.tokens < batch.padded_tokens
-        sequence, pooled = self.ernie(paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids), task.task_id,
-                                      paddle.to_tensor(batch.lengths) if padded else None)
+        task, rows = batch.task, self._rows(batch)
         results = {}
         if task.has_masked_lm:
             results["masked_lm"] = self.cls.predictions(
-                sequence, paddle.to_tensor(batch.mlm_positions), paddle.to_tensor(batch.mlm_labels),
-                self.ernie.embeddings.word_embeddings.weight)
-        if task.token_classes and len(batch.token_labels):
-            results["token"] = self.token_heads[task.name](
-                sequence, paddle.to_tensor(batch.token_positions), paddle.to_tensor(batch.token_labels))
+                rows["masked_lm"], paddle.to_tensor(batch.mlm_labels), self.ernie.embeddings.word_embeddings.weight)
+        if "token" in rows:
+            results["token"] = self.token_heads[task.name](rows["token"], paddle.to_tensor(batch.token_labels))
         if task.sentence_classes:
+            pooled = self.ernie.pooler(rows["sentence"])
             results["sentence"] = self.sentence_heads[task.name](pooled, paddle.to_tensor(batch.sentence_labels))
         return results
+
+    def _rows(self, batch: Batch) -> dict[str, paddle.Tensor]:
+        """Head -> the rows of the sequence output that it reads, (M, H), (A, H) or (B, H)."""
+        task, (samples, length) = batch.task, batch.token_ids.shape
+        wanted = {}
+        if task.has_masked_lm:
+            wanted["masked_lm"] = batch.mlm_positions
+        if task.token_classes and len(batch.token_labels):
+            wanted["token"] = batch.token_positions
+        if task.sentence_classes:
+            wanted["sentence"] = np.arange(samples) * length
+        if not wanted:
+            return {}
+        padded = batch.tokens < batch.padded_tokens
+        rows = self.ernie.rows(paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids), task.task_id,
+                               paddle.to_tensor(batch.lengths) if padded else None,
+                               paddle.to_tensor(np.concatenate([*wanted.values()])))
+        return dict(zip(wanted, rows.split([len(positions) for positions in wanted.values()]), strict=True))
 
 
 class ErnieForFinetuning(nn.Layer):
@@ -87,10 +101,12 @@ class ErnieForFinetuning(nn.Layer):
     def forward(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int = 0,
                 lengths: paddle.Tensor | None = None) -> paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor]:
         """Logits: (B, C) classification, (B) regression, (B, T, C) tagging, start and end (B, T) each for span."""
-        sequence, pooled = self.ernie(token_ids, sentence_ids, task_id, lengths)
         if self.kind in ("classification", "regression"):
-            logits = self.classifier(cpu.dropout(pooled, self.dropout, self.training))
+            samples, length = token_ids.shape
+            first = self.ernie.rows(token_ids, sentence_ids, task_id, lengths, paddle.arange(samples, dtype="int64") * length)
+            logits = self.classifier(cpu.dropout(self.ernie.pooler(first), self.dropout, self.training))
             return logits.squeeze(-1) if self.kind == "regression" else logits
+        sequence = self.ernie.rows(token_ids, sentence_ids, task_id, lengths).reshape([*token_ids.shape, -1])
         if self.kind == "tagging":
             return self.classifier(cpu.dropout(sequence, self.dropout, self.training))
         logits = self.classifier(sequence)

@@ -66,10 +66,11 @@ def stage_table(plan: Plan) -> str:
 
 def estimate(recipe: Recipe, plan: Plan, vocab_rows: int, tokens_per_s: float | None, ranks: int = 1) -> dict[str, Any]:
     """Arithmetic on memory (bytes on one of `ranks` devices, see ernie2.memory), work and time."""
-    layers, width, _, _ = SIZES[recipe.model.size]
+    layers, width, _, inner = SIZES[recipe.model.size]
     parameters, memory = parameter_count(recipe, vocab_rows), estimate_memory(recipe, vocab_rows, ranks)
     attention = 12 * layers * width * recipe.data.max_seq_len
-    flops = 6 * (parameters - vocab_rows * width) + attention + 6 * recipe.data.mask_prob * vocab_rows * width
+    unread = 6 * (1 - recipe.data.mask_prob) * width * (width + 2 * inner)  # of the last layer's feed-forward
+    flops = 6 * (parameters - vocab_rows * width) + attention + 6 * recipe.data.mask_prob * vocab_rows * width - unread
     tokens = sum(sum(counts) for _, counts in plan.table()) * recipe.batch.tokens
     result = {"parameters": parameters, "state_bytes": memory.states, "activation_bytes": memory.activations + memory.logits,
               "memory": memory.to_json(), "tokens": tokens, "flops_per_token": int(flops), "flops": flops * tokens}

@@ -77,6 +77,24 @@ def test_padding_does_not_change_real_tokens(inputs):
     np.testing.assert_allclose(sequence[1, :11], alone[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_rows_that_heads_read_are_those_of_all_rows(inputs, recompute):
+    """Outputs and all gradients, where a position is wanted twice too: what nobody reads changes nothing."""
+    ids, sentence_ids, lengths = map(paddle.to_tensor, inputs)
+    positions = paddle.to_tensor(np.array([0, ids.shape[1], 3, 3, ids.shape[1] + 5]))
+    found = []
+    for few in (False, True):
+        model = ErnieEncoder(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), recompute)
+        initialise(model, 0.2, 1)
+        model.train()
+        rows = model.rows(ids, sentence_ids, 0, lengths, positions if few else None)
+        rows = rows if few else paddle.gather(rows, positions)
+        (rows * rows * rows).sum().backward()
+        found.append([rows.numpy(), *(weight.grad.numpy() for name, weight in model.named_parameters() if "pooler" not in name)])
+    for whole, few in zip(*found, strict=True):
+        np.testing.assert_allclose(few, whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
+
+
 def test_task_and_sentence_embeddings_matter(inputs):
     model = ErnieEncoder(tiny_config())
     initialise(model, 0.2, 1)
