@@ -112,6 +112,7 @@ def _annotator(vocab_file: str, lower_case: bool, language: str, segmenter: str,
 def load(settings: Settings) -> None:
     """Loads here and now what annotation needs, which takes a second: processes forked afterwards have it too."""
     _annotator_of(settings)
+    gc.freeze()  # what lives as long as the process is not looked at for cycles again, here and in processes forked
 
 
 def dictionary_notes(settings: Settings) -> Counter[str]:

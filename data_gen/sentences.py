@@ -27,19 +27,17 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen.abbreviations import is_abbreviation
-from ernie2.characters import code_points, to_text
+from data_gen.quotations import PAIRS, outermost
+from ernie2.characters import code_points
 
 MAX_SENTENCE_CHARS = 2_000
 """A longer "sentence" (a table, text without punctuation) is cut into several."""
 MAX_QUOTE = {"zh": 120, "en": 400}
 """Characters of a quotation that is kept whole."""
 
-_PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")",
-          "[": "]", '"': '"'}
 _BRACKETS = "》〉】）)]"
 _CLOSERS = "”’」』\"'" + _BRACKETS
 _BRACKET_CODES = [ord(bracket) for bracket in _BRACKETS]
-_LOOK_BACK = 8  # levels of quotations; enough, and keeps a million brackets that never close from taking forever
 _BREAK = re.compile(r"[，、；：,;:\s]")
 _INK = re.compile(r"\S")
 
@@ -54,7 +52,7 @@ def _kinds() -> np.ndarray:
     for first, stop in ((0x2E80, 0xA000), (0xF900, 0xFB00), (0x20000, 0x40000)):
         kinds[first:stop] |= _CJK
     classes = {_SPACE: filter(str.isspace, map(chr, range(0x10000))), _END: "。！？!?…", _DOT: ".", _CLOSER: _CLOSERS,
-               _SOFT: "，、；：。,;:—～·）)]》〉】", _QUOTE: "".join([*_PAIRS, *_PAIRS.values()]),
+               _SOFT: "，、；：。,;:—～·）)]》〉】", _QUOTE: "".join([*PAIRS, *PAIRS.values()]),
                _ALNUM: filter(str.isalnum, map(chr, range(0x80)))}
     for kind, characters in classes.items():
         kinds[[ord(character) for character in {*characters}]] |= kind
@@ -182,31 +180,8 @@ class _Lines:
     def _quotations(self) -> tuple[np.ndarray, np.ndarray]:
         """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open, and where they close."""
         at = self._where(_QUOTE)
-        line, straight = self._line_of(at), self.codes[at] == ord('"')
-        # Straight quotes open and close in turn; an odd number of them in a line (inches, a slip) says nothing.
-        odd = np.bincount(line[straight], minlength=len(self.feeds)) % 2 == 1
-        kept = ~(straight & odd[line])
-        at, line = at[kept], line[kept]
-        limits = np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"]).tolist()
-        marks = to_text(self.codes[at])
-        firsts, lasts, stack, current = [], [], [], -1
-        for mark, place, here, limit in zip(marks, at.tolist(), line.tolist(), limits):
-            if here != current:
-                stack, current = [], here
-            closer = _PAIRS.get(mark)
-            depth = _depth(stack, mark) if closer is None or closer == mark else -1
-            if depth >= 0:
-                first = stack[depth][1]
-                del stack[depth:]
-                if place - first <= limit:
-                    while firsts and firsts[-1] > first:
-                        firsts.pop()
-                        lasts.pop()
-                    firsts.append(first)
-                    lasts.append(place)
-            elif closer is not None:
-                stack.append((closer, place))
-        return np.array(firsts, dtype=np.int64), np.array(lasts, dtype=np.int64)
+        line = self._line_of(at)
+        return outermost(self.codes[at], at, line, np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"]))
 
     def _marks(self, places: np.ndarray, english: bool, at_least: int = 1) -> _Marks:
         """Runs of the end marks at `places`, in lines of one language, that do not stand inside a quotation."""
@@ -273,16 +248,6 @@ class _Lines:
     def _ink_before(self, places: np.ndarray) -> np.ndarray:
         """How many characters other than white space stand before each place."""
         return np.searchsorted(self.ink, places)
-
-
-def _depth(stack: list[tuple[str, int]], mark: str) -> int:
-    """Index of the nearest opening mark that `mark` closes; -1 where there is none among the last few."""
-    if stack and stack[-1][0] == mark:
-        return len(stack) - 1
-    for depth in range(len(stack) - 2, max(len(stack) - 1 - _LOOK_BACK, -1), -1):
-        if stack[depth][0] == mark:
-            return depth
-    return -1
 
 
 def _ends_here(text: str, start: int, stop: int, end: int) -> bool:
