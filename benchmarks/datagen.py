@@ -32,6 +32,8 @@ from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
 
+LARGEST_ROUNDS = 2
+"""Of corpora beyond the smallest of --large, which take minutes each."""
 PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
 """What --only can choose from."""
 SLICE_DEV_SHARE = 0.05
@@ -151,7 +153,7 @@ class Bench:
             if f"large_{size}" not in self.found.faults:
                 made = self.found.runs[f"large_{size}"][0]
                 inputs = Inputs(tuple(sorted(folder.glob("corpus-*.txt"))), (folder / "query_log.tsv",), *made["bytes"])
-                for _ in range(self.args.rounds if size == min(self.args.large) else 1):
+                for _ in range(self.args.rounds if size == min(self.args.large) else min(self.args.rounds, LARGEST_ROUNDS)):
                     for workers in (1, 2):
                         self.generate(f"large_{size}_{workers}", inputs, workers)
                     if size == min(self.args.large):
@@ -185,7 +187,7 @@ def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Pe
     once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
     once += ("stages" in wanted) * ours
     for size in args.large if "large" in wanted else ():
-        repeats = 2.6 * args.rounds if size == min(args.large) else 1.55
+        repeats = 2.6 * args.rounds if size == min(args.large) else 1.55 * min(args.rounds, LARGEST_ROUNDS)
         once += size / speed["perturb"] + repeats * size / speed["ours"]
     return (a_round * args.rounds + once) / 60
 

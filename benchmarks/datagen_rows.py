@@ -92,12 +92,13 @@ def _peer(found: Found, inputs: Inputs, part: Inputs, key: str, name: str, times
     if not found.has(small, whole, "default"):
         return [failed(what, f">= {times:g}", found.why(small, whole, "default"), ours="default" in found.faults)]
     size, part_size = inputs.megabytes, part.corpus_bytes / 1e6
-    rates = [(part_size - one["megabytes"]) / (seconds - one["seconds"]) for seconds, one in
-             zip(found.runs[whole], found.runs[small]) if seconds > one["seconds"]]
+    # The best of each slice: a quick round of the larger one after a slow round of the smaller one is no rate.
+    seconds = min(found.runs[whole]) - min(one["seconds"] for one in found.runs[small])
     rows = [failed(what, f">= {times:g}", "a smaller slice took it as long as a larger one", ours=False)]
-    if rates:
-        rows = [at_least(what, times, [size / min(_seconds(found, "default")) / max(rates)], digits=1,
-                         note=f"; its rate without start-up {spread(rates, 3, 'MB/s', max)}")]
+    if seconds > 0:
+        rate = (part_size - found.runs[small][0]["megabytes"]) / seconds
+        rows = [at_least(what, times, [size / min(_seconds(found, "default")) / rate], digits=1,
+                         note=f"; its rate without start-up {rate:.3f} MB/s")]
     if found.has("slice"):
         ours, theirs = (part.megabytes / min(_seconds(found, "slice")), part_size / min(found.runs[whole]))
         rows.append(Row(f"the same on a slice of {part_size:.1f} MB, whole processes both", "",
@@ -159,11 +160,11 @@ def _large(found: Found, sizes: Sequence[int]) -> list[Row]:
         if size == max(sizes):  # of a small corpus a second of start-up, which one core does, is a large part
             rows.append(_or_failed(found, (one, two), what, wanted, functools.partial(_efficiency_row, found, one, two, what)))
         elif found.has(one, two):
-            rows.append(Row(what, "", spread(_efficiency(found, one, two), 1, "%", max), INFORMATION))
+            rows.append(Row(what, "", _efficiency_row(found, one, two, what).measured, INFORMATION))
         beside = f"large_{size}_beside"
         if found.has(one, beside):
-            rows.append(Row("the same of two runs side by side that share nothing: what this machine gives", "", spread(
-                [2 * share for share in _efficiency(found, one, beside)], 1, "%", max), INFORMATION))
+            rows.append(Row("the same of two runs side by side that share nothing: what this machine gives", "",
+                            _efficiency_row(found, one, beside, what, runs=2).measured, INFORMATION))
     return rows
 
 
@@ -174,12 +175,12 @@ def _memory(found: Found, name: str, what: str, workers: int) -> Row:
                OK if max(worst, together / workers) < MEMORY_MB else MISSED)
 
 
-def _efficiency(found: Found, one: str, two: str) -> list[float]:
-    return [100 * alone / (2 * together) for alone, together in zip(_seconds(found, one), _seconds(found, two))]
-
-
-def _efficiency_row(found: Found, one: str, two: str, what: str) -> Row:
-    return at_least(what, EFFICIENCY, _efficiency(found, one, two), "%", 1)
+def _efficiency_row(found: Found, one: str, two: str, what: str, runs: int = 1) -> Row:
+    """Of two cores against one, from the best of each, as the machine's speed changes from round to round; `runs`: that the two
+    cores did in that time."""
+    rounds = [50 * runs * alone / together for alone, together in zip(_seconds(found, one), _seconds(found, two))]
+    note = f"; round by round {spread(rounds, 1, '%', max)}" if len(rounds) > 1 else ""
+    return at_least(what, EFFICIENCY, [50 * runs * min(_seconds(found, one)) / min(_seconds(found, two))], "%", 1, note)
 
 
 def _seconds(found: Found, name: str) -> list[float]:

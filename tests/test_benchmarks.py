@@ -156,13 +156,16 @@ def full_results(seconds: float) -> Found:
 
     return Found({
         "jieba": [took(50)], "cut": [{"seconds": 40.0}], "default": [took(seconds)], "dictionaries": [took(seconds * 1.1)],
-        "slice": [took(2)], "paddlenlp": [22.0], "paddlenlp_small": [{"seconds": 7.0, "megabytes": 1.0}],
+        "slice": [took(2)], "paddlenlp": [24.0, 22.0],
+        "paddlenlp_small": [{"seconds": 7.0, "megabytes": 1.0}, {"seconds": 19.0, "megabytes": 1.0}],
         "tokens": [{"segmenter": "fast 1", "tokens": 30.0, "sentences": 99.0, "segmentation": 8.0, "peer": 0.6}],
         "same_tokens": [{"lines": 10, "default": "bert", "same": {"bert": 0.9, "ernie": 1.0}, "differing": {}}],
         "same_words": [{"sentences": 10_000, "same": 0.9995, "differing": 5, "examples": []}],
         "million": [{"load_seconds": 2.0, "slower": [0.1, 0.15]}],
         "large_100": [{"megabytes": 100.0}], "large_100_1": [took(30)], "large_100_2": [took(15.5, 300, 900)],
-        "large_1000": [{"megabytes": 1000.0}], "large_1000_1": [took(300, 650)], "large_1000_2": [took(151, 300, 1300)],
+        "large_100_beside": [took(33)],
+        "large_1000": [{"megabytes": 1000.0}], "large_1000_1": [took(300, 650), took(291.2)],
+        "large_1000_2": [took(151, 300, 1300), took(194.1)],
     })
 
 
@@ -176,6 +179,8 @@ def test_the_table_judges_every_target(tmp_path, inputs):
     assert [row.what for row in rows if row.verdict == NOT_RUN] == ["times as fast as Baidu's demo script"]
     # 30 MB in 9 s against 3 MB in 15 s
     assert next(row for row in rows if row.what.startswith("times as fast as PaddleNLP")).measured.startswith("16.7;")
+    efficiencies = {row.what: row.measured for row in rows if "efficiency" in row.what or "side by side" in row.what}
+    assert list(efficiencies.values()) == ["96.8 %", "90.9 %", "96.4 %; round by round 99.3 [75.0..99.3] %"]
     slow = {row.what: row.verdict for row in all_rows(full_results(11.0), inputs, part, peers, [])}
     assert slow["data generation, default settings, 1 worker, whole process"] == MISSED
     nothing = all_rows(Found(faults={"default": "exit code 2: no such file"}), inputs, part, [], [100])
