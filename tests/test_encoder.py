@@ -90,7 +90,9 @@ def test_the_rows_that_heads_read_are_those_of_all_rows(inputs, recompute):
         rows = model.rows(ids, sentence_ids, 0, lengths, positions if few else None)
         rows = rows if few else paddle.gather(rows, positions)
         (rows * rows * rows).sum().backward()
-        found.append([rows.numpy(), *(weight.grad.numpy() for name, weight in model.named_parameters() if "pooler" not in name)])
+        # The bias of the keys has no gradient but rounding: a softmax does not move when all its inputs do.
+        found.append([rows.numpy(), *(weight.grad.numpy() for name, weight in model.named_parameters()
+                                      if "pooler" not in name and not name.endswith("k_proj.bias"))])
     for whole, few in zip(*found, strict=True):
         np.testing.assert_allclose(few, whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
 
