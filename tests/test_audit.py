@@ -154,6 +154,18 @@ def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.C
     assert "or data.normalise_width=true, may help" in re.sub(r"\s+", " ", audited(capsys, tmp_path / "shards"))
 
 
+def test_what_the_readers_left_out_is_said_once(tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
+    for name, count, made in (("knowledge_masking", 7, [example(vocab, TEXTS[:1])] * 30),
+                              ("sentence_distance", 5, [example(vocab, TEXTS[:2], i % 3) for i in range(30)])):
+        write_shards(tmp_path / "shards", name, made, made[:1], vocab, statistics={
+            "read_rejected": {"too_short": count}, "notes": {"html": 3}})
+    (tmp_path / "shards/rejects.jsonl").write_text(
+        '{"task": null, "file": "a.txt", "line": 7, "reason": "too_short", "text": "x"}\n', encoding="utf-8")
+    out = audited(capsys, tmp_path / "shards", "--allow-missing")
+    assert out.count("left out while reading: too_short") == 1 and ": 7, for example a.txt:7: x" in out
+    assert out.count("changed or set aside: html") == 1 and "replaced): 3\n" in out
+
+
 def test_advice_fits_imported_shards(tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
     made = [example(vocab, [" ".join(np.random.default_rng(i).permutation(list("居里夫人发现了放射元素他们")))], 2 * (i % 2))
             for i in range(60)]

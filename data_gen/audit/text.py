@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -33,20 +34,17 @@ def summary(audits: Sequence[tuple[TaskAudit, Verdict]], paint: Painter, width: 
 
 
 def reading(tasks: Sequence[TaskAudit]) -> Iterator[str]:
-    """What was left out or changed before any task saw it, a line a reason."""
+    """What was left out or changed before any task saw it, a line a reason: the most that the sources of one task had."""
     for what, key in (("left out while reading", "read_rejected"), ("changed or set aside", "notes")):
-        counts: dict[str, dict[tuple, int]] = {}
+        counts: Counter[str] = Counter()
         for task in tasks:
-            read = ("imported", task.name) if task.generator is None or task.imported else tuple(task.generator.task.sources)
-            for reason, count in (task.statistics.get(key) or {}).items():
-                one = counts.setdefault(reason, {})
-                one[read] = max(one.get(read, 0), count)  # tasks of one source have read the same
+            counts |= Counter(task.statistics.get(key) or {})  # tasks share their sources: the larger of both
         rejects = {reason: reject for task in tasks for (of, reason), reject in task.rejects.items() if of is None}
-        for reason, found in sorted(counts.items(), key=lambda item: -sum(item[1].values())):
+        for reason, count in counts.most_common():
             words = f" ({in_words(reason)})" if in_words(reason) else ""
             reject = rejects.get(reason) if key == "read_rejected" else None
             example = f", for example {printable(reject.examples[0])}" if reject and reject.examples else ""
-            yield f"{what}: {reason}{words}: {sum(found.values()):,}" + cut(example, 70)
+            yield f"{what}: {reason}{words}: {count:,}" + cut(example, 70)
 
 
 def details(task: TaskAudit, paint: Painter) -> Iterator[str]:
