@@ -108,10 +108,10 @@ def activation_bytes_per_token(recipe: Recipe) -> int:
 
     Counted, in each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and the inner
     activations before and after their function (H and I); attention scores, their softmax, dropout's mask and product (A * T
-    for every token). The last layer keeps what comes after its attention for data.mask_prob of the tokens. A CPU's own ways
-    (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a sum. With runtime.recompute, which
-    leaves all to the library, every layer keeps its input, and one layer at a time all of it, with the gradients that pass
-    through it.
+    for every token). The last layer keeps what comes after its attention for data.mask_prob of the tokens, for more where a
+    task labels tokens. A CPU's own ways (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a
+    sum. With runtime.recompute, which leaves all to the library, every layer keeps its input, and one layer at a time all of
+    it, with the gradients that pass through it.
     """
     layers, width, heads, inner = SIZES[recipe.model.size]
     half, dropout = recipe.runtime.precision != "fp32", recipe.model.dropout > 0

@@ -75,10 +75,12 @@ class ErnieForPretraining(nn.Layer):
         if not wanted:
             return {}
         padded = batch.tokens < batch.padded_tokens
+        # A labelled token may be a predicted one too: it is computed once.
+        positions, places = np.unique(np.concatenate([*wanted.values()]), return_inverse=True)
         rows = self.ernie.rows(paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids), task.task_id,
-                               paddle.to_tensor(batch.lengths) if padded else None,
-                               paddle.to_tensor(np.concatenate([*wanted.values()])))
-        return dict(zip(wanted, rows.split([len(positions) for positions in wanted.values()]), strict=True))
+                               paddle.to_tensor(batch.lengths) if padded else None, paddle.to_tensor(positions))
+        parts = np.split(places, np.cumsum([len(some) for some in wanted.values()])[:-1])
+        return {head: paddle.gather(rows, paddle.to_tensor(part)) for head, part in zip(wanted, parts, strict=True)}
 
 
 class ErnieForFinetuning(nn.Layer):

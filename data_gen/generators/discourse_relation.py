@@ -26,6 +26,7 @@ from data_gen.pair_filter import PairFilter
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
 from ernie2.characters import code_points
 
+_STAYS = "connective that stays in its sentence"
 _MARKS = re.compile(r"^\W+")
 LIMITS = {"min_tokens": (1, math.inf), "no_conn_share": (0, 10), "max_words": (1, math.inf), "min_letters": (0, 1)}
 
@@ -158,7 +159,7 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
     rest, whole = without_openings(tokens, second, ends)
     second = np.where((whole & (ends > 0))[:, None], rest, second)
     free = (ends == 0) | whole
-    faults: list[str | None] = ["connective that stays in its sentence"] * len(known)
+    faults: list[str | None] = [_STAYS] * len(known)
     labels = np.array([pair.label for pair in known])
     found = _freed(pairs.faults(first[free], second[free]), tokens.text, second[free], labels[free], language)
     for i, fault in zip(np.flatnonzero(free).tolist(), found, strict=True):
@@ -179,7 +180,7 @@ def _freed(faults: list[str | None], text: str, second: np.ndarray, labels: np.n
         if faults[i] is None and label > 0:
             name, opening = names[label].lower(), _MARKS.sub("", text[begin:min(end, begin + 60)].lower(), count=1)
             if opening.startswith(name) and not (spaced and opening[len(name):len(name) + 1].isalnum()):
-                faults[i] = "connective that stays in its sentence"
+                faults[i] = _STAYS
     return faults
 
 
