@@ -1,10 +1,14 @@
 """What only a CPU needs to be fast, behind one switch (flags that paddle reads at its import are in `ernie2/__init__.py`).
 
-Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, copy strided views element by
-element and give freed memory back to the system at once. On any other device every function here is the library's own.
+Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, stretch a smaller operand at a
+third of numpy's speed, copy strided views element by element and give freed memory back to the system at once. On any other
+device every function here is the library's own.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 import paddle
@@ -43,6 +47,24 @@ def seed(*parts: int) -> None:
     switch.masks = np.random.Generator(np.random.SFC64(state))
 
 
+class _Shared:
+    """A tensor of the CPU as numpy takes it without a copy, to write into as well."""
+
+    TYPES = {paddle.float32: "=f4", paddle.float64: "=f8"}
+
+    def __init__(self, tensor: paddle.Tensor) -> None:
+        self.tensor = tensor if tensor.is_contiguous() else tensor.contiguous()
+        self.__array_interface__ = {"data": (self.tensor.data_ptr(), False), "shape": tuple(tensor.shape), "version": 3,
+                                    "typestr": self.TYPES[tensor.dtype]}
+
+
+def _stretched(operation: np.ufunc, x: paddle.Tensor, y: paddle.Tensor, out: paddle.Tensor | None = None) -> paddle.Tensor:
+    """operation(x, y), y of fewer elements; `out`: where it goes, x itself for one."""
+    out = paddle.empty_like(x) if out is None else out
+    operation(np.asarray(_Shared(x)), np.asarray(_Shared(y)), out=np.asarray(_Shared(out)))
+    return out
+
+
 class _Linear(PyLayer):
     """x @ weight + bias, whose bias gradient is a matrix product: 25 to 100 times faster than paddle's sum on a CPU."""
 
@@ -50,7 +72,8 @@ class _Linear(PyLayer):
     def forward(ctx, x, weight, bias, transposed):  # noqa: ANN001, ANN205 - paddle's signature
         ctx.save_for_backward(x, weight)
         ctx.transposed = transposed
-        return paddle.matmul(x, weight, transpose_y=transposed).add_(bias)
+        out = paddle.matmul(x, weight, transpose_y=transposed)
+        return _stretched(np.add, out, bias, out)
 
     @staticmethod
     def backward(ctx, dy):  # noqa: ANN001, ANN205
@@ -73,23 +96,23 @@ class _LayerNorm(PyLayer):
 
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):  # noqa: ANN001, ANN205 - paddle's signature
-        mean_of = paddle.full([x.shape[1], 1], 1.0 / x.shape[1], x.dtype)
-        normal = x - paddle.matmul(x, mean_of)
-        scale = paddle.rsqrt(paddle.matmul(normal * normal, mean_of) + epsilon)
-        normal.multiply_(scale)
-        ctx.save_for_backward(normal, scale, weight)
-        return (normal * weight).add_(bias)
+        ctx.save_for_backward(x, weight)
+        ctx.epsilon = epsilon
+        return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
     @staticmethod
     def backward(ctx, dy):  # noqa: ANN001, ANN205
-        normal, scale, weight = ctx.saved_tensor()
+        x, weight = ctx.saved_tensor()
         mean_of = paddle.full([dy.shape[1], 1], 1.0 / dy.shape[1], dy.dtype)
         ones = paddle.ones([1, dy.shape[0]], dy.dtype)
-        dx, slope = dy * weight, dy * normal
+        normal = _stretched(np.subtract, x, paddle.matmul(x, mean_of))
+        scale = paddle.rsqrt(paddle.matmul(normal * normal, mean_of) + ctx.epsilon)
+        _stretched(np.multiply, normal, scale, normal)
+        dx, slope = _stretched(np.multiply, dy, weight), dy * normal
         d_weight, d_bias = paddle.matmul(ones, slope).reshape([-1]), paddle.matmul(ones, dy).reshape([-1])
-        mean, along = paddle.matmul(dx, mean_of), paddle.matmul(slope.multiply_(weight), mean_of)
-        dx.subtract_(mean).subtract_(normal.multiply_(along)).multiply_(scale)  # `normal` is not needed any more
-        return dx, d_weight, d_bias
+        mean, along = paddle.matmul(dx, mean_of), paddle.matmul(_stretched(np.multiply, slope, weight, slope), mean_of)
+        _stretched(np.subtract, dx, mean, dx).subtract_(_stretched(np.multiply, normal, along, normal))
+        return _stretched(np.multiply, dx, scale, dx), d_weight, d_bias
 
 
 def layer_norm(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, epsilon: float) -> paddle.Tensor:
@@ -97,6 +120,44 @@ def layer_norm(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, eps
     if switch.enabled and paddle.is_grad_enabled() and not weight.stop_gradient:
         return _LayerNorm.apply(x.reshape([-1, x.shape[-1]]), weight, bias, epsilon).reshape(x.shape)
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+class _Gelu(PyLayer):
+    """x * P(X < x) of a normal X; what the backward pass multiplies by is made of the same terms, and kept instead of x."""
+
+    LOG_DENSITY = -0.5 * math.log(2 * math.pi)
+
+    @staticmethod
+    def forward(ctx, x):  # noqa: ANN001, ANN205 - paddle's signature
+        part = x.scale(2 ** -0.5)
+        below = paddle.erf(part).scale_(0.5, 0.5)
+        slope = part.multiply_(part).scale_(-1.0, _Gelu.LOG_DENSITY).exp_().multiply_(x).add_(below)
+        ctx.save_for_backward(slope)
+        return below.multiply_(x)
+
+    @staticmethod
+    def backward(ctx, dy):  # noqa: ANN001, ANN205
+        (slope,) = ctx.saved_tensor()
+        return slope.multiply_(dy)
+
+
+def _gelu(x: paddle.Tensor) -> paddle.Tensor:
+    if switch.enabled and paddle.is_grad_enabled() and not x.stop_gradient:
+        return _Gelu.apply(x)
+    return F.gelu(x)
+
+
+def activation(name: str) -> Callable[[paddle.Tensor], paddle.Tensor]:
+    """An activation by its name in paddle.nn.functional."""
+    return _gelu if name == "gelu" else getattr(F, name)
+
+
+def scale_(x: paddle.Tensor, factor: paddle.Tensor) -> None:
+    """x *= factor, (), in place. Other devices leave the factor where it is: to read it would make them wait."""
+    if switch.enabled:
+        x.scale_(float(factor))
+    else:
+        x.multiply_(factor.astype(x.dtype))
 
 
 def squared_norm(x: paddle.Tensor) -> paddle.Tensor:

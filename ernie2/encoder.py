@@ -12,7 +12,6 @@ from pathlib import Path
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
 from ernie2 import attention, cpu
 from ernie2.config import SIZES, ModelConfig
@@ -139,7 +138,7 @@ class Layer(nn.Layer):
         self.linear2 = Linear(config.intermediate_size, config.hidden_size)
         self.norm1 = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.norm2 = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
-        self.activation = getattr(F, config.hidden_act)
+        self.activation = cpu.activation(config.hidden_act)
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None,

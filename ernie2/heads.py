@@ -42,7 +42,7 @@ class MaskedLMHead(nn.Layer):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.transform = Linear(config.hidden_size, config.hidden_size)
-        self.activation = getattr(F, config.hidden_act)
+        self.activation = cpu.activation(config.hidden_act)
         self.layer_norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
 

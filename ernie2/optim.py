@@ -86,7 +86,7 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
         # Stays on the device; exactly 1 / loss_scale below the limit.
         scale = (clip_norm / paddle.clip(norm, min=clip_norm) if clip_norm else paddle.ones([])) / loss_scale
         for gradient in gradients:
-            gradient.multiply_(scale.astype(gradient.dtype))
+            cpu.scale_(gradient, scale)
     return norm
 
 

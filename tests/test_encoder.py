@@ -107,7 +107,7 @@ def test_task_and_sentence_embeddings_matter(inputs):
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_cpu_ways_equal_the_library(transposed):
-    """Outputs and all gradients of linear and layer_norm, with the switch off and on."""
+    """Outputs and all gradients of linear, gelu and layer_norm, with the switch off and on."""
     rng = np.random.default_rng(1)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in
               ((7, 6), (5, 6) if transposed else (6, 5), (5,), (5,), (5,))]
@@ -115,12 +115,26 @@ def test_cpu_ways_equal_the_library(transposed):
     for enabled in (False, True):
         cpu.prepare(enabled)
         x, weight, bias, gain, shift = (paddle.to_tensor(array, stop_gradient=False) for array in arrays)
-        y = cpu.layer_norm(cpu.linear(x, weight, bias, transposed), gain, shift, 1e-5)
+        y = cpu.layer_norm(cpu.activation("gelu")(cpu.linear(x, weight, bias, transposed)), gain, shift, 1e-5)
         (y * y * y).sum().backward()
         results.append([y.numpy(), *(tensor.grad.numpy() for tensor in (x, weight, bias, gain, shift))])
     cpu.prepare(False)
     for library, ours in zip(*results):
         np.testing.assert_allclose(ours, library, rtol=2e-4, atol=2e-4)
+
+
+def test_cpu_gelu_equals_the_library_far_from_zero():
+    """Output and gradient where exp and erf end, with the switch off and on."""
+    results = []
+    for enabled in (False, True):
+        cpu.prepare(enabled)
+        x = paddle.to_tensor(np.array([-200, -14, -6, -3, -1e-20, 0, 1e-3, 2, 5, 13, 200], np.float32), stop_gradient=False)
+        y = cpu.activation("gelu")(x)
+        y.backward(paddle.full_like(y, 2.0))
+        results.append([y.numpy(), x.grad.numpy()])
+    cpu.prepare(False)
+    for library, ours in zip(*results):
+        np.testing.assert_allclose(ours, library, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("padded", [False, True])
