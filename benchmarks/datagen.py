@@ -144,26 +144,33 @@ class Bench:
             shutil.rmtree(self.folder / "stages")
 
     def large(self) -> None:
-        """Memory and rate on large corpora; the smallest gives the efficiency of two workers too, in turn with one, and with two
-        runs side by side, which show what the machine itself loses when both its cores are busy."""
+        """Memory and rate on large corpora, of one worker, of two, and of two runs side by side on half of it each, which show what
+        the machine itself loses when both its cores are busy. One worker alone goes through the largest once: it takes long."""
         for size in sorted(self.args.large if "large" in self.args.only else ()):
-            folder = self.folder / "large"
-            folder.mkdir()
-            self.measure(f"large_{size}", self._make_large, size, folder)
-            if f"large_{size}" not in self.found.faults:
-                made = self.found.runs[f"large_{size}"][0]
-                inputs = Inputs(tuple(sorted(folder.glob("corpus-*.txt"))), (folder / "query_log.tsv",), *made["bytes"])
-                for _ in range(self.args.rounds if size == min(self.args.large) else min(self.args.rounds, LARGEST_ROUNDS)):
-                    for workers in (1, 2):
-                        self.generate(f"large_{size}_{workers}", inputs, workers)
-                    if size == min(self.args.large):
-                        self.measure(f"large_{size}_beside", self._side_by_side, inputs)
+            folder, smallest = self.folder / "large", size == min(self.args.large)
+            inputs = self._make_large(size, folder, f"large_{size}")
+            half = self._make_large(size / 2, folder / "half", f"half_{size}")
+            rounds = self.args.rounds if smallest else min(self.args.rounds, LARGEST_ROUNDS)
+            for number in range(rounds if inputs and half else 0):
+                if smallest or number == 0:
+                    self.generate(f"large_{size}_1", inputs)
+                self.generate(f"large_{size}_2", inputs, workers=2)
+                self.measure(f"large_{size}_beside", self._side_by_side, half)
             shutil.rmtree(folder)
 
-    def _make_large(self, size: int, folder: Path) -> dict[str, Any]:
+    def _make_large(self, size: float, folder: Path, series: str) -> Inputs | None:
+        """A corpus of `size` MB; None where it could not be made."""
+        folder.mkdir()
+        self.measure(series, self._write_large, size, folder)
+        if series in self.found.faults:
+            return None
+        sizes = self.found.runs[series][0]["bytes"]
+        return Inputs(tuple(sorted(folder.glob("corpus-*.txt"))), (folder / "query_log.tsv",), *sizes)
+
+    def _write_large(self, size: float, folder: Path) -> dict[str, Any]:
         free = shutil.disk_usage(folder).free
         if free < ROOM_FACTOR * size * 1e6:
-            raise RunFailed(f"{size} MB of text take up to {ROOM_FACTOR * size / 1e3:.0f} GB, {free / 1e9:.0f} GB are free in "
+            raise RunFailed(f"{size:g} MB of text take up to {ROOM_FACTOR * size / 1e3:.0f} GB, {free / 1e9:.0f} GB are free in "
                             f"{folder}; name a folder of a larger disk by --scratch")
         made = call_part("large", self.folder, corpus=self.inputs.corpus, query_log=self.inputs.query_log,
                          size=round(size * 1e6), folder=folder)
@@ -187,7 +194,7 @@ def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Pe
     once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
     once += ("stages" in wanted) * ours
     for size in args.large if "large" in wanted else ():
-        repeats = 2.6 * args.rounds if size == min(args.large) else 1.55 * min(args.rounds, LARGEST_ROUNDS)
+        repeats = 2.1 * args.rounds if size == min(args.large) else 1 + 1.1 * min(args.rounds, LARGEST_ROUNDS)
         once += size / speed["perturb"] + repeats * size / speed["ours"]
     return (a_round * args.rounds + once) / 60
 

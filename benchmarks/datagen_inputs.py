@@ -16,7 +16,7 @@ PERTURBED_SHARE = 0.05
 """Share of the CJK characters that a copy of the corpus has replaced."""
 FILE_BYTES = 50_000_000
 """Size of the files of a large corpus."""
-ROOM_FACTOR = 12
+ROOM_FACTOR = 15
 """Disk that data generation takes, with the corpus, over the bytes of text: temporary files and shards of five tasks."""
 
 

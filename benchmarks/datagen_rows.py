@@ -86,24 +86,30 @@ def _dictionaries(found: Found) -> list[Row]:
 
 
 def _peer(found: Found, inputs: Inputs, part: Inputs, key: str, name: str, times: float) -> list[Row]:
-    """Two rows of a peer: by its rate without start-up, which is better for it, against our whole process, and as it is on
-    the same slice."""
+    """Two rows of a peer: rates without the start-up of either, each from two sizes of text, and as both are on the same
+    slice."""
     small, whole, what = f"{key}_small", f"{key}", f"times as fast as {name}"
-    if not found.has(small, whole, "default"):
-        return [failed(what, f">= {times:g}", found.why(small, whole, "default"), ours="default" in found.faults)]
-    size, part_size = inputs.megabytes, part.corpus_bytes / 1e6
-    # The best of each slice: a quick round of the larger one after a slow round of the smaller one is no rate.
-    seconds = min(found.runs[whole]) - min(one["seconds"] for one in found.runs[small])
-    rows = [failed(what, f">= {times:g}", "a smaller slice took it as long as a larger one", ours=False)]
-    if seconds > 0:
-        rate = (part_size - found.runs[small][0]["megabytes"]) / seconds
-        rows = [at_least(what, times, [size / min(_seconds(found, "default")) / rate], digits=1,
-                         note=f"; its rate without start-up {rate:.3f} MB/s")]
-    if found.has("slice"):
-        ours, theirs = (part.megabytes / min(_seconds(found, "slice")), part_size / min(found.runs[whole]))
-        rows.append(Row(f"the same on a slice of {part_size:.1f} MB, whole processes both", "",
-                        f"{ours / theirs:.1f}; {theirs:.3f} MB/s against our {ours:.2f} MB/s", INFORMATION))
+    needed = (small, whole, "default", "slice")
+    if not found.has(*needed):
+        return [failed(what, f">= {times:g}", found.why(*needed), ours=any(one in found.faults for one in ("default", "slice")))]
+    part_size, ours = part.corpus_bytes / 1e6, _seconds(found, "slice")
+    # The best of each size: a quick round of the larger one after a slow round of the smaller one is no rate.
+    rate = _rate(inputs.megabytes - part.megabytes, min(_seconds(found, "default")) - min(ours))
+    peer_rate = _rate(part_size - found.runs[small][0]["megabytes"],
+                      min(found.runs[whole]) - min(one["seconds"] for one in found.runs[small]))
+    rows = [failed(what, f">= {times:g}", "a smaller text took as long as a larger one", ours=rate is None)]
+    if rate and peer_rate:
+        rows = [at_least(what, times, [rate / peer_rate], digits=1,
+                         note=f"; without start-up {peer_rate:.3f} MB/s against our {rate:.2f} MB/s")]
+    ours_whole, theirs_whole = part.megabytes / min(ours), part_size / min(found.runs[whole])
+    rows.append(Row(f"the same on a slice of {part_size:.1f} MB, whole processes both", "",
+                    f"{ours_whole / theirs_whole:.1f}; {theirs_whole:.3f} MB/s against our {ours_whole:.2f} MB/s", INFORMATION))
     return rows
+
+
+def _rate(megabytes: float, seconds: float) -> float | None:
+    """MB/s; None of no or negative time."""
+    return megabytes / seconds if seconds > 0 else None
 
 
 def _tokens(found: Found) -> list[Row]:
@@ -155,16 +161,7 @@ def _large(found: Found, sizes: Sequence[int]) -> list[Row]:
                 megabytes = found.runs[f"large_{size}"][0]["megabytes"]
                 rows.append(Row(f"rate at {megabytes:,.0f} MB, {workers} worker{'s' * (workers > 1)}", "", spread(
                     [megabytes / run.seconds for run in found.runs[name]], 2, "MB/s", max), INFORMATION))
-        one, two = f"large_{size}_1", f"large_{size}_2"
-        what, wanted = f"efficiency from 1 to 2 workers, {size:,} MB, whole process", f">= {EFFICIENCY:g} %"
-        if size == max(sizes):  # of a small corpus a second of start-up, which one core does, is a large part
-            rows.append(_or_failed(found, (one, two), what, wanted, functools.partial(_efficiency_row, found, one, two, what)))
-        elif found.has(one, two):
-            rows.append(Row(what, "", _efficiency_row(found, one, two, what).measured, INFORMATION))
-        beside = f"large_{size}_beside"
-        if found.has(one, beside):
-            rows.append(Row("the same of two runs side by side that share nothing: what this machine gives", "",
-                            _efficiency_row(found, one, beside, what, runs=2).measured, INFORMATION))
+        rows += _workers(found, size, judged=size == max(sizes))
     return rows
 
 
@@ -175,12 +172,29 @@ def _memory(found: Found, name: str, what: str, workers: int) -> Row:
                OK if max(worst, together / workers) < MEMORY_MB else MISSED)
 
 
-def _efficiency_row(found: Found, one: str, two: str, what: str, runs: int = 1) -> Row:
-    """Of two cores against one, from the best of each, as the machine's speed changes from round to round; `runs`: that the two
-    cores did in that time."""
-    rounds = [50 * runs * alone / together for alone, together in zip(_seconds(found, one), _seconds(found, two))]
-    note = f"; round by round {spread(rounds, 1, '%', max)}" if len(rounds) > 1 else ""
-    return at_least(what, EFFICIENCY, [50 * runs * min(_seconds(found, one)) / min(_seconds(found, two))], "%", 1, note)
+def _workers(found: Found, size: int, judged: bool) -> list[Row]:
+    """Two workers beside one, and beside two runs of half the corpus at the same time, which share nothing: what those lose
+    against one alone is the machine's, not ours. Judged is the second, of the largest corpus alone: of a small one a second of
+    start-up, which one core does, is a large part. From the best of each, as the machine's speed changes from round to round."""
+    one, two, beside = (f"large_{size}_{name}" for name in ("1", "2", "beside"))
+    what = f"efficiency of 2 workers, {size:,} MB, of what two runs of half the corpus at a time reach that share nothing"
+    wanted, rows = f">= {EFFICIENCY:g} %", []
+
+    def row() -> Row:
+        rounds = [100 * apart / together for apart, together in zip(_seconds(found, beside), _seconds(found, two))]
+        note = f"; round by round {spread(rounds, 1, '%', max)}" if len(rounds) > 1 else ""
+        return at_least(what, EFFICIENCY, [100 * min(_seconds(found, beside)) / min(_seconds(found, two))], "%", 1, note)
+
+    if judged:
+        rows.append(_or_failed(found, (beside, two), what, wanted, row))
+    elif found.has(beside, two):
+        rows.append(Row(what, "", row().measured, INFORMATION))
+    for name, text in ((two, f"2 workers, {size:,} MB, of twice the rate of one worker alone"),
+                       (beside, "the same of the two runs: what this machine's second core gives")):
+        if found.has(one, name):
+            share = 50 * min(_seconds(found, one)) / min(_seconds(found, name))
+            rows.append(Row(text, "", f"{share:.1f} %", INFORMATION))
+    return rows
 
 
 def _seconds(found: Found, name: str) -> list[float]:
