@@ -32,7 +32,7 @@ from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
 
-LARGEST_ROUNDS = 2
+LARGEST_ROUNDS = 1
 """Of corpora beyond the smallest of --large, which take minutes each."""
 PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
 """What --only can choose from."""
