@@ -32,8 +32,6 @@ from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
 
-LARGEST_ROUNDS = 1
-"""Of corpora beyond the smallest of --large, which take minutes each."""
 PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
 """What --only can choose from."""
 SLICE_DEV_SHARE = 0.05
@@ -145,16 +143,14 @@ class Bench:
 
     def large(self) -> None:
         """Memory and rate on large corpora, of one worker, of two, and of two runs side by side on half of it each, which show what
-        the machine itself loses when both its cores are busy. One worker alone goes through the largest once: it takes long."""
+        the machine itself loses when both its cores are busy. Once each, the smallest alone in every round: they take minutes."""
         for size in sorted(self.args.large if "large" in self.args.only else ()):
             folder, smallest = self.folder / "large", size == min(self.args.large)
             inputs = self._make_large(size, folder, f"large_{size}")
             half = self._make_large(size / 2, folder / "half", f"half_{size}")
-            rounds = self.args.rounds if smallest else min(self.args.rounds, LARGEST_ROUNDS)
-            for number in range(rounds if inputs and half else 0):
-                if smallest or number == 0:
-                    self.generate(f"large_{size}_1", inputs)
-                self.generate(f"large_{size}_2", inputs, workers=2)
+            for _ in range((self.args.rounds if smallest else 1) if inputs and half else 0):
+                for workers in (1, 2):
+                    self.generate(f"large_{size}_{workers}", inputs, workers)
                 self.measure(f"large_{size}_beside", self._side_by_side, half)
             shutil.rmtree(folder)
 
@@ -194,8 +190,8 @@ def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Pe
     once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
     once += ("stages" in wanted) * ours
     for size in args.large if "large" in wanted else ():
-        repeats = 2.1 * args.rounds if size == min(args.large) else 1 + 1.1 * min(args.rounds, LARGEST_ROUNDS)
-        once += size / speed["perturb"] + repeats * size / speed["ours"]
+        rounds = args.rounds if size == min(args.large) else 1
+        once += 1.5 * size / speed["perturb"] + 2.1 * rounds * size / speed["ours"]
     return (a_round * args.rounds + once) / 60
 
 
