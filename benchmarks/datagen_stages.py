@@ -34,7 +34,7 @@ STAGES = (
     ("generators", "data_gen.generators", "Generator.generate", True),
     ("assemble", "data_gen.block_work", "_rows", False),
     ("spill", "data_gen.block_work", "write_spill", False),
-    ("merge, write shards", "data_gen.job", "merge_bucket", False),
+    ("merge, write shards", "data_gen.job", "merge_buckets", False),
     ("merge, write shards", "data_gen.job", "finish_task", False),
 )
 REST = "everything else"

@@ -7,7 +7,6 @@ interrupted run need not do it again.
 
 from __future__ import annotations
 
-import functools
 import gc
 import resource
 import time
@@ -23,6 +22,7 @@ from data_gen import connectives
 from data_gen.annotate import Annotator
 from data_gen.assembling import Packed, PackedMany, assemble
 from data_gen.blocks import Block, Raw, parse_block
+from data_gen.engine import gc_paused
 from data_gen.generators import load_generator
 from data_gen.packing import Packer, Rejected
 from data_gen.reading.documents import RawMarkedPair, RawPair, TextOptions, is_dev
@@ -39,7 +39,9 @@ from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
 
 BUCKET_TOKENS, MOST_BUCKET_TOKENS, MANY_BUCKETS = 3_000_000, 8_000_000, 1_500
-"""Tokens of a shard, about: what a worker sorts at a time. Likewise larger where there would be more than MANY_BUCKETS."""
+"""Tokens of a shard, about. Likewise larger where there would be more than MANY_BUCKETS."""
+MERGED_TOKENS = 12_500_000
+"""Most tokens that a worker merges at a time, about: shards whose examples it reads together from the files of all blocks."""
 TOKENS_A_BYTE = 0.36
 """Tokens that one task makes of a byte of Chinese text, about."""
 UNKNOWN_KEPT = 200
@@ -79,8 +81,15 @@ class Settings:
 
     def buckets_of(self, task: str, split: str) -> int:
         """Shards that a task's split is parted into."""
-        tokens = dict(self.input_bytes)[task] * (self.dev_share if split == "dev" else 1) * TOKENS_A_BYTE
+        tokens = self._tokens_of(task, split)
         return max(1, round(tokens / min(max(tokens / MANY_BUCKETS, BUCKET_TOKENS), MOST_BUCKET_TOKENS)))
+
+    def buckets_at_once(self, task: str, split: str) -> int:
+        """Shards that a worker merges at a time, at most."""
+        return max(1, int(MERGED_TOKENS * self.buckets_of(task, split) / max(self._tokens_of(task, split), 1)))
+
+    def _tokens_of(self, task: str, split: str) -> float:
+        return dict(self.input_bytes)[task] * (self.dev_share if split == "dev" else 1) * TOKENS_A_BYTE
 
 
 @dataclass
@@ -102,16 +111,13 @@ class Done:
     """Most bytes that the worker has held so far."""
 
 
-@functools.lru_cache(maxsize=1)
-def _annotator(vocab_file: str, lower_case: bool, language: str, segmenter: str, dictionaries: tuple[str, ...], encoding: str,
-               contents: str) -> Annotator:
-    tokenizer = Tokenizer(Vocab.load(vocab_file), lower_case=lower_case)
-    return Annotator(tokenizer, language, dictionaries, segmenter, encoding)
+_annotators: dict[tuple, Annotator] = {}
+"""The one that this process has, by the settings that it depends on."""
 
 
-def load(settings: Settings) -> None:
-    """Loads here and now what annotation needs, which takes a second: processes forked afterwards have it too."""
-    _annotator_of(settings)
+def load(settings: Settings, vocab: Vocab) -> None:
+    """Loads here and now what annotation needs, which takes half a second: processes forked afterwards have it too."""
+    _annotator_of(settings, vocab)
     gc.freeze()  # what lives as long as the process is not looked at for cycles again, here and in processes forked
 
 
@@ -120,20 +126,20 @@ def dictionary_notes(settings: Settings) -> Counter[str]:
     return Counter({f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()})
 
 
-def _annotator_of(s: Settings) -> Annotator:
-    return _annotator(s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents)
+def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
+    key = s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents
+    if key not in _annotators:
+        _annotators.clear()
+        _annotators[key] = _annotator(s, Vocab.load(s.vocab_file) if vocab is None else vocab)
+    return _annotators[key]
 
 
+def _annotator(s: Settings, vocab: Vocab) -> Annotator:
+    return Annotator(Tokenizer(vocab, lower_case=s.lower_case), s.language, s.dictionaries, s.segmenter, s.text.encoding)
+
+
+@gc_paused()
 def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
-    """Annotates a block once and runs tasks on it; arguments as in `_work`."""
-    gc.disable()  # a block is a hundred thousand small objects without a cycle: looking for cycles takes a sixth of the time
-    try:
-        return _work(block, tasks, settings, folder)
-    finally:
-        gc.enable()
-
-
-def _work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) -> Done:
     """Annotates a block once and runs tasks on it.
 
     Args:

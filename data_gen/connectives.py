@@ -68,7 +68,9 @@ unsurprisingly, | usually, | well, | yet,
 """
 
 _ENTRIES = {"zh": _ZH.split(), "en": [entry.strip() for entry in _EN.split("|")]}
-_COMMAS = {"zh": "，,：:、", "en": ","}
+_AFTER = {"zh": re.compile(r"\s*([，,：:、]\s*)?"), "en": re.compile(r"\s*(,\s*)?")}
+"""What may follow a connective: spaces and a comma."""
+_IN_WORD = re.compile(r"\w")
 _NUMBER = "[一二两三四五六七八九十百千几0-9０-９]"
 _ZH_UNLESS = {
     "*": "[的地得之]",  # 这样的人, 同时的事
@@ -116,18 +118,15 @@ def _classes(language: str) -> dict[str, int]:
 
 
 @functools.cache
-def _table(language: str) -> dict[str, re.Pattern]:
-    """First two characters of an entry, or its only one -> pattern of the entries that begin so, with the comma after them.
+def _table(language: str) -> dict[str, list[int]]:
+    """First two characters of an entry, or its only one -> sizes of the entries that begin so, longest first.
 
-    Longest first; entries of one character are among those of each two that begin with it.
+    Entries of one character are among those of each two that begin with it.
     """
-    names = sorted(class_names(language)[1:], key=len, reverse=True)
-    boundary = r"(?!\w)" if language == "en" else ""
-    table = {}
+    names, table = class_names(language)[1:], {}
     for key in {name[:2] for name in names}:
-        some = "|".join(re.escape(name) for name in names if name.startswith(key) or key.startswith(name))
-        pattern = re.compile(rf"({some}){boundary}\s*([{_COMMAS[language]}]\s*)?", re.IGNORECASE)
-        table |= dict.fromkeys((key, key.capitalize(), key.upper()), pattern)
+        sizes = {len(name) for name in names if name.startswith(key) or key.startswith(name)}
+        table |= dict.fromkeys((key, key.capitalize(), key.upper()), sorted(sizes, reverse=True))
     return table
 
 
@@ -176,12 +175,15 @@ def opening_connective(text: str, language: str) -> tuple[int, int, bool] | None
         class 0 where it looks like a connective and is none (no comma where one is needed, 这样的人): such a sentence
         is no example of a sentence without a connective either; None where none opens it.
     """
-    table = _table(language)
-    pattern = table.get(text[:2]) or table.get(text[:1])
-    match = None if pattern is None else pattern.match(text)
-    if match is None:
+    table, rules = _table(language), _rules(language)
+    for size in table.get(text[:2]) or table.get(text[:1], ()):
+        rule = rules.get(text[:size].lower())
+        if rule is not None and (language != "en" or not _IN_WORD.match(text, size)):
+            break
+    else:
         return None
-    (label, unless), comma = _rules(language)[match[1].lower()], match[2] is not None
-    if not comma and (unless is None or unless.match(text, match.end())):
+    (label, unless), after = rule, _AFTER[language].match(text, size)
+    comma, end = after[1] is not None, after.end()
+    if not comma and (unless is None or unless.match(text, end)):
         label = 0
-    return label, match.end(), comma
+    return label, end, comma

@@ -9,6 +9,7 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,23 +21,22 @@ from data_gen.block_work import Settings, dictionary_notes, work
 from data_gen.blocks import PIECES_A_BLOCK, Block, block_bytes_for, group_dev, group_pieces, parse_block
 from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
-from data_gen.merge import finish_task, merge_bucket, summed, thinning_of
+from data_gen.merge import Merged, finish_task, merge_buckets, summed, thinning_of
+from data_gen.notes import Notes, Read
 from data_gen.progress import Progress
 from data_gen.provenance import Inputs, blocks_origin, what_changed
 from data_gen.reading.documents import TextOptions
 from data_gen.reading.duplicates import duplicates, signatures
 from data_gen.reading.pieces import read_pieces
-from data_gen.reading.rejects import RejectCounter, split_source
+from data_gen.reading.rejects import RejectCounter
 from data_gen.segmenters import load_segmenter
-from data_gen.work_folder import WORK, blocks_room, open_room, read_note, sweep
+from data_gen.work_folder import WORK, blocks_room, open_room, remove_files, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
 from ernie2.tasks import Task
 from ernie2.tokenizer import Vocab
 
 Out = Callable[[str], None]
-ROWS_KEPT = 10_000
-"""Rejects of one reason that rejects.jsonl names."""
 HITS_KEPT, JOINED_AMONG, UNKNOWN_NAMED = 200, 5_000, 50
 """Dictionary entries named in index.json: the most frequent ones, and of so many those that join several words; texts that
 became [UNK]."""
@@ -55,12 +55,9 @@ class Job:
     shards: Path
     settings: Settings
     block_bytes: dict[str, int]
-    names: dict[str, list[str]]
-    """Source and split, as in names["documents.train"] -> blocks, in order."""
+    notes: Notes
     reading: dict[str, RejectCounter]
     """Source -> what the reading of its files left out."""
-    thinned: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Task and split -> examples left out of too frequent classes."""
     warnings: list[str] = field(default_factory=list)
     """Said at the end."""
 
@@ -71,9 +68,10 @@ class Job:
                    if inputs.paths(source) and any(source in task.sources for task in tasks)]
         sizes = {source: inputs.total_bytes([source]) for source in sources}
         buckets = {task.name: sum(sizes.get(source, 0) for source in task.sources) for task in tasks}  # input bytes
-        return cls(recipe, tasks, inputs, vocab, engine, out, Path(recipe.data.shards_dir),
-                   Settings.of(recipe, inputs.dictionaries, buckets), {s: block_bytes_for(size) for s, size in sizes.items()},
-                   {}, {source: RejectCounter() for source in sizes})
+        shards = Path(recipe.data.shards_dir)
+        return cls(recipe, tasks, inputs, vocab, engine, out, shards, Settings.of(recipe, inputs.dictionaries, buckets),
+                   {source: block_bytes_for(size) for source, size in sizes.items()}, Notes(shards / WORK),
+                   {source: RejectCounter() for source in sizes})
 
     @property
     def work(self) -> Path:
@@ -138,49 +136,66 @@ class Job:
             if call is not None:
                 yield call
             else:
-                judge.add(self._block(block.name))
+                judge.add(self.notes.block(block.name))
                 progress.add(block.size, resumed=True)
 
     def _dev_calls(self) -> Iterator[Call]:
         """Work on the blocks of what was held out that are not done yet."""
         for source, block_bytes in self.block_bytes.items():
-            notes = (self._block(name) for name in self.names[f"{source}.train"])
+            notes = (self.notes.block(name) for name in self.notes.names[f"{source}.train"])
             for _, call in self._calls(group_dev(notes, source, block_bytes), f"{source}.dev"):
                 if call is not None:
                     yield call
 
     def _calls(self, blocks: Iterable[Block], kind: str) -> Iterator[tuple[Block, Call | None]]:
         """Blocks of a kind with what is to be done; None where it is done already."""
-        names = self.names[kind] = []
+        names = self.notes.names[kind] = []
         tasks = [task for task in self.tasks if kind.partition(".")[0] in task.sources]
         for block in blocks:
             names.append(block.name)
-            missing = [task for task in tasks if not (self.work / task.name / f"{block.name}.json").exists()]
-            is_done = not missing and self._block(block.name) is not None
+            missing = [task for task in tasks if not self.notes.is_made(task, block.name)]
+            is_done = not missing and self.notes.block(block.name) is not None
             yield block, None if is_done else partial(work, block, missing, self.settings, self.work)
 
     def _merge(self) -> None:
         """Turns the spill files of every task into its shards, without their index; makes the dev blocks meanwhile."""
-        left = sum(len(self._unmerged(task, "train")) for task in self.tasks)
-        with Progress(left, self.out, "merge", unit="shards") as progress:
+        unmerged = {task.name: len(self._unmerged(task, "train")) for task in self.tasks}
+        # Deleting takes the disk's time, not the processor's: a thread does it meanwhile. All processes are there already.
+        with Progress(sum(unmerged.values()), self.out, "merge", unit="shards") as progress, ThreadPoolExecutor(1) as aside:
             for done in self.engine.run(itertools.chain(self._dev_calls(), self._merge_calls("train"))):
-                progress.add(done is None)
+                if isinstance(done, Merged):
+                    progress.add(done.shards)
+                    unmerged[done.task.name] -= done.shards
+                    if not unmerged[done.task.name]:
+                        aside.submit(remove_files, self.notes.spills(done.task, "train"))
             for task in self.tasks:
-                check_splits(task, {split: self._notes(task, split) for split in SPLITS}, self.recipe)
+                check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe)
             for _ in self.engine.run(self._merge_calls("dev")):
                 pass
 
     def _merge_calls(self, split: str) -> Iterator[Call]:
-        """What is left to merge of a split. A task is looked at when its turn comes, while workers are at others."""
+        """What is left to merge of a split. All tasks are looked at when the first call is asked for."""
+        calls = []
         for task in self.tasks:
-            room, made = self.work / task.name, self.work / task.name / "shards"
+            made = self.work / task.name / "shards"
             (made / split).mkdir(parents=True, exist_ok=True)
-            spills = [path for name in self._names_of(task, split) if (path := room / f"{name}.spill").exists()]
-            counts = {one: [note["labels"] for note in self._notes(task, one)] for one in dict.fromkeys(("train", split))}
+            parts = list(self._parts(task, split))
+            if not parts:  # then the spill files may be gone
+                continue
+            spills = self.notes.spills(task, split)
+            counts = {one: [note["labels"] for note in self.notes.made(task, one)] for one in dict.fromkeys(("train", split))}
             thinning = thinning_of(task, counts, split, spills)
-            self.thinned.setdefault(task.name, {})[split] = 0 if thinning is None else thinning.dropped
-            for number in self._unmerged(task, split):
-                yield partial(merge_bucket, task, split, number, spills, thinning, made, len(self.vocab))
+            calls += [partial(merge_buckets, task, split, part, spills, thinning, made, len(self.vocab)) for part in parts]
+        yield from calls
+
+    def _parts(self, task: Task, split: str) -> Iterator[range]:
+        """Buckets that are no shards yet, in parts that a worker merges at a time: small ones where there are few to share out."""
+        left = self._unmerged(task, split)
+        most = min(self.settings.buckets_at_once(task.name, split), max(1, len(left) // (4 * self.engine.workers)))
+        while left:
+            count = next((i for i in range(1, min(most, len(left))) if left[i] != left[0] + i), min(most, len(left)))
+            yield range(left[0], left[0] + count)
+            left = left[count:]
 
     def _unmerged(self, task: Task, split: str) -> list[int]:
         """Buckets that are no shards yet."""
@@ -188,15 +203,11 @@ class Job:
         return [number for number in range(self.settings.buckets_of(task.name, split))
                 if not (made / f"{number:05d}.json").exists()]
 
-    def _notes(self, task: Task, split: str) -> list[dict[str, Any]]:
-        """What a task made of each block of a split."""
-        return [self._note(task.name, name) for name in self._names_of(task, split)]
-
     def _finish_all(self, origins: dict[str, Any]) -> None:
         """Writes the vocabulary, the rejects and the indexes, and takes the work folder away."""
         if Path(self.recipe.model.vocab_file).resolve() != (self.shards / "vocab.txt").resolve():
             shutil.copyfile(self.recipe.model.vocab_file, self.shards / "vocab.txt")
-        read = {source: self._read(source) for source in self.block_bytes}
+        read = {source: self.notes.read(source) for source in self.block_bytes}
         write_rejects(self.shards / "rejects.jsonl", list(self._reject_rows(read)), [task.name for task in self.tasks])
         for task in self.tasks:
             self._finish(task, [read[source] for source in task.sources if source in read], origins[task.name])
@@ -205,7 +216,7 @@ class Job:
 
     def _finish(self, task: Task, read: list[Read], source: dict[str, Any]) -> None:
         """Writes the index of a task and gives its folder the name."""
-        notes = {split: self._notes(task, split) for split in SPLITS}
+        notes = {split: self.notes.made(task, split) for split in SPLITS}
         blocks = {
             "accepted": {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS},
             "rejected": summed(note["reasons"] for split in SPLITS for note in notes[split]),
@@ -215,8 +226,7 @@ class Job:
             "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
             "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
             **self._hits(sum((one.hits for one in read), Counter()))}
-        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, len(self.vocab),
-                            self.thinned[task.name], blocks, source)
+        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, len(self.vocab), blocks, source)
         self.out(f"{task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
                  f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens")
 
@@ -230,34 +240,12 @@ class Job:
         return {"dictionary_hits_total": hits.total(), "dictionary_hits": frequent[:HITS_KEPT],
                 "dictionary_hits_joined": joined[:HITS_KEPT]}
 
-    def _names_of(self, task: Task, *splits: str) -> list[str]:
-        """Blocks that a task reads, of some splits or all."""
-        kinds = (f"{source}.{split}" for source in task.sources for split in splits or SPLITS)
-        return [name for kind in kinds for name in self.names.get(kind, ())]
-
-    def _read(self, source: str) -> Read:
-        """What reading and annotating the blocks of a source came to."""
-        read = Read()
-        for split in SPLITS:
-            for name in self.names[f"{source}.{split}"]:
-                note = self._block(name)
-                read.rejects.merge(RejectCounter.from_json(note["rejects"]))
-                read.documents += sum(note["files"].values()) * (split == "train")
-                read.size += note["size"] * (split == "train")
-                hits, unknown = self._note(blocks_room(self.work, source).name, f"{name}.hits")
-                read.hits.update({(entry, kind): count for entry, kind, count in hits})
-                read.unknown.update(dict(unknown))
-        return read
-
     def _reject_rows(self, read: dict[str, Read]) -> Iterator[dict[str, Any]]:
         """What was left out, one row each, up to so many a reason: {task (null: the readers), file, line, reason, text}."""
         for counter in (*self.reading.values(), *(one.rejects for one in read.values())):
             yield from ({"task": None, **row} for row in counter.rows())
         for task in self.tasks:
-            for name in self._names_of(task):
-                for source, reason, text in self._note(task.name, name)["rejected"]:
-                    file, line = split_source(source)
-                    yield {"task": task.name, "file": file, "line": line, "reason": reason, "text": text}
+            yield from self.notes.rejected(task)
 
     def _report(self, read: dict[str, Read]) -> None:
         """One line a reason."""
@@ -267,34 +255,13 @@ class Job:
             for reason, count in counts.most_common():
                 self.out(f"{what}: {reason}: {count:,}")
         for task in self.tasks:
-            reasons = Counter(summed(self._note(task.name, name)["reasons"] for name in self._names_of(task)))
+            reasons = Counter(summed(note["reasons"] for split in SPLITS for note in self.notes.made(task, split)))
             for reason, count in reasons.most_common():
                 self.out(f"left out by {task.name}: {reason}: {count:,}")
         for source, one in read.items():
             self.out(f"{source.replace('_', ' ')} read: {one.documents:,}")
         for line in self.warnings:
             self.out(line)
-
-    def _block(self, name: str) -> dict[str, Any]:
-        return read_note(blocks_room(self.work, name.partition(".")[0]) / f"{name}.json")
-
-    def _note(self, room: str, name: str) -> dict[str, Any]:
-        return read_note(self.work / room / f"{name}.json")
-
-
-@dataclass
-class Read:
-    """What reading and annotating the blocks of a source came to."""
-
-    rejects: RejectCounter = field(default_factory=lambda: RejectCounter(keep=ROWS_KEPT))
-    documents: int = 0
-    """Documents or pairs."""
-    size: int = 0
-    """Bytes."""
-    hits: Counter = field(default_factory=Counter)
-    """(dictionary entry, "entity" or "phrase") -> how often it was found."""
-    unknown: Counter = field(default_factory=Counter)
-    """Text that became [UNK] -> how often, at least."""
 
 
 def block_signatures(block: Block, options: TextOptions) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.hash_table import HashTable, joined_hashes, ranges, sequence_hashes, symbols_of
+from data_gen.hash_table import HashTable, sequence_hashes, symbols_of
 from ernie2.config import ConfigError
 
 MODIFIER_TAGS = frozenset(["a", "b", "vn", "an"])
@@ -72,8 +72,7 @@ class Lexicon:
         order = np.arange(len(ends))[::-1]
         frequent = frequencies[order] >= FREQUENT
         order = np.concatenate([order[frequent], order[~frequent]])
-        hashes = joined_hashes(symbols.take(ranges(first, last - first)), last - first)
-        self._table = HashTable(hashes.take(order))
+        self._table = HashTable(sequence_hashes(symbols, first, last - first).take(order))
         self._kinds = np.append(kinds[order], np.int8(UNKNOWN))  # the last is found by row -1: not in the table
         for word in NO_PHRASE_WORDS:
             if len(word) == 1:

@@ -5,36 +5,48 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_gen.engine import gc_paused
 from data_gen.rows import Rows
-from data_gen.spill import Thinning, class_limits, read_bucket, thin
+from data_gen.spill import Thinning, class_limits, read_buckets, thin
 from data_gen.work_folder import write_note
 from ernie2.shards import IGNORED, SPLITS, finish_shards, write_shard
 from ernie2.tasks import Task
 
 
-def merge_bucket(task: Task, split: str, number: int, spills: Sequence[Path], thinning: Thinning | None, folder: Path,
-                 vocab_size: int) -> None:
-    """Writes the shard of one bucket, and beside it what it holds.
+@dataclass(frozen=True)
+class Merged:
+    """Buckets that have become shards."""
+
+    task: Task
+    shards: int
+
+
+@gc_paused()
+def merge_buckets(task: Task, split: str, numbers: range, spills: Sequence[Path], thinning: Thinning | None, folder: Path,
+                  vocab_size: int) -> Merged:
+    """Writes the shards of some buckets, and beside each what it holds.
 
     Args:
         task: The task.
         split: "train" or "dev".
-        number: The bucket.
-        spills: Spill files of all blocks of the split.
+        numbers: The buckets, which follow each other.
+        spills: Spill files of all blocks of the split that hold examples.
         thinning: What is left out of too frequent classes.
         folder: Folder of the task's shards: <split>/NNNNN.<field>.npy, and NNNNN.json.
         vocab_size: Entries of the vocabulary.
     """
-    rows = read_bucket(spills, number, thinning)
-    stem, entry = folder / split / f"{number:05d}", None
-    if rows is not None:
-        entry = write_shard(stem, rows.fields(task, vocab_size))
-    write_note(stem.with_suffix(".json"), {"shard": entry, "labels": _label_counts(rows, task)})
+    for number, rows in zip(numbers, read_buckets(spills, numbers, thinning), strict=True):
+        stem, entry = folder / split / f"{number:05d}", None
+        if rows is not None:
+            entry = write_shard(stem, rows.fields(task, vocab_size))
+        write_note(stem.with_suffix(".json"), {"shard": entry, "labels": _label_counts(rows, task)})
+    return Merged(task, len(numbers))
 
 
 def _label_counts(rows: Rows | None, task: Task) -> list[int]:
@@ -66,16 +78,15 @@ def thinning_of(task: Task, labels: dict[str, Sequence[Sequence[int]]], split: s
     return thin(spills, limits if split == "train" else np.ceil(shares * counts[split]).astype(np.int64))
 
 
-def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, thinned: dict[str, int], blocks: dict[str, Any],
+def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, blocks: dict[str, Any],
                 origin: dict[str, Any]) -> dict[str, Any]:
     """Writes the index of a task whose shards are all there and gives the folder its name; returns the index.
 
     Args:
         task: The task.
-        made: Folder of merge_bucket.
+        made: Folder of merge_buckets.
         folder: <shards_dir>/<task>.
         vocab_size: Entries of the vocabulary.
-        thinned: Split -> examples that were left out of too frequent classes.
         blocks: What the blocks came to: accepted, rejected, notes, dictionary_hits, input_bytes, documents.
         origin: What the shards depend on.
     """
@@ -88,6 +99,7 @@ def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, thinned: 
         labels[split] = np.sum([one["labels"] for one in found], axis=0, dtype=np.int64).tolist()
         for part in parts:
             part.unlink()
+    thinned = {split: blocks["accepted"][split] - sum(shard["samples"] for shard in shards[split]) for split in SPLITS}
     return finish_shards(made, folder, task, vocab_size, shards, {
         **origin, "task_id": task.task_id, "generator": task.generator, "generator_args": task.generator_args,
         "balance": task.balance, "max_per_class": task.max_per_class,

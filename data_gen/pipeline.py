@@ -63,7 +63,7 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
     with Engine(engine, workers) as helpers:
         if todo:
             job = Job.of(recipe, todo, inputs, vocab, helpers, out)
-            helpers.start(functools.partial(load, job.settings))  # before the lock, which they would hold on to
+            helpers.start(functools.partial(load, job.settings, vocab))  # before the lock, which they would hold on to
         with locked(shards):
             try:
                 sweep(shards / WORK, [task.name for task in own if task not in todo])

@@ -21,12 +21,12 @@ from ernie2.tasks import Task
 SPECIAL, SENTENCE_SHIFT, ID_SHIFT = 8, 4, 8
 NO_LABEL = -1
 
-_CHUNK = 1 << 15  # tokens whose spans are counted at a time: what this takes stays in the processor's cache
-# By flags: a lane of 16 bits for each level, 1 where a unit begins. The lanes are counted in one sum; whatever it carries
-# from lane to lane, the difference within an example, which is what is kept, is right.
-_LANES = sum((np.arange(256, dtype=np.uint64) >> np.uint64(bit) & np.uint64(1)) << np.uint64(16 * bit)
-             for bit in range(len(LEVELS)))
-_ONES = _LANES[(1 << len(LEVELS)) - 1]
+_CHUNK = 1 << 16  # tokens whose spans are counted at a time: what this takes stays in the processor's cache
+# The levels are counted in one sum, in lanes of 16 bits. The product moves the flag bit of each level to the lowest bit of its
+# lane; what it puts elsewhere is masked out.
+_TO_LANES = np.uint64(sum(1 << 15 * bit for bit in range(len(LEVELS))))
+_ONES = np.uint64(sum(1 << 16 * bit for bit in range(len(LEVELS))))
+_NO_SPAN = np.uint64(2**64 - 1)  # -1 in every lane
 
 
 @dataclass
@@ -103,13 +103,15 @@ class Rows:
             last = max(int(np.searchsorted(edges, edges[first] + _CHUNK, "right")) - 1, first + 1)
             begin, end = int(edges[first]), int(edges[last])
             some, at = flags[begin:end], edges[first:last] - begin
-            counts = _LANES.take(some)
-            opening = counts.take(at)
+            counts = some.astype(np.uint64)
+            counts *= _TO_LANES
+            counts &= _ONES
+            totals = np.add.reduceat(counts, at)
+            counts[at[:1]] -= _ONES  # counted from 0
+            counts[at[1:]] -= totals[:-1]  # and anew in each example
             np.cumsum(counts, out=counts)
-            counts -= np.repeat(counts.take(at) - opening + _ONES, self.lengths[first:last])
-            lanes = counts.view(np.int16).reshape(-1, 4)
-            lanes[np.flatnonzero(some & SPECIAL)] = -1
-            spans[:, begin:end] = lanes[:, :len(LEVELS)].T
+            counts[np.flatnonzero((some & SPECIAL) != 0)] = _NO_SPAN
+            spans[:, begin:end] = counts.view(np.int16).reshape(-1, 4)[:, :len(LEVELS)].T
             first = last
         return spans
 

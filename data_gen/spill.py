@@ -11,8 +11,9 @@ Shapes: N examples of a file, T tokens of all of them, K buckets.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +80,9 @@ class Spill:
         """uint64 (N) keys and int32 (N) sentence labels of all examples."""
         return self._column("keys", 0, self.examples, np.uint64), self._column("labels", 0, self.examples, np.int32)
 
-    def bucket(self, number: int) -> tuple[np.ndarray, Rows]:
-        """uint64 keys of a bucket's examples, rising, and their rows."""
-        first, last = self._edges[0, number:number + 2].tolist()
-        begin, end = self._edges[1, number:number + 2].tolist()
+    def examples_of(self, numbers: range) -> tuple[np.ndarray, Rows]:
+        """uint64 keys of the examples of buckets that follow each other, rising, and their rows."""
+        (first, last), (begin, end) = self._edges[:, [numbers.start, numbers.stop]].tolist()
         keys, lengths, labels = (self._column(name, first, last, dtype) for name, dtype in _ROW_COLUMNS)
         token_labels = self._column("token_labels", begin, end, np.int8) if self._has_labels else None
         return keys, Rows(lengths, labels, self._column("codes", begin, end, np.uint32), token_labels)
@@ -101,11 +101,9 @@ class Thinning:
     Attributes:
         limits: uint64 (classes): an example stays when the second random number made of its key is not above the
             limit of its class.
-        dropped: Examples that do not stay.
     """
 
     limits: np.ndarray
-    dropped: int
 
     def stays(self, keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """bool (N)."""
@@ -119,18 +117,20 @@ def thin(paths: Iterable[Path], limits: np.ndarray) -> Thinning:
         paths: Spill files of one split.
         limits: int (number of classes), examples of each class that stay, where there are as many.
     """
-    draws: dict[int, list[np.ndarray]] = {label: [] for label in range(len(limits))}
+    draws: list[list[np.ndarray]] = [[] for _ in limits]
     for path in paths:
         with Spill(path) as spill:
             keys, labels = spill.labels()
-        for label in np.unique(labels).tolist():
-            draws[label].append(_scrambled(keys[labels == label]))
-    highest, dropped = np.full(len(limits), np.iinfo(np.uint64).max), 0
-    for label, parts in draws.items():
-        drawn, kept = np.concatenate(parts) if parts else np.zeros(0, np.uint64), int(limits[label])
+        drawn = _scrambled(keys)[np.argsort(labels, kind="stable")]
+        edges = np.cumsum(np.bincount(labels, minlength=len(limits)))[:-1]
+        for draw, some in zip(draws, np.split(drawn, edges), strict=True):
+            draw.append(some)
+    highest = np.full(len(limits), np.iinfo(np.uint64).max)
+    for label, (draw, kept) in enumerate(zip(draws, limits.tolist(), strict=True)):
+        drawn = np.concatenate(draw or [np.zeros(0, np.uint64)])
         if kept < len(drawn):
-            highest[label], dropped = np.partition(drawn, kept - 1)[kept - 1], dropped + len(drawn) - kept
-    return Thinning(highest, dropped)
+            highest[label] = np.partition(drawn, kept - 1)[kept - 1]
+    return Thinning(highest)
 
 
 def class_limits(counts: np.ndarray, balance: float | None, max_per_class: int | None) -> np.ndarray:
@@ -147,22 +147,32 @@ def class_limits(counts: np.ndarray, balance: float | None, max_per_class: int |
     return limits if max_per_class is None else np.minimum(limits, max_per_class)
 
 
-def read_bucket(paths: Sequence[Path], number: int, thinning: Thinning | None) -> Rows | None:
-    """The examples of one bucket of all files, in the order of their keys; None where there is none."""
-    keys, parts = [], []
+def read_buckets(paths: Sequence[Path], numbers: range, thinning: Thinning | None) -> Iterator[Rows | None]:
+    """The examples of each of some buckets, of all files, in the order of their keys; None of an empty bucket.
+
+    Args:
+        paths: Spill files, parted into the same buckets.
+        numbers: Buckets that follow each other. They are read together: to find one in a file takes as long as to read it.
+        thinning: What is left out.
+    """
+    if not paths:
+        yield from (None for _ in numbers)
+        return
+    keys, parts, buckets = [], [], 0
     for path in paths:
         with Spill(path) as spill:
-            found, rows = spill.bucket(number)
-        if len(found):
-            keys.append(found)
-            parts.append(rows)
-    if not keys:
-        return None
+            found, rows = spill.examples_of(numbers)
+            buckets = spill.buckets
+        keys.append(found)
+        parts.append(rows)
     joined, rows = np.concatenate(keys), Rows.joined(parts)
+    del keys, parts  # they hold the tokens a second time
     order = np.argsort(joined, kind="stable")
-    if thinning is not None:
-        order = order[thinning.stays(joined, rows.labels)[order]]
-    return rows.take(order) if len(order) else None
+    edges = np.searchsorted(bucket_of(joined[order], buckets), np.arange(numbers.start, numbers.stop + 1))
+    stays = None if thinning is None else thinning.stays(joined, rows.labels)
+    for first, last in itertools.pairwise(edges.tolist()):
+        some = order[first:last] if stays is None else order[first:last][stays[order[first:last]]]
+        yield rows.take(some) if len(some) else None
 
 
 def _scrambled(keys: np.ndarray) -> np.ndarray:

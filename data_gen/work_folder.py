@@ -89,6 +89,13 @@ def open_room(room: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def remove_files(paths: Iterable[Path]) -> None:
+    """Takes files away that are of no more use; what resists is left to `sweep`."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def sweep(work: Path, finished: Iterable[str]) -> None:
     """Takes away the rooms of tasks whose shards are finished, and the work folder where no other task's is left."""
     for name in finished:

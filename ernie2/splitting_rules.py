@@ -71,17 +71,23 @@ def make_backend(token_to_id: dict[str, int], lower_case: bool, rules: str = DEF
 @functools.cache
 def _ernie_classes() -> tuple[str, str, str]:
     """Regular expressions of the characters that are dropped, that are accents, and that are tokens by themselves."""
-    categories = np.full((0x110000, 2), b"C", dtype="S1")  # unassigned, or for private use
-    for plane in _LISTED:
-        listed = "".join(map(unicodedata.category, map(chr, plane)))
-        categories[plane.start:plane.stop] = np.frombuffer(listed.encode(), dtype="S1").reshape(-1, 2)
-    major, minor = categories.T
-    dropped = (major == b"C") & (minor != b"s")
+    major, minor = _categories().T
+    dropped = (major == ord("C")) & (minor != ord("s"))
     dropped[[ord(space) for space in "\t\n\r"]] = False
-    alone = (major == b"P") | (major == b"S")
+    alone = (major == ord("P")) | (major == ord("S"))
     alone[[ord(symbol) for symbol in _MORE_SYMBOLS]] = True
     alone[_CJK_EXTENSION_E] = True
-    return _class(dropped), _class((major == b"M") & (minor == b"n")), _class(alone)
+    return _class(dropped), _class((major == ord("M")) & (minor == ord("n"))), _class(alone)
+
+
+@functools.cache
+def _categories() -> np.ndarray:
+    """uint8 (0x110000, 2): the two letters of Unicode's category of each code point."""
+    categories = np.full((0x110000, 2), ord("C"), dtype=np.uint8)  # unassigned, or for private use
+    for plane in _LISTED:
+        listed = "".join(map(unicodedata.category, to_text(np.arange(plane.start, plane.stop))))
+        categories[plane.start:plane.stop] = np.frombuffer(listed.encode(), dtype=np.uint8).reshape(-1, 2)
+    return categories
 
 
 def _class(members: np.ndarray) -> str:
@@ -101,11 +107,11 @@ def single_characters(lower_case: bool, rules: str = DEFAULT_RULES) -> tuple[np.
     Returns:
         int64 code points that are a token by themselves (CJK characters, punctuation), and those that are spaces.
     """
-    categories = list(map(unicodedata.category, map(chr, range(0x10000))))
-    letters = plain_cjk()
-    marks = [c for c, category in enumerate(categories) if c < 0x80 and not chr(c).isalnum() or category[0] in "PSZ"]
-    others = [c for first, stop in _CJK_BLOCKS for c in range(first, stop) if categories[c] != "Lo"]
-    candidates = np.array([*others, *_CJK_COMPATIBILITY, *marks])
+    letters, major = plain_cjk(), _categories()[:0x10000, 0]
+    is_mark = np.isin(major, [*b"PSZ"])
+    is_mark[:0x80] = [not chr(code).isalnum() for code in range(0x80)]
+    others = np.setdiff1d(_cjk_codes(), letters, assume_unique=True)
+    candidates = np.concatenate([others, _CJK_COMPATIBILITY, np.flatnonzero(is_mark)])
     backend = make_backend({"[UNK]": 0}, lower_case, rules)  # nothing is known, so that each word is one token
     words_over, by_itself = np.zeros((2, len(candidates)), dtype=np.int64)
     for first in range(0, len(candidates), _PROBES_AT_ONCE):
@@ -122,5 +128,9 @@ def single_characters(lower_case: bool, rules: str = DEFAULT_RULES) -> tuple[np.
 @functools.cache
 def plain_cjk() -> np.ndarray:
     """int64 code points, rising: CJK characters that no rule changes, each a token by itself."""
-    codes = np.concatenate([np.arange(first, stop) for first, stop in _CJK_BLOCKS])
-    return codes[[unicodedata.category(character) == "Lo" for character in to_text(codes)]]
+    codes = _cjk_codes()
+    return codes[(_categories()[codes] == [*b"Lo"]).all(axis=1)]
+
+
+def _cjk_codes() -> np.ndarray:
+    return np.concatenate([np.arange(first, stop) for first, stop in _CJK_BLOCKS])

@@ -67,8 +67,8 @@ class Vocab:
                               f"token, or build a vocabulary with `python -m data_gen.vocab`")
         self.pad_id, self.cls_id, self.sep_id, self.mask_id, self.unk_id = (self.token_to_id[t] for t in SPECIAL_TOKENS)
         self.continuation = np.array([len(t) > 2 and t.startswith("##") for t in self.id_to_token], dtype=bool)
-        self.special = np.array([t in SPECIAL_TOKENS or _UNUSED.fullmatch(t) is not None for t in self.id_to_token],
-                                dtype=bool)
+        self.special = np.array([t[:1] == "[" and (t in SPECIAL_TOKENS or _UNUSED.fullmatch(t) is not None)
+                                 for t in self.id_to_token], dtype=bool)
         self.digest = hashlib.sha256("\n".join(self.id_to_token).encode("utf-8")).hexdigest()
 
     def __len__(self) -> int:
@@ -113,7 +113,9 @@ def _read_lines(path: Path) -> list[str]:
                           f"one with `python -m data_gen.vocab`") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the vocabulary as UTF-8") from None
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
     return lines[:-1] if lines and not lines[-1] else lines
 
 

@@ -92,7 +92,7 @@ def test_interrupted_work_is_used_again(recipe: Path, tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(job, "merge_bucket", stop)
+        patched.setattr(job, "merge_buckets", stop)
         with pytest.raises(KeyboardInterrupt):
             build(loaded)
     left = next((tmp_path / "shards/.work").glob("*/shards/*")) / "00000.json.host-1.tmp"
@@ -119,7 +119,7 @@ def test_what_changed_in_between_is_thrown_away_by_name(recipe: Path, tmp_path: 
 
     monkeypatch.setattr(job, "work", counted)
     with monkeypatch.context() as patched:
-        patched.setattr(job, "merge_bucket", stop)
+        patched.setattr(job, "merge_buckets", stop)
         with pytest.raises(KeyboardInterrupt):
             build(load_recipe(recipe))
     calls.clear()

@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise, permutations
+from itertools import accumulate, permutations
 from math import factorial
 
 import numpy as np
 
-from data_gen.assembling import Packed
+from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Document
 from ernie2.strict import ConfigError
@@ -74,7 +74,7 @@ def describe_label(label: int, max_segments: int = 4) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             max_segments: int = 4) -> Iterator[Packed | Rejected]:
+             max_segments: int = 4) -> Iterator[PackedMany | Rejected]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
@@ -88,61 +88,73 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         language: Not used: sentences are given.
         max_segments: m, the most segments of a passage (paper: m not stated; 4 is inferred from Baidu's released code).
     """
-    draws = _Draws(rng)
-    upper = [list(accumulate(factorial(n) for n in range(1, most + 1))) for most in range(max_segments + 1)]
-    orders = [list(permutations(range(n))) for n in range(max_segments + 1)]
+    usable = []
     for document in source:
-        sentences = document.sentences
-        if len(sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", sentences[0].text)
-            continue
-        firsts, ends = sentences.rows[:, :2].T.tolist()
-        total, start = len(sentences), 0
-        while start < total:
-            fitting = bisect_right(ends, firsts[start] + packer.capacity(max_segments)) - start
-            most = max(1, min(max_segments, total - start, fitting))
-            segments = bisect_right(upper[most], draws.below(upper[most][-1])) + 1
-            stop = _passage_end(ends, start, segments, firsts[start] + packer.capacity(segments))
-            edges = [start, *draws.places(start + 1, stop, segments - 1), stop]
-            parts = [(firsts[a], ends[b - 1]) for a, b in pairwise(edges)]
-            rank = draws.below(len(orders[segments]))
-            label = rank + (upper[max_segments][segments - 2] if segments > 1 else 0)
-            yield packer.pack_stretches(sentences.tokens, [parts[position] for position in orders[segments][rank]], label)
-            start = stop
+        if len(document.sentences) < 2:
+            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+        else:
+            usable.append(document.sentences)
+    if not usable:
+        return
+    rows = np.concatenate([sentences.rows[:, :2] for sentences in usable])
+    starts, stops, segments = _passages(rows, [len(sentences) for sentences in usable], rng, packer, max_segments)
+    before = 0  # classes of fewer segments
+    for n in range(1, max_segments + 1):
+        these = np.flatnonzero(segments == n)
+        edges = _edges(starts[these], stops[these], n, rng)
+        stretches = np.stack([rows[edges[:, :-1], 0], rows[edges[:, 1:] - 1, 1]], axis=2)
+        ranks = rng.integers(factorial(n), size=len(these))
+        orders = np.array(list(permutations(range(n))))[ranks]
+        if len(these):
+            yield packer.pack_many(usable[0].tokens, np.take_along_axis(stretches, orders[:, :, None], axis=1), before + ranks)
+        before += factorial(n)
 
 
-class _Draws:
-    """Random whole numbers drawn many at a time: asking a Generator for each costs more than the rest of the work."""
-
-    def __init__(self, rng: np.random.Generator, many: int = 4_096) -> None:
-        self._rng, self._many, self._ready = rng, many, []
-
-    def below(self, limit: int) -> int:
-        """Uniform over 0 .. limit - 1."""
-        if not self._ready:
-            self._ready = self._rng.random(self._many).tolist()
-        return int(self._ready.pop() * limit)
-
-    def places(self, first: int, stop: int, count: int) -> list[int]:
-        """`count` different numbers of first .. stop - 1, rising."""
-        chosen: set[int] = set()
-        while len(chosen) < count:
-            chosen.add(first + self.below(stop - first))
-        return sorted(chosen)
-
-
-def _passage_end(ends: Sequence[int], start: int, fewest: int, limit: int) -> int:
-    """Where a passage from sentence `start` on ends: as many as fit, at least `fewest`; it leaves two over rather than one.
+def _passages(rows: np.ndarray, sizes: Sequence[int], rng: np.random.Generator, packer: Packer,
+              max_segments: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts documents into passages, and says into how many segments each is split; three int arrays (passages).
 
     Args:
-        ends: Token after the last of each sentence of the document.
-        start: First sentence of the passage.
-        fewest: Fewest sentences.
-        limit: Token that the passage should not reach beyond.
+        rows: int (S, 2), first token of each sentence of all documents, end to end, and the token after its last.
+        sizes: Sentences of each document.
+        rng: Draws the numbers of segments.
+        packer: Says what fits.
+        max_segments: See `generate`.
+
+    Returns:
+        First sentence, sentence after the last, segments.
     """
-    fitting = bisect_right(ends, limit)
-    stop = max(fitting, start + fewest)
-    return stop - 1 if stop == len(ends) - 1 > start + fewest else stop
+    upper = [list(accumulate(factorial(n) for n in range(1, most + 1))) for most in range(max_segments + 1)]
+    room = [packer.capacity(n) for n in range(max_segments + 1)]
+    chances = rng.random(len(rows)).tolist()  # that of its first sentence is a passage's: asking for one at a time is slow
+    firsts, ends = rows.T.tolist()
+    passages, start = [], 0
+    for last in accumulate(sizes):
+        while start < last:
+            fitting = bisect_right(ends, firsts[start] + room[max_segments], start, last) - start
+            most = max(1, min(max_segments, last - start, fitting))
+            n = bisect_right(upper[most], int(chances[start] * upper[most][-1])) + 1
+            stop = max(bisect_right(ends, firsts[start] + room[n], start, last), start + n)
+            if stop == last - 1 > start + n:
+                stop -= 1  # leave two sentences over rather than one
+            passages.append((start, stop, n))
+            start = stop
+    return tuple(np.array(passages).T)
+
+
+def _edges(starts: np.ndarray, stops: np.ndarray, segments: int, rng: np.random.Generator) -> np.ndarray:
+    """int (N, segments + 1): the first sentence of each segment of passages [start, stop), and where the last segment ends.
+
+    The places are drawn uniformly, by Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", 1987).
+    """
+    edges = np.stack([starts, *[stops] * segments], axis=1)
+    for i in range(1, segments):
+        highest = stops - segments + i
+        drawn = starts + 1 + (rng.random(len(starts)) * (highest - starts)).astype(np.int64)
+        taken = (edges[:, 1:i] == drawn[:, None]).any(axis=1)
+        edges[:, i] = np.where(taken, highest, drawn)
+    edges[:, 1:-1].sort(axis=1)
+    return edges
 
 
 if __name__ == "__main__":
