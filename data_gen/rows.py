@@ -62,11 +62,13 @@ class Rows:
     def take(self, order: np.ndarray) -> Rows:
         """The examples of these numbers, int (M), in this order."""
         end = np.cumsum(self.lengths, dtype=np.int64)
-        stretches = list(map(slice, (end - self.lengths)[order].tolist(), end[order].tolist()))
+        first, last = (end - self.lengths)[order], end[order]
 
         def moved(column: np.ndarray) -> np.ndarray:
-            # Examples are long enough that joining stretches beats gathering token by token.
-            return np.concatenate([*map(column.__getitem__, stretches)])
+            # Joining stretches of bytes takes a half of the time of joining arrays, or of gathering token by token.
+            size, view = column.itemsize, memoryview(column).cast("B")
+            stretches = map(slice, (size * first).tolist(), (size * last).tolist())
+            return np.frombuffer(b"".join(map(view.__getitem__, stretches)), column.dtype)
 
         return Rows(self.lengths[order], self.labels[order], moved(self.codes),
                     None if self.token_labels is None else moved(self.token_labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from itertools import permutations
@@ -173,6 +174,15 @@ def test_reordering_labels_restore_the_text_and_reach_every_class() -> None:
         original = [shown[order.index(i)] for i in range(len(order))]
         flat = [n for part in original for n in part]
         assert flat == list(range(flat[0], flat[0] + len(flat)))
+
+
+def test_reordering_splits_passages_anywhere_alike() -> None:
+    starts = np.repeat([0, 100], 3_000)
+    edges = sentence_reordering._edges(starts, starts + 6, 4, np.random.default_rng(0))
+    assert (edges[:, 0] == starts).all() and (edges[:, -1] == starts + 6).all() and (np.diff(edges, axis=1) > 0).all()
+    counts = Counter(map(tuple, (edges[:, 1:-1] - starts[:, None]).tolist()))
+    assert len(counts) == math.comb(5, 3)
+    assert sum((count - 600) ** 2 / 600 for count in counts.values()) < 28  # 9 degrees of freedom: P < 0.001
 
 
 def test_reordering_rejects_single_sentences_and_leaves_none_over() -> None:

@@ -104,6 +104,30 @@ def test_interrupted_work_is_used_again(recipe: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "shards" / ".work").exists()
 
 
+def test_interrupted_when_merged_spill_files_are_gone(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is merged is deleted while the rest is merged; thinned out examples are counted all the same."""
+    import data_gen.job as job
+
+    real, loaded = job.merge_buckets, load_recipe(recipe)
+    build(loaded)
+    expected = contents(tmp_path / "shards")
+    shutil.rmtree(tmp_path / "shards")
+
+    def stop_at_dev(task: object, split: str, *rest: object) -> object:
+        if split == "dev":
+            raise KeyboardInterrupt
+        return real(task, split, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "merge_buckets", stop_at_dev)
+        with pytest.raises(KeyboardInterrupt):
+            build(loaded)
+    left = {path.name.split(".")[1] for path in (tmp_path / "shards/.work").glob("*/*.spill")}
+    assert left == {"dev"}
+    build(loaded)
+    assert contents(tmp_path / "shards") == expected
+
+
 def test_what_changed_in_between_is_thrown_away_by_name(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import data_gen.job as job
 
