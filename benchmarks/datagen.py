@@ -35,6 +35,8 @@ from ernie2.tokenizer import Vocab
 PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
 """What --only can choose from."""
 SLICE_DEV_SHARE = 0.05
+WORKER_ROUNDS = 2
+"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike."""
 # MB/s of two rather slow cores, only to say beforehand how long it will take.
 _GUESS = {"jieba": 0.5, "cut": 0.7, "ours": 3.0, "paddlenlp": 0.15, "ernie": 0.2, "ErnieTokenizer": 0.6, "perturb": 15.0}
 
@@ -142,16 +144,17 @@ class Bench:
             shutil.rmtree(self.folder / "stages")
 
     def large(self) -> None:
-        """Memory and rate on large corpora, of one worker, of two, and of two runs side by side on half of it each, which show what
-        the machine itself loses when both its cores are busy. Once each, the smallest alone in every round: they take minutes."""
+        """Memory and rate on large corpora, of one worker and of two, once each. The smallest several times, and two runs side by
+        side on half of it each, which show what the machine itself loses when both its cores are busy."""
         for size in sorted(self.args.large if "large" in self.args.only else ()):
             folder, smallest = self.folder / "large", size == min(self.args.large)
             inputs = self._make_large(size, folder, f"large_{size}")
-            half = self._make_large(size / 2, folder / "half", f"half_{size}")
-            for _ in range((self.args.rounds if smallest else 1) if inputs and half else 0):
+            half = self._make_large(size / 2, folder / "half", f"half_{size}") if smallest else None
+            for _ in range(0 if inputs is None else WORKER_ROUNDS * self.args.rounds if smallest else 1):
                 for workers in (1, 2):
                     self.generate(f"large_{size}_{workers}", inputs, workers)
-                self.measure(f"large_{size}_beside", self._side_by_side, half)
+                if half is not None:
+                    self.measure(f"large_{size}_beside", self._side_by_side, half)
             shutil.rmtree(folder)
 
     def _make_large(self, size: float, folder: Path, series: str) -> Inputs | None:
@@ -190,7 +193,7 @@ def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Pe
     once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
     once += ("stages" in wanted) * ours
     for size in args.large if "large" in wanted else ():
-        rounds = args.rounds if size == min(args.large) else 1
+        rounds = WORKER_ROUNDS * args.rounds if size == min(args.large) else 1
         once += 1.5 * size / speed["perturb"] + 2.1 * rounds * size / speed["ours"]
     return (a_round * args.rounds + once) / 60
 

@@ -183,14 +183,14 @@ class SequenceTable:
         hashes = hashes.take(places)
         while len(places):
             likely = np.flatnonzero((marks & _WHOLE).view(bool))
-            found = self._rows.find(hashes.take(likely))
-            real = np.flatnonzero(found >= 0)
-            whole, found = places.take(likely.take(real)), found.take(real)
+            whole = places.take(likely)
             # Behind the end of the text stands its last symbol, as it were: what reaches over the end is no match.
             good = np.flatnonzero(whole <= size - length)
-            good = good[fits(whole.take(good), length)]
-            whole = whole.take(good)
-            lengths[whole], rows[whole] = length, found.take(good)
+            good = good[fits(whole.take(good), length)]  # before the table is asked, which takes longer
+            found = self._rows.find(hashes.take(likely.take(good)))
+            real = np.flatnonzero(found >= 0)
+            whole = whole.take(good.take(real))
+            lengths[whole], rows[whole] = length, found.take(real)
             if length == self._longest:
                 break
             onward = np.flatnonzero(marks >= _BEGINNING)

@@ -115,9 +115,9 @@ def is_balanced(text: str) -> bool:
 
 def _in_order(text: str, left: str, right: str) -> bool:
     """Whether no right bracket comes before its left one."""
-    depth = 0
-    for found in text:
-        depth += (found == left) - (found == right)
-        if depth < 0:
+    opened = 0
+    for closed, part in enumerate(text.split(right)[:-1], 1):
+        opened += part.count(left)
+        if opened < closed:
             return False
     return True
