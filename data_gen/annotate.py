@@ -101,16 +101,16 @@ class Annotator:
         unknown, self._unknown = self._unknown, Counter()
         return unknown
 
-    def take_hits(self) -> list[tuple[str, str, int]]:
-        """Dictionary entries found since the last call: (entry, "entity" or "phrase", how often)."""
+    def take_hits(self) -> dict[int, int]:
+        """Number of each dictionary entry found since the last call -> how often."""
         hits: Counter[int] = Counter()
         for units in self._units.values():
             hits.update(units.take_hits())
-        rows = np.array([*hits], np.int64)
-        begins, ends = self._entries.starts.take(rows).tolist(), self._entries.starts.take(rows + 1).tolist()
-        kinds = self._entries.is_entity.take(rows).tolist()
-        return [(self._entries.text[begin:end], "entity" if is_entity else "phrase", count)
-                for begin, end, is_entity, count in zip(begins, ends, kinds, hits.values(), strict=True)]
+        return hits
+
+    def named(self, number: int) -> tuple[str, str]:
+        """A dictionary entry, and "entity" or "phrase"."""
+        return self._entries.word(number), "entity" if self._entries.is_entity[number] else "phrase"
 
     def _annotate(self, texts: Sequence[str], language: str, split: bool = True) -> tuple[Tokens, np.ndarray]:
         """Table of the texts joined by line feeds, and its sentences: int64 (S, 4) rows first, last, characters begin, end.

@@ -126,6 +126,11 @@ def dictionary_notes(settings: Settings) -> Counter[str]:
     return Counter({f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()})
 
 
+def named_entry(settings: Settings, number: int) -> tuple[str, str]:
+    """A dictionary entry, and "entity" or "phrase"."""
+    return _annotator_of(settings).named(number)
+
+
 def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
     key = s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents
     if key not in _annotators:
@@ -165,7 +170,7 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
     spilled = [_run(task, items, block, packer, len(vocab), s, folder) for task in tasks]
     room = blocks_room(folder, block.source)
     unknown = annotator.take_unknown()
-    write_note(room / f"{block.name}.hits.json", [annotator.take_hits(), unknown.most_common(UNKNOWN_KEPT)])
+    write_note(room / f"{block.name}.hits.json", [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)])
     read = {"size": block.size, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
             "unknown": unknown.total()}
     write_note(room / f"{block.name}.json", {

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.block_work import Settings, dictionary_notes, work
+from data_gen.block_work import Settings, dictionary_notes, named_entry, work
 from data_gen.blocks import PIECES_A_BLOCK, Block, block_bytes_for, group_dev, group_pieces, parse_block
 from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
-from data_gen.merge import Merged, finish_task, merge_buckets, summed, thinning_of
+from data_gen.merge import Merged, finish_task, merge_buckets, merge_notes, summed, thinning_of
 from data_gen.notes import Notes, Read
 from data_gen.progress import Progress
 from data_gen.provenance import Inputs, blocks_origin, what_changed
@@ -90,6 +90,8 @@ class Job:
         for source in self.block_bytes:
             open_room(blocks_room(self.work, source), blocks_origin(self.recipe, self.inputs, [source], vocab_digest))
         for task in self.tasks:
+            if merge_notes(self._made(task)).exists() and not self._made(task).exists():  # finished once, and taken away since
+                shutil.rmtree(self.work / task.name)
             before = open_room(self.work / task.name, origins[task.name])
             if before is not None:
                 self.out(f"{task.name}: interrupted work is thrown away: {what_changed(before, origins[task.name], self.inputs)}")
@@ -177,8 +179,9 @@ class Job:
         """What is left to merge of a split. All tasks are looked at when the first call is asked for."""
         calls = []
         for task in self.tasks:
-            made = self.work / task.name / "shards"
-            (made / split).mkdir(parents=True, exist_ok=True)
+            made = self._made(task)
+            for folder in (made, merge_notes(made)):
+                (folder / split).mkdir(parents=True, exist_ok=True)
             parts = list(self._parts(task, split))
             if not parts:  # then the spill files may be gone
                 continue
@@ -199,9 +202,13 @@ class Job:
 
     def _unmerged(self, task: Task, split: str) -> list[int]:
         """Buckets that are no shards yet."""
-        made = self.work / task.name / "shards" / split
+        notes = merge_notes(self._made(task)) / split
         return [number for number in range(self.settings.buckets_of(task.name, split))
-                if not (made / f"{number:05d}.json").exists()]
+                if not (notes / f"{number:05d}.json").exists()]
+
+    def _made(self, task: Task) -> Path:
+        """Where the shards of a task are until all are there."""
+        return self.work / task.name / "shards"
 
     def _finish_all(self, origins: dict[str, Any]) -> None:
         """Writes the vocabulary, the rejects and the indexes, and takes the work folder away."""
@@ -226,13 +233,13 @@ class Job:
             "documents": sum(one.documents for one in read), "input_bytes": sum(one.size for one in read),
             "unknown_tokens": sum((one.unknown for one in read), Counter()).most_common(UNKNOWN_NAMED),
             **self._hits(sum((one.hits for one in read), Counter()))}
-        index = finish_task(task, self.work / task.name / "shards", self.shards / task.name, len(self.vocab), blocks, source)
+        index = finish_task(task, self._made(task), self.shards / task.name, len(self.vocab), blocks, source)
         self.out(f"{task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
                  f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens")
 
     def _hits(self, hits: Counter) -> dict[str, Any]:
         """Dictionary entries found most often, of all and of those that join several words."""
-        frequent = [[*hit, count] for hit, count in hits.most_common(JOINED_AMONG)]
+        frequent = [[*named_entry(self.settings, number), count] for number, count in hits.most_common(JOINED_AMONG)]
         joined = []
         if frequent and self.recipe.data.language == "zh":
             segmenter = load_segmenter(self.settings.segmenter)

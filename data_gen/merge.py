@@ -38,15 +38,21 @@ def merge_buckets(task: Task, split: str, numbers: range, spills: Sequence[Path]
         numbers: The buckets, which follow each other.
         spills: Spill files of all blocks of the split that hold examples.
         thinning: What is left out of too frequent classes.
-        folder: Folder of the task's shards: <split>/NNNNN.<field>.npy, and NNNNN.json.
+        folder: Folder of the task's shards, <split>/NNNNN.<field>.npy; beside it, in merge_notes(folder), <split>/NNNNN.json.
         vocab_size: Entries of the vocabulary.
     """
     for number, rows in zip(numbers, read_buckets(spills, numbers, thinning), strict=True):
         stem, entry = folder / split / f"{number:05d}", None
         if rows is not None:
             entry = write_shard(stem, rows.fields(task, vocab_size))
-        write_note(stem.with_suffix(".json"), {"shard": entry, "labels": _label_counts(rows, task)})
+        write_note(merge_notes(folder) / split / f"{stem.name}.json", {"shard": entry, "labels": _label_counts(rows, task)})
     return Merged(task, len(numbers))
+
+
+def merge_notes(folder: Path) -> Path:
+    """Where notes on the shards in a folder are: beside it, so that it can be given its name with all notes still there. A run
+    that is killed then could not merge again, as the spill files are gone."""
+    return folder.with_name("merged")
 
 
 def _label_counts(rows: Rows | None, task: Task) -> list[int]:
@@ -93,12 +99,9 @@ def finish_task(task: Task, made: Path, folder: Path, vocab_size: int, blocks: d
     shards: dict[str, list[dict]] = {split: [] for split in SPLITS}
     labels = {}
     for split in SPLITS:
-        parts = sorted((made / split).glob("*.json"))
-        found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+        found = [json.loads(part.read_text(encoding="utf-8")) for part in sorted((merge_notes(made) / split).glob("*.json"))]
         shards[split] = [one["shard"] for one in found if one["shard"] is not None]
         labels[split] = np.sum([one["labels"] for one in found], axis=0, dtype=np.int64).tolist()
-        for part in parts:
-            part.unlink()
     thinned = {split: blocks["accepted"][split] - sum(shard["samples"] for shard in shards[split]) for split in SPLITS}
     return finish_shards(made, folder, task, vocab_size, shards, {
         **origin, "task_id": task.task_id, "generator": task.generator, "generator_args": task.generator_args,

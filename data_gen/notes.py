@@ -27,7 +27,7 @@ class Read:
     size: int = 0
     """Bytes."""
     hits: Counter = field(default_factory=Counter)
-    """(dictionary entry, "entity" or "phrase") -> how often it was found."""
+    """Number of a dictionary entry -> how often it was found."""
     unknown: Counter = field(default_factory=Counter)
     """Text that became [UNK] -> how often, at least."""
 
@@ -86,7 +86,7 @@ class Notes:
                 read.documents += sum(note["files"].values()) * (split == "train")
                 read.size += note["size"] * (split == "train")
                 hits, unknown = read_note(blocks_room(self._work, source) / f"{name}.hits.json")
-                read.hits.update({(entry, kind): count for entry, kind, count in hits})
+                read.hits.update(dict(hits))
                 read.unknown.update(dict(unknown))
         return read
 

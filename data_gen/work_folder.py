@@ -2,9 +2,10 @@
 
     <shards_dir>/.lock                          held by the run at work
     <shards_dir>/.work/blocks.<source>/<block>.json    what reading and annotating a block came to
-                                                and <block>.hits.json: the dictionary entries found
+                                                and <block>.hits.json: numbers of the dictionary entries found
     <shards_dir>/.work/<task>/<block>.json      what a task made of it, with <block>.spill, its examples
     <shards_dir>/.work/<task>/shards/           shards being merged
+    <shards_dir>/.work/<task>/merged/           what each of them holds
     <shards_dir>/.work/<name>/origin.json       what the above depends on
 
 A .json file is written when the work it tells of is done. The folder is gone when all shards are.

@@ -95,7 +95,7 @@ def test_interrupted_work_is_used_again(recipe: Path, tmp_path: Path, monkeypatc
         patched.setattr(job, "merge_buckets", stop)
         with pytest.raises(KeyboardInterrupt):
             build(loaded)
-    left = next((tmp_path / "shards/.work").glob("*/shards/*")) / "00000.json.host-1.tmp"
+    left = next((tmp_path / "shards/.work").glob("*/merged/*")) / "00000.json.host-1.tmp"
     left.touch()  # as a kill while a note is written leaves it
     said = build(loaded)
     assert not list((tmp_path / "shards").rglob("*.tmp"))
@@ -124,6 +124,38 @@ def test_interrupted_when_merged_spill_files_are_gone(recipe: Path, tmp_path: Pa
             build(loaded)
     left = {path.name.split(".")[1] for path in (tmp_path / "shards/.work").glob("*/*.spill")}
     assert left == {"dev"}
+    build(loaded)
+    assert contents(tmp_path / "shards") == expected
+
+
+@pytest.mark.parametrize("instant", ["before the index", "before its name", "before the sweep", "taken away"])
+def test_killed_while_a_task_is_finished(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
+    """Its spill files are gone by then: nothing that the next run needs may go before the shards have their name."""
+    import data_gen.job as job
+    import data_gen.merge as merge
+
+    loaded, real = load_recipe(recipe), Path.rename
+    build(loaded)
+    expected = contents(tmp_path / "shards")
+
+    def stop(*_: object) -> None:
+        raise SystemExit
+
+    def stop_at_name(path: Path, target: Path) -> Path:
+        return stop() if target.name == "sentence_distance" else real(path, target)
+
+    shutil.rmtree(tmp_path / "shards")
+    with monkeypatch.context() as patched:
+        if instant == "before the index":
+            patched.setattr(merge, "finish_shards", stop)
+        elif instant == "before its name":
+            patched.setattr(Path, "rename", stop_at_name)
+        else:
+            patched.setattr(job.Job, "_report", stop)
+        with pytest.raises(SystemExit):
+            build(loaded)
+    if instant == "taken away":
+        shutil.rmtree(tmp_path / "shards/sentence_distance")
     build(loaded)
     assert contents(tmp_path / "shards") == expected
 
