@@ -33,6 +33,7 @@ from data_gen.segmenters import load_segmenter
 from data_gen.work_folder import WORK, blocks_room, open_room, remove_files, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
+from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 from ernie2.tokenizer import Vocab
 
@@ -186,6 +187,9 @@ class Job:
             if not parts:  # then the spill files may be gone
                 continue
             spills = self.notes.spills(task, split)
+            if gone := [path for path in spills if not path.exists()]:  # a note of a shard was lost with the power
+                raise ConfigError(f"data.shards_dir: {gone[0]} is gone, and not all shards are made of it; take the folder "
+                                  f"{self.work / task.name} away and run the same command again: this task is made anew")
             counts = {one: [note["labels"] for note in self.notes.made(task, one)] for one in dict.fromkeys(("train", split))}
             thinning = thinning_of(task, counts, split, spills)
             calls += [partial(merge_buckets, task, split, part, spills, thinning, made, len(self.vocab)) for part in parts]

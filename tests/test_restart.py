@@ -124,6 +124,12 @@ def test_interrupted_when_merged_spill_files_are_gone(recipe: Path, tmp_path: Pa
             build(loaded)
     left = {path.name.split(".")[1] for path in (tmp_path / "shards/.work").glob("*/*.spill")}
     assert left == {"dev"}
+    lost = tmp_path / "shards/.work/sentence_distance"
+    note = lost / "merged/train/00000.json"
+    note.rename(tmp_path / "kept.json")  # as a loss of power may
+    with pytest.raises(ConfigError, match=f"take the folder {lost} away"):
+        build(loaded)
+    shutil.rmtree(lost)
     build(loaded)
     assert contents(tmp_path / "shards") == expected
 
