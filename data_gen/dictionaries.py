@@ -215,8 +215,9 @@ class ChineseMatcher:
             edges: uint8 (N + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1 at
                 any other place where one may.
         """
-        def fits(at: np.ndarray, length: int) -> np.ndarray:
-            return edges[at + length] > 0 if length > 2 else (edges[at] + edges[at + length] == 4) & (length == 2)
+        def fits(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            last = edges.take(at + lengths)
+            return (last > 0) & (lengths > 2) | (edges.take(at) + last == 4) & (lengths == 2)
 
         return Matches(*self._table.longest(symbols, edges[:-1] > 0, fits), self._entries)
 
@@ -255,8 +256,8 @@ class EnglishMatcher:
             sizes: int (W), characters of each.
             lines: int (W), line of each.
         """
-        def fits(at: np.ndarray, length: int) -> np.ndarray:
-            return lines[at] == lines[at + length - 1]
+        def fits(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            return lines[at] == lines[at + lengths - 1]
 
         lengths, found = np.zeros((2, len(first)), np.int32)
         for is_entity, (table, rows) in enumerate(self._tables):

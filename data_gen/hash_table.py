@@ -7,7 +7,7 @@ constant that belongs to its place (multilinear hashing: Lemire and Kaser, "Stro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from ernie2.characters import code_points
 MAX_LENGTH = 100
 """Symbols of the longest sequence that can be looked up."""
 
-Fits = Callable[[np.ndarray, int], np.ndarray]
-"""Places int32 (n) and a length -> bool (n): whether a sequence of this length may lie there."""
+Fits = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Places and lengths, int (n) each -> bool (n): whether a sequence of this length may lie there."""
 
 _PLACES = np.random.default_rng(2019).integers(0, 1 << 64, MAX_LENGTH, np.uint64) | np.uint64(1)
 _LEVELS = np.random.default_rng(2020).integers(0, 1 << 64, 64, np.uint64) | np.uint64(1)
 _OPENING_BITS = 21
+_FEW = 1 << 14
+"""Places times lengths from which on all lengths are looked up at once."""
 _WHOLE, _BEGINNING = np.uint8(1), np.uint8(2)
 _ROW_BITS = np.uint64((1 << 24) - 1)
 _EMPTY = np.uint64(1 << 24) - np.uint64(1)
@@ -137,20 +139,18 @@ class SequenceTable:
         # meet in a slot cost time only, as what is found here is looked up in the table or goes on to a longer one.
         self._bits = min(max(10, int(lengths.sum()).bit_length() + 1), 26)
         self._beginnings = np.zeros(1 << self._bits, np.uint8)
-        # By the leading bits of the same: whether anything begins so. Small enough for the processor's cache, where nearly
-        # all places of a text are found to be none.
-        self._opening_shift = max(self._bits - _OPENING_BITS, 0)
-        self._openings = np.zeros(1 << (self._bits - self._opening_shift), bool)
+        # The same of the shortest length, at which all places of a text are looked up: small enough for the processor's cache.
+        self._opening_bits = min(self._bits, _OPENING_BITS)
+        self._openings = np.zeros(1 << self._opening_bits, np.uint8)
         hashes, rest = symbols[starts] * _PLACES[0], np.arange(len(starts))
         for length in range(1, self._longest + 1):
             if length > 1:
                 hashes[rest] += symbols[starts[rest] + length - 1] * _PLACES[length - 1]
             longer = lengths[rest] > length
             if length >= self._shortest:
-                self._beginnings[_slots(hashes[rest[longer]], -1, self._bits)] |= _BEGINNING
-                self._beginnings[_slots(hashes[rest[~longer]], -1, self._bits)] |= _WHOLE
-            if length == self._shortest:
-                self._openings[_slots(hashes[rest], -1, self._bits) >> self._opening_shift] = True
+                table, bits = (self._beginnings, self._bits) if length > self._shortest else (self._openings, self._opening_bits)
+                table[_slots(hashes[rest[longer]], -1, bits)] |= _BEGINNING
+                table[_slots(hashes[rest[~longer]], -1, bits)] |= _WHOLE
             rest = rest[longer]
 
     def _marks(self, hashes: np.ndarray) -> np.ndarray:
@@ -168,38 +168,50 @@ class SequenceTable:
         Returns:
             Three int arrays (M): the places, rising, where one was found, its length, its row.
         """
-        size, length = len(symbols), self._shortest
-        lengths, rows = np.zeros(size, np.uint8), np.empty(size, np.int32)
-        if size < length or not self._longest:
+        likely = [*self._likely(symbols, at)]
+        if not likely:
             return (np.zeros(0, np.int64),) * 3
+        # All at once: a text has few places of each length, and of most lengths so few that the calls would take the time.
+        places, lengths, hashes = map(np.concatenate, zip(*likely, strict=True))
+        inside = np.flatnonzero(places <= len(symbols) - lengths)
+        inside = inside.take(np.flatnonzero(fits(places.take(inside), lengths.take(inside))))
+        rows = self._rows.find(hashes.take(inside))
+        real = np.flatnonzero(rows >= 0)
+        places, lengths, rows = places.take(inside.take(real)), lengths.take(inside.take(real)), rows.take(real)
+        order = np.argsort(places, kind="stable")  # of those at one place the longest is the last, as it was found last
+        ordered = places.take(order)
+        order = order[np.append(ordered[1:] != ordered[:-1], True)[:len(order)]]
+        return places.take(order), lengths.take(order), rows.take(order)
+
+    def _likely(self, symbols: np.ndarray, at: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Where sequences of the set may lie, nearly all of which do: places, lengths, hashes; at any place the short ones first.
+
+        Behind the end of the text stands its last symbol, as it were: what reaches over the end is here too.
+        """
+        size, length = len(symbols), self._shortest
+        if size < length or not self._longest:
+            return
         hashes = symbols[:size - length + 1] * _PLACES[0]
         for place in range(1, length):
             hashes += symbols[place:size - length + 1 + place] * _PLACES[place]
-        slots = _slots(hashes, -1, self._bits)
-        places = np.flatnonzero(self._openings.take(slots >> self._opening_shift, mode="clip") & at[:len(hashes)])
-        marks = self._beginnings.take(slots.take(places), mode="clip")
-        real = np.flatnonzero(marks)
-        places, marks = places.take(real), marks.take(real)
-        hashes = hashes.take(places)
-        while len(places):
-            likely = np.flatnonzero((marks & _WHOLE).view(bool))
-            whole = places.take(likely)
-            # Behind the end of the text stands its last symbol, as it were: what reaches over the end is no match.
-            good = np.flatnonzero(whole <= size - length)
-            good = good[fits(whole.take(good), length)]  # before the table is asked, which takes longer
-            found = self._rows.find(hashes.take(likely.take(good)))
-            real = np.flatnonzero(found >= 0)
-            whole = whole.take(good.take(real))
-            lengths[whole], rows[whole] = length, found.take(real)
-            if length == self._longest:
-                break
+        marks = self._openings.take(_slots(hashes, -1, self._opening_bits), mode="clip")
+        places = np.flatnonzero(marks.view(bool) & at[:len(hashes)])
+        marks, hashes = marks.take(places), hashes.take(places)
+        while True:
+            whole = np.flatnonzero((marks & _WHOLE).view(bool))
+            yield places.take(whole), np.full(len(whole), length), hashes.take(whole)
             onward = np.flatnonzero(marks >= _BEGINNING)
-            places = places.take(onward)
-            hashes = hashes.take(onward) + symbols.take(places + length, mode="clip") * _PLACES[length]
+            places, hashes = places.take(onward), hashes.take(onward)
+            if len(places) * (self._longest - length) <= _FEW:
+                break
+            hashes += symbols.take(places + length, mode="clip") * _PLACES[length]
             length += 1
             marks = self._marks(hashes)
-        found = np.flatnonzero(lengths > 0)
-        return found, lengths.take(found).astype(np.int64), rows.take(found)
+        more = np.arange(length, self._longest)
+        sums = symbols.take(places[:, None] + more, mode="clip") * _PLACES[more]
+        hashes = (np.cumsum(sums, axis=1) + hashes[:, None]).ravel()
+        whole = np.flatnonzero((self._marks(hashes) & _WHOLE).view(bool))
+        yield places.repeat(len(more)).take(whole), np.tile(more + 1, len(places)).take(whole), hashes.take(whole)
 
 
 def leftmost(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
