@@ -35,8 +35,9 @@ from ernie2.tokenizer import Vocab
 PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
 """What --only can choose from."""
 SLICE_DEV_SHARE = 0.05
-WORKER_ROUNDS = 2
-"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike."""
+WORKER_ROUNDS = 3
+"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike, and that
+both cores are left alone at a time is rarer than that one is."""
 # MB/s of two rather slow cores, only to say beforehand how long it will take.
 _GUESS = {"jieba": 0.5, "cut": 0.7, "ours": 3.0, "paddlenlp": 0.15, "ernie": 0.2, "ErnieTokenizer": 0.6, "perturb": 15.0}
 

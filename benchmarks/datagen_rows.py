@@ -175,28 +175,28 @@ def _memory(found: Found, name: str, what: str, workers: int) -> Row:
 
 def _workers(found: Found, size: int, judged: bool) -> list[Row]:
     """Two workers beside one, and beside two runs of half the corpus at the same time, which share nothing: what those lose
-    against one alone is the machine's, not ours. Judged is the second, of the corpus of which there are several rounds. Compared
-    is round by round, as the machine's speed changes; the median counts."""
+    against one alone is the machine's, not ours. Judged is the second, of the corpus of which there are several rounds."""
     one, two, beside = (f"large_{size}_{name}" for name in ("1", "2", "beside"))
     what, rows = f"efficiency of 2 workers, {size:,} MB, of what two runs of half the corpus at a time reach that share nothing", []
 
     def row() -> Row:
-        rounds = _shares(found, beside, two, 100)
-        note = f"; {len(rounds)} rounds: {', '.join(f'{one:.1f}' for one in rounds)}"
-        return at_least(what, EFFICIENCY, [statistics.median(rounds)], "%", 1, note)
+        rounds = [100 * theirs / ours for theirs, ours in zip(_seconds(found, beside), _seconds(found, two))]
+        note = (f" ({spread(_seconds(found, beside), 1, 's')} / {spread(_seconds(found, two), 1, 's')}; round by round "
+                f"{statistics.median(rounds):.1f} [{min(rounds):.1f}..{max(rounds):.1f}] %, the median)")
+        return at_least(what, EFFICIENCY, [_share(found, beside, two, 100)], "%", 1, note)
 
     if judged:
         rows.append(_or_failed(found, (beside, two), what, f">= {EFFICIENCY:g} %", row))
     for name, text in ((two, f"2 workers, {size:,} MB, of twice the rate of one worker alone"),
                        (beside, "the same of the two runs: what this machine's second core gives")):
         if found.has(one, name):
-            rows.append(Row(text, "", f"{statistics.median(_shares(found, one, name, 50)):.1f} %", INFORMATION))
+            rows.append(Row(text, "", f"{_share(found, one, name, 50):.1f} %", INFORMATION))
     return rows
 
 
-def _shares(found: Found, one: str, other: str, factor: float) -> list[float]:
-    """Of each round how long one takes, over how long the other does, times `factor`."""
-    return [factor * mine / other for mine, other in zip(_seconds(found, one), _seconds(found, other))]
+def _share(found: Found, one: str, other: str, factor: float) -> float:
+    """How long one takes, over how long the other does, times `factor`; the best of the rounds of each."""
+    return factor * min(_seconds(found, one)) / min(_seconds(found, other))
 
 
 def _seconds(found: Found, name: str) -> list[float]:

@@ -177,8 +177,7 @@ class Job:
                 pass
 
     def _merge_calls(self, split: str) -> Iterator[Call]:
-        """What is left to merge of a split. All tasks are looked at when the first call is asked for."""
-        calls = []
+        """What is left to merge of a split. A task is looked at when its first call is asked for: others are merged meanwhile."""
         for task in self.tasks:
             made = self._made(task)
             for folder in (made, merge_notes(made)):
@@ -192,8 +191,7 @@ class Job:
                                   f"{self.work / task.name} away and run the same command again: this task is made anew")
             counts = {one: [note["labels"] for note in self.notes.made(task, one)] for one in dict.fromkeys(("train", split))}
             thinning = thinning_of(task, counts, split, spills)
-            calls += [partial(merge_buckets, task, split, part, spills, thinning, made, len(self.vocab)) for part in parts]
-        yield from calls
+            yield from (partial(merge_buckets, task, split, part, spills, thinning, made, len(self.vocab)) for part in parts)
 
     def _parts(self, task: Task, split: str) -> Iterator[range]:
         """Buckets that are no shards yet, in parts that a worker merges at a time: small ones where there are few to share out."""
