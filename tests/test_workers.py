@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from data_gen.workers import Workers
+from data_gen.workers import ROOM_BYTES, Workers
 from ernie2.config import ConfigError
 
 
@@ -40,6 +40,10 @@ def leaves() -> None:
     os._exit(9)
 
 
+def touches(path: Path) -> None:
+    path.touch()
+
+
 def test_results_come_in_the_order_of_the_calls(two: Workers) -> None:
     for count in (0, 1, 23):
         done = list(two.run(partial(late, number) for number in range(count)))
@@ -61,8 +65,20 @@ def test_calls_are_asked_for_as_they_are_needed(two: Workers) -> None:
 
 
 def test_large_arguments_and_results_pass(two: Workers) -> None:
-    big = bytes(3_000_000)
-    assert [len(one) for one in two.run(partial(bytes.upper, big) for _ in range(5))] == [len(big)] * 5
+    sizes = [3_000_000, 7, ROOM_BYTES + 1, ROOM_BYTES // 2, 0, 2 * ROOM_BYTES, 3_000_000]  # some in shared memory, some not
+    many = [bytes([number]) * size for number, size in enumerate(sizes * 3)]
+    assert list(two.run(partial(bytes.swapcase, one) for one in many)) == [one.swapcase() for one in many]
+
+
+def test_a_worker_has_its_next_call_before_anything_becomes_of_the_last(two: Workers, tmp_path: Path) -> None:
+    def done() -> int:
+        return len([*tmp_path.iterdir()])
+
+    for number, _ in enumerate(two.run(partial(touches, tmp_path / str(one)) for one in range(6))):
+        deadline = time.monotonic() + 10
+        while done() < min(number + 2, 6) and time.monotonic() < deadline:  # the other goes on while this one looks on
+            time.sleep(0.01)
+        assert done() >= min(number + 2, 6)
 
 
 class Odd(Exception):  # noqa: N818 - a user's
