@@ -143,3 +143,25 @@ def test_workers_die_with_a_process_that_is_killed_by_force() -> None:
     while any(Path(f"/proc/{number}").exists() for number in numbers):
         assert time.monotonic() < end, "a worker outlives the process it works for"
         time.sleep(0.05)
+
+
+KEEPING = """
+import resource
+from ernie2.malloc import keep_freed_objects
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        [bytes(number % 400) for number in range(60_000)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+given_back = faults()
+keep_freed_objects(32 << 20)
+faults()
+print(given_back, faults())
+"""
+
+
+def test_freed_small_objects_are_kept() -> None:
+    found = subprocess.run([sys.executable, "-c", KEEPING], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    given_back, kept = map(int, found)
+    assert kept < given_back / 10
