@@ -4,8 +4,8 @@
         --paddlenlp PADDLENLP_CHECKOUT --ernie ERNIE_CHECKOUT --large 100 1000 --out benchmarks/results/datagen.md
 
 What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread; given is the best round,
-which other load disturbs least, of ours and of peers alike, and the range. MB are 1e6 bytes of raw UTF-8, unpacked, corpus and
-query log. Ends with 1 where a target is missed.
+which other load disturbs least, of ours and of peers alike, and the range; of two workers all rounds together. MB are 1e6 bytes
+of raw UTF-8, unpacked, corpus and query log. Ends with 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages"
 """What --only can choose from."""
 SLICE_DEV_SHARE = 0.05
 WORKER_ROUNDS = 3
-"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike, and that
-both cores are left alone at a time is rarer than that one is."""
+"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike, and
+other load on either core disturbs them."""
 # MB/s of two rather slow cores, only to say beforehand how long it will take.
 _GUESS = {"jieba": 0.5, "cut": 0.7, "ours": 3.0, "paddlenlp": 0.15, "ernie": 0.2, "ErnieTokenizer": 0.6, "perturb": 15.0}
 

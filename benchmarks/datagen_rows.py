@@ -175,14 +175,15 @@ def _memory(found: Found, name: str, what: str, workers: int) -> Row:
 
 def _workers(found: Found, size: int, judged: bool) -> list[Row]:
     """Two workers beside one, and beside two runs of half the corpus at the same time, which share nothing: what those lose
-    against one alone is the machine's, not ours. Judged is the second, of the corpus of which there are several rounds."""
+    against one alone is the machine's, not ours. Judged is the second, of the corpus of which there are several rounds: these
+    together, as two runs that are nearly alike differ less than the machine's speed from one to the next."""
     one, two, beside = (f"large_{size}_{name}" for name in ("1", "2", "beside"))
     what, rows = f"efficiency of 2 workers, {size:,} MB, of what two runs of half the corpus at a time reach that share nothing", []
 
     def row() -> Row:
         rounds = [100 * theirs / ours for theirs, ours in zip(_seconds(found, beside), _seconds(found, two))]
-        note = (f" ({spread(_seconds(found, beside), 1, 's')} / {spread(_seconds(found, two), 1, 's')}; round by round "
-                f"{statistics.median(rounds):.1f} [{min(rounds):.1f}..{max(rounds):.1f}] %, the median)")
+        note = (f" ({sum(_seconds(found, beside)):.1f} s / {sum(_seconds(found, two)):.1f} s, {len(rounds)} rounds together; round by "
+                f"round {statistics.median(rounds):.1f} [{min(rounds):.1f}..{max(rounds):.1f}] %, the median)")
         return at_least(what, EFFICIENCY, [_share(found, beside, two, 100)], "%", 1, note)
 
     if judged:
@@ -195,8 +196,8 @@ def _workers(found: Found, size: int, judged: bool) -> list[Row]:
 
 
 def _share(found: Found, one: str, other: str, factor: float) -> float:
-    """How long one takes, over how long the other does, times `factor`; the best of the rounds of each."""
-    return factor * min(_seconds(found, one)) / min(_seconds(found, other))
+    """How long one takes, over how long the other does, times `factor`; all rounds together."""
+    return factor * sum(_seconds(found, one)) / sum(_seconds(found, other))
 
 
 def _seconds(found: Found, name: str) -> list[float]:
