@@ -182,8 +182,8 @@ def _workers(found: Found, size: int, judged: bool) -> list[Row]:
 
     def row() -> Row:
         rounds = [100 * theirs / ours for theirs, ours in zip(_seconds(found, beside), _seconds(found, two))]
-        note = (f" ({sum(_seconds(found, beside)):.1f} s / {sum(_seconds(found, two)):.1f} s, {len(rounds)} rounds together; round by "
-                f"round {statistics.median(rounds):.1f} [{min(rounds):.1f}..{max(rounds):.1f}] %, the median)")
+        note = (f" ({sum(_seconds(found, beside)):.1f} s / {sum(_seconds(found, two)):.1f} s, {len(rounds)} rounds together; "
+                f"round by round {statistics.median(rounds):.1f} [{min(rounds):.1f}..{max(rounds):.1f}] %, the median)")
         return at_least(what, EFFICIENCY, [_share(found, beside, two, 100)], "%", 1, note)
 
     if judged:
