@@ -22,8 +22,6 @@ from ernie2.strict import ConfigError
 
 KILLED = ("a worker process was killed from outside, most likely for want of memory; what is finished is kept: run the same "
           "command again, with fewer --workers")
-
-
 ROOM_BYTES = 4 << 20
 """Bytes of a pickled call that fit into shared memory; larger ones go through the pipe, for which a worker waits."""
 
