@@ -27,6 +27,7 @@ from data_gen.reading.pieces import Piece, read_pieces
 from data_gen.reading.streams import Stream, base_name
 from ernie2.characters import code_points
 from ernie2.config import ConfigError, cli
+from ernie2.disk import as_umask_says
 from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, single_characters
 
 MIN_SIZE = 100
@@ -251,9 +252,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)
+        as_umask_says(part)
         os.replace(part, path)
     except BaseException:
         Path(part).unlink(missing_ok=True)

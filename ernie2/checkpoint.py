@@ -1,4 +1,4 @@
-"""Checkpoints: atomic save, resume, and warm start with a match report. Nothing is ever unpickled.
+"""Checkpoints: atomic save and exact resume. Nothing is ever unpickled.
 
     <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it
                            optimizer.safetensors   <parameter>|<accumulator>
@@ -17,50 +17,25 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ernie2 import out_dir as run_folder
-from ernie2.disk import file_digest, write_json
+from ernie2.disk import as_umask_says, file_digest, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.gradients import GradientSums
 from ernie2.logs import logger
 from ernie2.moments import restore_optimizer
 from ernie2.strict import ConfigError
+from ernie2.warm_start import WEIGHTS, read_arrays
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
-
-
-@dataclass
-class MatchReport:
-    """What a weights file gave to a model."""
-
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-
-    def share(self, prefix: str = "ernie.") -> float:
-        """Share of the model's tensors under `prefix` that were loaded."""
-        loaded = sum(name.startswith(prefix) for name in self.loaded)
-        wanted = loaded + sum(name.startswith(prefix) for name in self.missing + self.mismatched)
-        return loaded / wanted if wanted else 0.0
-
-    def __str__(self) -> str:
-        words = [f"{len(self.loaded)} tensors loaded"]
-        for title, names in (("newly initialised", self.missing), ("of another shape", self.mismatched),
-                             ("not used", self.unexpected)):
-            if names:
-                words.append(f"{len(names)} {title} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
-        return "; ".join(words)
 
 
 def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -99,10 +74,16 @@ def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
     return {name: parameter.astype("float32").numpy() for name, parameter in model.named_parameters()}
 
 
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file with the mode that open() would give it; the library's own is 0600."""
+    save_file(arrays, str(path), metadata=metadata)
+    as_umask_says(path)
+
+
 def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
-    save_file(model_arrays(model), str(folder / "model.safetensors"), metadata={"format": "np"})
+    write_arrays(folder / WEIGHTS, model_arrays(model), {"format": "np"})
     write_json(folder / "config.json", {**config.to_json(), **extra})
     shutil.copyfile(vocab_file, folder / "vocab.txt")
 
@@ -113,36 +94,22 @@ def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab
     atomic_folder(Path(folder), lambda tmp: write_model(tmp, model, config, vocab_file, extra or {}))
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a safetensors file. Raises ConfigError when missing or damaged."""
-    try:
-        return load_file(str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; a checkpoint folder holds model.safetensors") from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: not a readable safetensors file: {error}") from None
+def restore_weights(model: nn.Layer, folder: str | Path) -> None:
+    """Puts back what `write_model` wrote of this very model.
 
-
-def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
-    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match.
-
-    An encoder saved alone (names without `ernie.`) is recognised.
+    Raises:
+        ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name and shape.
     """
-    arrays = read_arrays(Path(folder) / "model.safetensors")
-    if not any(name.startswith("ernie.") for name in arrays):
-        arrays = {f"ernie.{name}": array for name, array in arrays.items()}
-    report = MatchReport(unexpected=[])
-    for name, parameter in model.named_parameters():
-        array = arrays.pop(name, None)
-        if array is None:
-            report.missing.append(name)
-        elif list(array.shape) != list(parameter.shape):
-            report.mismatched.append(f"{name}: {list(array.shape)} there, {list(parameter.shape)} here")
-        else:
-            parameter.set_value(array.astype("float32"))
-            report.loaded.append(name)
-    report.unexpected = sorted(arrays)
-    return report
+    arrays, parameters = read_arrays(Path(folder) / WEIGHTS), dict(model.named_parameters())
+    wrong = [f"{name} is missing" for name in parameters if name not in arrays]
+    wrong += [f"{name} has no place in it" for name in arrays if name not in parameters]
+    wrong += [f"{name} is {list(array.shape)} there, {list(parameters[name].shape)} here" for name, array in arrays.items()
+              if name in parameters and list(array.shape) != list(parameters[name].shape)]
+    if wrong:
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise ConfigError(f"{folder}: holds another model: {'; '.join(wrong[:4])}{more}")
+    for name, parameter in parameters.items():
+        parameter.set_value(arrays[name].astype("float32"))
 
 
 def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, np.ndarray], config: EncoderConfig,
@@ -157,8 +124,8 @@ def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, 
     needed = sum(array.nbytes for array in moments.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
 
     def write(tmp: Path) -> None:
-        write_model(tmp, model, config, vocab_file, {"task_ids": state["task_ids"]})
-        save_file(moments, str(tmp / "optimizer.safetensors"))
+        write_model(tmp, model, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state})
+        write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
         whole = {"step": step, **state, "files": files}
@@ -189,12 +156,12 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     Raises:
         ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
     """
-    report = load_model_weights(model, folder)
-    if report.missing or report.mismatched or report.unexpected:
-        raise ConfigError(f"{folder}: is a checkpoint of another model than the recipe's: {report}; "
-                          f"resume with the recipe it was made with, or choose another out_dir")
+    try:
+        restore_weights(model, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; resume with the settings it was made with, or choose another out_dir") from None
     restore_optimizer(read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
-    return _read_state(folder)
+    return read_state(folder)
 
 
 def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
@@ -225,7 +192,7 @@ def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
 def what_is_wrong(folder: Path) -> str | None:
     """Names the first file of a checkpoint that is not as it was written, and how; None where all are."""
     try:
-        state = _read_state(folder)
+        state = read_state(folder)
     except ConfigError as error:
         return str(error)
     for name, (size, digest) in state.get("files", {}).items():
@@ -242,7 +209,8 @@ def what_is_wrong(folder: Path) -> str | None:
     return None
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """trainer_state.json of a checkpoint. Raises ConfigError where it is damaged."""
     path = folder / "trainer_state.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie2.strict import ConfigError, apply_overrides, build, cli, load_yaml, nearest, require, to_mapping
+from ernie2.warm_start import WEIGHTS, embedding_rows
 
 __all__ = ["BatchConfig", "ConfigError", "CurriculumConfig", "DataConfig", "LrConfig", "MaskingConfig", "ModelConfig",
            "OptimizerConfig", "Recipe", "RuntimeConfig", "apply_overrides", "build", "cli", "load_recipe", "load_yaml",
@@ -24,6 +25,10 @@ SIZES = {
     "small": (6, 512, 8, 2048),
     "base": (12, 768, 12, 3072),
     "large": (24, 1024, 16, 4096),
+}
+_ROWS = {  # key -> key of config.json, rows without init_from (None: as many as the vocabulary has tokens)
+    "vocab_rows": ("vocab_size", None), "max_position_embeddings": ("max_position_embeddings", 513),
+    "sentence_type_vocab_size": ("type_vocab_size", 4), "task_type_vocab_size": ("task_type_vocab_size", 16),
 }
 LEVELS = ("basic", "word", "phrase", "entity")
 
@@ -41,25 +46,40 @@ class ModelConfig:
     init_from: str | None = None
     """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random weights."""
     init_min_match: float = 0.9
-    """Share of the encoder's tensors that must be found in init_from; below it the run refuses to start."""
+    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A token embedding
+    or layer that is missing or of another shape stops it in any case."""
     dropout: float = 0.1
     """Dropout on hidden states and on attention probabilities. Released: 0.1."""
     layer_norm_eps: float = 1e-5
     """Epsilon of every LayerNorm. Baidu's code uses 1e-5 (ERNIE issue 75)."""
     initializer_range: float = 0.02
     """Standard deviation of the normal initial weights. Released: 0.02."""
-    max_position_embeddings: int = 513
-    """Rows of the position embedding. Released: 513 (Chinese), 512 (English)."""
-    sentence_type_vocab_size: int = 4
-    """Rows of the sentence embedding: segments A, B, C, D. Released (English 2.0): 4."""
-    task_type_vocab_size: int = 16
-    """Rows of the task embedding. Released: 16."""
+    max_position_embeddings: int | None = None
+    """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512 (English)."""
+    sentence_type_vocab_size: int | None = None
+    """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the shards need if that
+    is more; else 4. Released (English 2.0): 4."""
+    task_type_vocab_size: int | None = None
+    """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more; else 16. Released:
+    16."""
     vocab_rows: int | None = None
-    """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens)."""
+    """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens). Default: those of
+    init_from, else as many as the vocabulary has tokens."""
 
     def __post_init__(self) -> None:
+        self.unnamed = {key for key in _ROWS if getattr(self, key) is None}
+        self.take_rows({config_key: rows for config_key, rows in _ROWS.values()})
+        if self.init_from and (Path(self.init_from) / WEIGHTS).is_file():
+            self.take_rows(embedding_rows(self.init_from))
+        for key in _ROWS:
+            require((getattr(self, key) or 1) > 0, key, getattr(self, key), "a positive number")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
         require(0 <= self.init_min_match <= 1, "init_min_match", self.init_min_match, "a share between 0 and 1")
+
+    def take_rows(self, there: dict[str, int | None]) -> None:
+        """Takes the rows of embeddings that the recipe does not name from a checkpoint's (key of config.json -> rows)."""
+        for key in self.unnamed:
+            setattr(self, key, there.get(_ROWS[key][0], getattr(self, key)))
 
 
 @dataclass

@@ -8,7 +8,7 @@ device every function here is the library's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import paddle
@@ -27,7 +27,8 @@ class _Switch:
 
     def __init__(self) -> None:
         self.enabled = False
-        self.masks = np.random.Generator(np.random.SFC64(0))
+        self.masks: list[np.random.BitGenerator] = [np.random.SFC64(0)]
+        """What dropout is drawn from: one for the whole batch, or one for each of its samples."""
 
 
 switch = _Switch()
@@ -44,7 +45,18 @@ def seed(*parts: int) -> None:
     """Seeds every random draw of a forward pass (dropout) from whole numbers, on any device."""
     state = np.random.SeedSequence(parts)
     paddle.seed(int(state.generate_state(1)[0]))
-    switch.masks = np.random.Generator(np.random.SFC64(state))
+    switch.masks = [np.random.SFC64(state)]
+
+
+def seed_samples(parts: tuple[int, ...], samples: Iterable[int]) -> None:
+    """As `seed`, so that each sample's dropout depends on its own number alone, not on those it travels with.
+
+    So it is on a CPU, for arrays of equally many elements a sample. Other devices draw for the batch as a whole.
+    """
+    samples = [int(sample) for sample in samples]
+    seed(*parts, samples[0])
+    if switch.enabled:
+        switch.masks = [np.random.SFC64(np.random.SeedSequence((*parts, sample))) for sample in samples]
 
 
 class _Shared:
@@ -61,7 +73,8 @@ class _Shared:
 def _stretched(operation: np.ufunc, x: paddle.Tensor, y: paddle.Tensor, out: paddle.Tensor | None = None) -> paddle.Tensor:
     """operation(x, y), y of fewer elements; `out`: where it goes, x itself for one."""
     out = paddle.empty_like(x) if out is None else out
-    operation(np.asarray(_Shared(x)), np.asarray(_Shared(y)), out=np.asarray(_Shared(out)))
+    with np.errstate(all="ignore"):  # a loss that is not a number is dealt with once, at the end of its step
+        operation(np.asarray(_Shared(x)), np.asarray(_Shared(y)), out=np.asarray(_Shared(out)))
     return out
 
 
@@ -178,8 +191,9 @@ def dropout(x: paddle.Tensor, p: float, training: bool) -> paddle.Tensor:
 def _mask(shape: list[int], p: float) -> paddle.Tensor:
     """What dropout multiplies by: 0, or what keeps the expectation."""
     threshold = max(1, round(p * 256))
-    size = int(np.prod(shape))
-    bits = switch.masks.bit_generator.random_raw((size + 7) // 8).view(np.uint8)[:size].reshape(shape)
+    share = int(np.prod(shape)) // len(switch.masks)
+    draws = [one.random_raw((share + 7) // 8).view(np.uint8)[:share] for one in switch.masks]
+    bits = (draws[0] if len(draws) == 1 else np.concatenate(draws)).reshape(shape)
     mask = np.multiply(bits >= threshold, np.float32(256 / (256 - threshold)), dtype=np.float32)
     return from_dlpack(mask.__dlpack__())  # shares its memory: paddle.to_tensor would copy
 

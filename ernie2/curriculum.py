@@ -8,6 +8,7 @@ agrees without talking and a resume needs one integer.
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,6 +104,10 @@ class Plan:
     def batches_before(self, task: str, stage: Stage) -> int:
         """Global batches that `task` has had before `stage`."""
         return sum(earlier.shares.get(task, 0) for earlier in self.stages[: stage.number])
+
+    def batches_done(self, step: int) -> Counter[str]:
+        """Task -> global batches that it has had before optimizer step `step`: its position in the data."""
+        return Counter(turn.task for index in range(min(step, self.steps)) for turn in self.turns(index))
 
     def tasks_seen(self, step: int) -> list[str]:
         """Tasks that have started by the end of optimizer step `step`, in order of first appearance."""

@@ -20,6 +20,13 @@ def write_json(path: Path, value: Any) -> None:
     tmp.replace(path)
 
 
+def as_umask_says(path: str | Path) -> None:
+    """Gives a file that was made privately the mode that open() gives a new one."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
 def file_digest(path: str | Path) -> str:
     """sha256 of a file's bytes."""
     digest = hashlib.sha256()

@@ -43,7 +43,8 @@ class EncoderConfig:
         layers, width, heads, inner = SIZES[model.size]
         rows = model.vocab_rows or vocab_size
         if rows < vocab_size:
-            raise ConfigError(f"model.vocab_rows: {rows} rows cannot hold the vocabulary's {vocab_size} tokens")
+            raise ConfigError(f"model.vocab_rows: a token embedding of {rows} rows (those of model.init_from where the "
+                              f"recipe names none) cannot hold the vocabulary's {vocab_size} tokens")
         return cls(rows, width, layers, heads, inner, model.hidden_act, model.dropout, model.dropout,
                    model.max_position_embeddings, model.sentence_type_vocab_size, model.task_type_vocab_size,
                    model.initializer_range, model.layer_norm_eps, pad_id)

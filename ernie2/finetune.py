@@ -5,7 +5,7 @@ Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165
 seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that checkpoint; the mean of the
 runs. For GLUE the median of five is reported (issue 575): result.json holds mean, median and standard deviation.
 "Best" is the highest mean of the task's metrics over its dev files. A step's samples and dropout are pure functions of
-(seed, step).
+(seed, step), so that a run which was killed goes on from its last checkpoint to the same numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import paddle
 from paddle.nn import functional as F
 
 from ernie2 import attention, cpu, distributed, logs
-from ernie2.checkpoint import load_model_weights
+from ernie2.checkpoint import load_training, restore_weights, save_training
 from ernie2.features import IGNORED
 from ernie2.finetune_data import FinetuneBatch, Prepared
 from ernie2.finetune_eval import autocast, model_inputs, predict, score, write_predictions
@@ -32,100 +33,154 @@ from ernie2.finetune_result import finish
 from ernie2.finetune_task import FinetuneTask
 from ernie2.gradients import GradientSums
 from ernie2.model import ErnieForFinetuning
-from ernie2.optim import build_optimizer, clip_by_global_norm, schedule
-from ernie2.strict import cli
+from ernie2.moments import optimizer_arrays
+from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm, schedule
+from ernie2.out_dir import full_disk_named
+from ernie2.strict import ConfigError, cli
 
 DROPOUT_STREAM = 5
 
 
 def fine_tune(job: Job) -> dict[str, Any]:
-    """All runs of a job, each from the same start with a seed of its own. Returns what result.json holds."""
-    log, results, config = None, [], job.start.config
+    """All runs of a job, each from the same start with a seed of its own; goes on where an earlier start was stopped.
+
+    Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0.
+    """
+    config, stop = job.start.config, distributed.Stop()
+    cpu.prepare()
     attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size)
-    for number in range(1, job.run.repeat + 1):
-        model = build_model(job.task, job.start, job.run, job.seed(number))
-        log = log or job.open_log()
-        results.append(train(job, model, number, log))
-    log.close()
-    return finish(job, results) if job.rank == 0 else {}
+    model = build_model(job.task, job.start, job.run, job.seed(1))  # weights that do not fit stop it before out_dir is made
+    ended = job.open()
+    for number in range(ended + 1, job.run.repeat + 1):
+        if number > 1:
+            model = build_model(job.task, job.start, job.run, job.seed(number))
+        entry = train(job, model, number, stop)
+        if entry is None:
+            logs.logger.warning("stopped by SIGTERM in run %d; the same command goes on from there", number)
+            return {}
+        job.end_run(entry)
+    return finish(job) if job.rank == 0 else {}
 
 
-def train(job: Job, model: ErnieForFinetuning, number: int, log: FinetuneLog) -> dict[str, Any]:
-    """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns the run's entry in result.json."""
+def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.Stop) -> dict[str, Any] | None:
+    """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns the run's entry in result.json.
+
+    None where a SIGTERM came: everything that the same command needs to go on is saved.
+    """
     task, run, seed, folder = job.task, job.run, job.seed(number), job.folder(number)
     optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
-    sums = GradientSums(model.parameters(), 0, job.rank, job.ranks)
-    scaler = paddle.amp.GradScaler(enable=run.precision == "fp16")
+    trainer = Trainer(job, model, optimizer, GradientSums(model.parameters(), 0, job.rank, job.ranks),
+                      LossScaler(run.precision == "fp16"), stop)
     steps, evaluations = job.plan(seed)
     warmup = int(task.warmup_proportion * len(steps))
-    started, best = time.monotonic(), {"selection": -math.inf}
+    done, best, log = trainer.restore(number)
+    started = time.monotonic() - trainer.seconds_before
     model.train()
-    for step, numbers in enumerate(steps):
-        lr, done = schedule("linear", step, task.peak_lr, warmup, len(steps)), step + 1
-        grad_norm = optimizer_step(job, model, optimizer, sums, scaler, numbers, (seed, step), lr, log)
-
-        if done % run.log_every == 0 or done in evaluations:
-            log.train({"run": number, "step": done, "steps": len(steps), "lr": lr, "grad_norm": float(grad_norm)})
+    while True:
         if done in evaluations:
-            metrics, predictions = evaluate(job, model, job.data.dev)
-            selection = float(np.mean([value for split in metrics.values() for value in split.values()]))
-            # Rank 0 decides for all: ranks may differ in the last bit.
-            selection = float(distributed.sum_over_ranks(np.array([selection if job.rank == 0 else 0.0]))[0])
-            is_best = selection > best["selection"]
-            log.metrics(
-                {"run": number, "seed": seed, "step": done, "metrics": metrics, "selection": selection, "best": is_best}
-            )
-            if is_best:
-                best = {"seed": seed, "best_step": done, "selection": selection, "metrics": metrics}
-                keep(job, model, folder, predictions)
+            best = evaluate_dev(job, model, number, done, best, log)
+        if done == len(steps):
+            break
+        lr = schedule("linear", done, task.peak_lr, warmup, len(steps))
+        grad_norm = trainer.step(steps[done], (seed, done), lr, log)
+        done += 1
+        if done % run.log_every == 0 or done in evaluations:
+            log.train({"run": number, "step": done, "steps": len(steps), "lr": lr, "grad_norm": grad_norm})
+        if stop.agreed or done in evaluations or done % run.save_every == 0:
+            trainer.save(folder, done, seed, best, log, time.monotonic() - started)
+        if stop.agreed:
+            log.close()
+            return None
 
     if job.data.test:
-        load_model_weights(model, folder / "best")
+        restore_weights(model, folder / "best")
         metrics, predictions = evaluate(job, model, job.data.test)
         best["metrics"] = best["metrics"] | metrics
         log.metrics({"run": number, "seed": seed, "step": best["best_step"], "metrics": metrics})
         write(job, folder, predictions)
+    log.close()
     return best | {"steps": len(steps), "seconds": round(time.monotonic() - started, 1)}
 
 
-def optimizer_step(
-    job: Job,
-    model: ErnieForFinetuning,
-    optimizer: paddle.optimizer.Optimizer,
-    sums: GradientSums,
-    scaler: paddle.amp.GradScaler,
-    numbers: np.ndarray,
-    key: tuple[int, int],
-    lr: float,
-    log: FinetuneLog,
-) -> paddle.Tensor:
-    """Forward and backward of this rank's micro-batches, one sum over ranks, one update. Returns the gradients' norm."""
-    batches, weights = job.batches(numbers)
-    counts = [count_targets(job.task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
-    losses = []
-    sums.begin(model.parameters(), -(-len(batches) // job.ranks))
-    for micro in range(job.rank, len(batches), job.ranks):
-        cpu.seed(key[0], DROPOUT_STREAM, key[1], micro)
-        with autocast(job.run.precision):
-            logits = model(*model_inputs(batches[micro], job.task))
-        loss = loss_sum(job.task, logits, batches[micro]) * weights[micro]
-        with sums.backward(last=micro + job.ranks >= len(batches)):
-            scaler.scale(loss / max(sum(counts), 1)).backward()
-        losses.append(loss.detach())
+@dataclass
+class Trainer:
+    """What a step moves, and what a checkpoint holds of it."""
 
-    sums.finish()
-    scaler.unscale_(optimizer)
-    grad_norm = clip_by_global_norm(model.parameters(), job.run.clip_norm)
-    optimizer.set_lr(lr)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.clear_grad(set_to_zero=False)
+    job: Job
+    model: ErnieForFinetuning
+    optimizer: paddle.optimizer.Optimizer
+    sums: GradientSums
+    scaler: LossScaler
+    stop: distributed.Stop
+    seconds_before: float = 0.0
+    """Time that earlier starts spent on this run."""
 
-    total = float(distributed.sum_over_ranks(np.array([float(sum(losses[1:], losses[0]))]))[0])
-    if not math.isfinite(total):
-        raise FloatingPointError(f"the loss is {total} at step {key[1] + 1}: lower peak_lr (now {job.task.peak_lr})")
-    log.step(total, sum(counts), sum(int(b.lengths.sum()) for b in batches), sum(b.token_ids.size for b in batches))
-    return grad_norm
+    def restore(self, number: int) -> tuple[int, dict[str, Any], FinetuneLog]:
+        """Goes on from the newest checkpoint of a run. Returns steps done, the best evaluation so far, and the log."""
+        state: dict[str, Any] = {"step": 0, "best": {}, "sums": None}
+        if folder := self.job.newest_checkpoint(number):
+            state = load_training(folder, self.model, self.optimizer)
+            self.scaler.load_state_dict(state["scaler"])
+            self.seconds_before = state["seconds"]
+            logs.logger.info("run %d: going on from %s", number, folder)
+        return state["step"], state["best"], self.job.open_log(number, state["step"], state["sums"])
+
+    def save(self, folder: Path, done: int, seed: int, best: dict[str, Any], log: FinetuneLog, seconds: float) -> None:
+        """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due here is still to come."""
+        if self.job.rank == 0:
+            state = {"seed": seed, "tokens": log.sums["tokens"], "seconds": seconds, "scaler": self.scaler.state_dict(),
+                     "best": best, "sums": log.sums}
+            save_training(folder, done, self.model, optimizer_arrays(self.model, self.optimizer), self.job.start.config,
+                          self.job.start.vocab_file, self.job.settings, state, keep_last=1)
+        distributed.barrier()
+
+    def step(self, numbers: np.ndarray, key: tuple[int, int], lr: float, log: FinetuneLog) -> float:
+        """Forward and backward of this rank's micro-batches, one sum over ranks, one update.
+
+        Args:
+            numbers: sequences of the step, over all ranks.
+            key: seed and step (from 0). Dropout is drawn for each sequence by (seed, step, sequence).
+            lr: learning rate.
+            log: gets the step's sums.
+
+        Returns:
+            The gradients' norm.
+
+        Raises:
+            ConfigError: the loss or the norm is not a finite number.
+        """
+        job, task = self.job, self.job.task
+        parts, batches, weights = job.batches(numbers)
+        counts = [count_targets(task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
+        losses = []
+        self.sums.begin(self.model.parameters(), -(-len(batches) // job.ranks))
+        for micro in range(job.rank, len(batches), job.ranks):
+            cpu.seed_samples((key[0], DROPOUT_STREAM, key[1]), parts[micro])
+            with autocast(job.run.precision):
+                logits = self.model(*model_inputs(batches[micro], task))
+            loss = loss_sum(task, logits, batches[micro]) * weights[micro]
+            with self.sums.backward(last=micro + job.ranks >= len(batches)):
+                self.scaler.scaled(loss / max(sum(counts), 1)).backward()
+            losses.append(loss.detach())
+        self.sums.finish()
+        norm = float(clip_by_global_norm(self.model.parameters(), job.run.clip_norm, self.scaler.scale))
+        local = np.array([float(sum(losses[1:], losses[0])), self.stop.asked], np.float64)
+        total, asked = distributed.sum_over_ranks(local)
+        self.stop.agreed = bool(asked)
+        overflow = self.scaler.enabled and math.isfinite(total) and not math.isfinite(norm)
+        if not overflow and not math.isfinite(total + norm):
+            raise ConfigError(
+                f"seed {key[0]}, step {key[1] + 1}: the loss is {total:g}, the gradient norm {norm:g}: the run has "
+                f"diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion ({task.warmup_proportion:g})"
+                + ("" if job.run.precision == "fp32" else f", or use another precision than {job.run.precision}")
+            )
+        self.scaler.update(overflow)
+        if not overflow:
+            self.optimizer.set_lr(lr)
+            self.optimizer.step()
+        self.optimizer.clear_grad(set_to_zero=False)
+        log.step(total, sum(counts), sum(int(b.lengths.sum()) for b in batches), sum(b.token_ids.size for b in batches))
+        return norm
 
 
 def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
@@ -165,6 +220,23 @@ def evaluate(job: Job, model: ErnieForFinetuning, parts: list[Prepared]) -> tupl
     }, predictions
 
 
+def evaluate_dev(
+    job: Job, model: ErnieForFinetuning, number: int, done: int, best: dict[str, Any], log: FinetuneLog
+) -> dict[str, Any]:
+    """Evaluates dev after step `done` and keeps the model where it is the best so far. Returns the best evaluation."""
+    metrics, predictions = evaluate(job, model, job.data.dev)
+    selection = float(np.mean([value for split in metrics.values() for value in split.values()]))
+    # Rank 0 decides for all: ranks may differ in the last bit.
+    selection = float(distributed.sum_over_ranks(np.array([selection if job.rank == 0 else 0.0]))[0])
+    is_best = selection > best.get("selection", -math.inf)
+    seed = job.seed(number)
+    log.metrics({"run": number, "seed": seed, "step": done, "metrics": metrics, "selection": selection, "best": is_best})
+    if not is_best:
+        return best
+    keep(job, model, job.folder(number), predictions)
+    return {"seed": seed, "best_step": done, "selection": selection, "metrics": metrics}
+
+
 def keep(job: Job, model: ErnieForFinetuning, folder: Path, predictions: dict[str, Any]) -> None:
     """Rank 0 saves the best model so far and its predictions; the others wait until it is whole."""
     if job.rank == 0:
@@ -189,8 +261,9 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     rank, ranks = distributed.init()
     logs.setup(rank)
-    cpu.prepare()
-    fine_tune(prepare_job(args.task, args.overrides, rank, ranks))
+    job = prepare_job(args.task, args.overrides, rank, ranks)
+    with full_disk_named(job.out_dir, "the results"):
+        fine_tune(job)
 
 
 if __name__ == "__main__":

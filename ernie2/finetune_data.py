@@ -181,10 +181,12 @@ class FinetuneBatch:
         return int(self.lengths.sum()) < self.token_ids.size
 
 
-def collate(features: Sequence[Feature], kind: str, pad_id: int, with_targets: bool = True) -> FinetuneBatch:
-    """Pads sequences into arrays."""
+def collate(
+    features: Sequence[Feature], kind: str, pad_id: int, with_targets: bool = True, width: int = 0
+) -> FinetuneBatch:
+    """Pads sequences into arrays, of at least `width` tokens."""
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)
-    shape = (len(features), int(lengths.max()))
+    shape = (len(features), max(width, int(lengths.max())))
     token_ids = np.full(shape, pad_id, np.int64)
     sentence_ids = np.zeros(shape, np.int64)
     for row, feature in enumerate(features):

@@ -10,40 +10,49 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ernie2.logs import logger, time_left
+from ernie2.logs import logger, reopen, time_left
 
 
 class FinetuneLog:
-    """Log of all runs of a repeat.
+    """Log of one run of a repeat.
 
     Args:
-        out_dir: folder of the .jsonl files; older ones are replaced.
-        total_steps: optimizer steps of all runs together.
+        out_dir: folder of the .jsonl files.
+        run, step: where this start goes on: what an earlier one logged later than that is dropped.
+        done, total_steps: optimizer steps of all runs together, those done before this start and all of them.
+        sums: `sums` of the log at that place.
         active: False on every rank but 0: nothing is written.
     """
 
-    def __init__(self, out_dir: Path, total_steps: int, active: bool = True) -> None:
-        self.active, self.total_steps, self.done = active, total_steps, 0
+    def __init__(self, out_dir: Path, run: int, step: int, done: int, total_steps: int,
+                 sums: dict[str, float] | None = None, active: bool = True) -> None:
+        self.active, self.total_steps, self.done, self.done_before = active, total_steps, done, done
         self.started = time.monotonic()
-        self._sums = {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
+        self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
+        """Of the steps since the last line of train.jsonl."""
         self._since = time.monotonic()
         if active:
+            at = (run, step)
             self._files = {
-                name: (out_dir / f"{name}.jsonl").open("w", encoding="utf-8") for name in ("train", "metrics")
+                "train": reopen(out_dir / "train.jsonl", lambda line: (line["run"], line["step"]) <= at),
+                # The evaluation of the step that was saved is made again.
+                "metrics": reopen(out_dir / "metrics.jsonl", lambda line: (line["run"], line["step"]) < at),
             }
-            self._bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+            self._bar = None
+            if sys.stderr.isatty():
+                self._bar = tqdm(total=total_steps, initial=done, unit="step", dynamic_ncols=True)
 
     def step(self, loss_sum: float, targets: int, tokens: int, padded_tokens: int) -> None:
         """Counts one optimizer step: its summed loss, how many targets it has, its real and computed tokens."""
         self.done += 1
-        for key, value in zip(self._sums, (loss_sum, targets, tokens, padded_tokens)):
-            self._sums[key] += value
+        for key, value in zip(self.sums, (loss_sum, targets, tokens, padded_tokens)):
+            self.sums[key] += value
         if self.active and self._bar is not None:
             self._bar.update(1)
 
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (run, step, lr, ...) with means since the last one."""
-        sums, now = self._sums, time.monotonic()
+        sums, now = self.sums, time.monotonic()
         rate = sums["tokens"] / max(now - self._since, 1e-9)
         record = {
             **record,
@@ -52,7 +61,7 @@ class FinetuneLog:
             "padded_tokens": sums["padded_tokens"],
             "tokens_per_s": round(rate, 1),
         }
-        self._sums, self._since = dict.fromkeys(sums, 0), now
+        self.sums, self._since = dict.fromkeys(sums, 0), now
         if not self.active:
             return
         self._write("train", record)
@@ -66,7 +75,7 @@ class FinetuneLog:
                 record["step"],
                 record["steps"],
                 text,
-                time_left(self.started, self.done, self.total_steps - self.done),
+                time_left(self.started, self.done - self.done_before, self.total_steps - self.done),
             )
 
     def metrics(self, record: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import paddle
 import yaml
 
 from ernie2 import cpu
-from ernie2.checkpoint import checkpoints, load_model_weights, save_model
+from ernie2.checkpoint import checkpoints, restore_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig
 from ernie2.finetune_run import FinetuneRun
 from ernie2.finetune_task import FinetuneTask
-from ernie2.logs import logger
 from ernie2.model import ErnieForFinetuning, initialise
 from ernie2.strict import ConfigError, build, to_mapping
 from ernie2.tokenizer import Tokenizer, Vocab
+from ernie2.warm_start import embedding_rows, start_from
 
 TASK_KEY = "finetune_task"  # in config.json of a fine-tuned model: the task it was trained on, for predict
 LOWER_CASE_KEY = "lower_case"
@@ -70,6 +70,10 @@ def read_start(run: FinetuneRun) -> Start:
     else:
         folder = checkpoint_folder(source, "config_from" if run.init_from == "none" else "init_from")
         config, vocab_file = EncoderConfig.from_json(folder / "config.json"), folder / "vocab.txt"
+        if run.init_from != "none":  # the embeddings' own rows: config.json may leave them out or say otherwise
+            config = replace(config, **embedding_rows(folder))
+        if not config.task_type_vocab_size:
+            config = replace(config, task_type_vocab_size=ModelConfig(vocab_file="").task_type_vocab_size)
         vocab = Vocab.load(vocab_file)
         if len(vocab) > config.vocab_size:
             raise ConfigError(
@@ -106,22 +110,12 @@ def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -
     """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`.
 
     Raises:
-        ConfigError: fewer of the encoder's tensors than `init_min_match` were found (no silent cold start).
+        ConfigError: the checkpoint's weights do not fit (no silent cold start).
     """
     model = ErnieForFinetuning(start.config, task.kind, task.num_labels, task.head_dropout)
     initialise(model, start.config.initializer_range, seed)
-    if start.weights is None:
-        return model
-    head = {name: parameter.clone() for name, parameter in model.classifier.named_parameters()}
-    report = load_model_weights(model, start.weights)
-    for name, parameter in model.classifier.named_parameters():
-        parameter.set_value(head[name])  # a checkpoint that was fine-tuned on another task has a head of that task
-    logger.info("weights from %s: %s", start.weights, report)
-    if report.share("ernie.") < run.init_min_match:
-        raise ConfigError(
-            f"init_from: only {report.share('ernie.'):.0%} of the encoder's tensors match {start.weights} ({report}); "
-            f"give another checkpoint, init_from=none, or a lower init_min_match"
-        )
+    if start.weights is not None:  # one that was fine-tuned before has a head of another task
+        start_from(model, start.weights, len(start.tokenizer.vocab), run.init_min_match, "init_from", skip="classifier.")
     return model
 
 
@@ -149,9 +143,7 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(folder))
     cpu.prepare()
     model = ErnieForFinetuning(config, task.kind, task.num_labels, task.head_dropout)
-    report = load_model_weights(model, folder)
-    if report.missing or report.mismatched:
-        raise ConfigError(f"{folder}: model.safetensors does not fit config.json: {report}")
+    restore_weights(model, folder)
     model.eval()
     return model, task, tokenizer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from typing import Any
@@ -16,22 +17,31 @@ from ernie2.logs import logger
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 
 
-def finish(job: Job, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result."""
-    best = max(range(len(runs)), key=lambda i: runs[i]["selection"]) + 1
-    if job.run.repeat > 1:
-        keep_best_run(job, best)
-    result = summarise(job, runs, best)
-    write_json(job.out_dir / "result.json", result)
+def finish(job: Job) -> dict[str, Any]:
+    """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
+
+    A job that had come to its end before finds its result and changes nothing.
+    """
+    path = job.out_dir / "result.json"
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+        logger.info("%s: this run has ended before; nothing was left to do", path)
+    else:
+        best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
+        if job.run.repeat > 1:
+            keep_best_run(job, best)
+        result = summarise(job, job.ended, best)
+        write_json(path, result)
     logger.info("%s", table(result))
     return result
 
 
 def keep_best_run(job: Job, best: int) -> None:
     """Of several runs one model is kept: out_dir/best, and out_dir/predictions are its own. run_<k>/ keep theirs."""
-    for name in ("best", "predictions"):
-        shutil.rmtree(job.out_dir / name, ignore_errors=True)
-    (job.folder(best) / "best").rename(job.out_dir / "best")
+    if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
+        shutil.rmtree(job.out_dir / "best", ignore_errors=True)
+        (job.folder(best) / "best").rename(job.out_dir / "best")
+    shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
     shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
     for number in range(1, job.run.repeat + 1):
         shutil.rmtree(job.folder(number) / "best", ignore_errors=True)

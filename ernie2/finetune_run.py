@@ -31,7 +31,7 @@ class FinetuneRun:
     data_dir: str
     """Folder of the data files."""
     out_dir: str = ""
-    """Folder of everything the run writes. Default: out/finetune/<task>."""
+    """Folder of everything the run writes, for this run alone. Default: out/finetune/<task>."""
     config_from: str | None = None
     """With init_from=none: take configuration and vocabulary (not the weights) from this checkpoint folder."""
     size: Literal["tiny", "mini", "small", "base", "large"] | None = None
@@ -41,7 +41,8 @@ class FinetuneRun:
     hidden_act: Literal["relu", "gelu"] = "relu"
     """With init_from=none and size: activation. Released: relu (Chinese), gelu (English)."""
     init_min_match: float = 0.9
-    """Share of the encoder's tensors that must be found in init_from; below it the run refuses to start."""
+    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A token
+    embedding or layer that is missing or of another shape stops it in any case."""
     lower_case: bool | None = None
     """Lower-case text before tokenisation. Default: as the checkpoint says, else true."""
     repeat: int = 1
@@ -56,6 +57,8 @@ class FinetuneRun:
     """Steps between evaluations on dev. Default: after each epoch. The last step is always evaluated."""
     log_every: int = 10
     """Steps between log lines."""
+    save_every: int = 500
+    """Steps between checkpoints to go on from; every evaluation makes one too. They go when their run has ended."""
     micro_tokens: int = 8192
     """Tokens, padding included, in one forward pass; a batch is cut to fit and gradients are summed."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -68,7 +71,7 @@ class FinetuneRun:
     """bf16 and fp16 need a GPU: mixed precision, with weights and losses in fp32."""
 
     def __post_init__(self) -> None:
-        for key in ("repeat", "log_every", "micro_tokens", "max_train_samples", "max_steps", "eval_every"):
+        for key in ("repeat", "log_every", "save_every", "micro_tokens", "max_train_samples", "max_steps", "eval_every"):
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "a positive number")
         require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -47,7 +48,8 @@ class RunLog:
         self.start_step, self.started = start_step, time.monotonic()
         if not active:
             return
-        self._files = {name: _reopen(out_dir / f"{name}.jsonl", start_step) for name in ("train", "eval")}
+        self._files = {name: reopen(out_dir / f"{name}.jsonl", lambda line: bool(start_step) and line["step"] <= start_step)
+                       for name in ("train", "eval")}
         self._bar = tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
         self._writer = None
         if visualdl:
@@ -113,17 +115,16 @@ def describe(record: dict[str, Any]) -> str:
     return f"stage {record['stage']}  {record['task']}  loss {record['loss']:.3f} ({heads})  lr {record['lr']:.2e}"
 
 
-def _reopen(path: Path, start_step: int):  # noqa: ANN202 - a text file
-    """Opens a .jsonl for appending after dropping lines of steps beyond start_step and a line that a crash cut short."""
-    kept = []
-    if path.exists() and start_step:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= start_step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                continue
+def reopen(path: Path, kept: Callable[[dict[str, Any]], bool]) -> IO[str]:
+    """Opens a .jsonl for appending, without the lines that `kept` says no to and one that a crash cut short."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else ():
+        try:
+            if line.endswith("\n") and kept(json.loads(line)):
+                lines.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
     whole = path.with_name(f"{path.name}.tmp")  # a kill in between must not cost the lines of weeks
-    whole.write_text("".join(kept), encoding="utf-8")
+    whole.write_text("".join(lines), encoding="utf-8")
     whole.replace(path)
     return path.open("a", encoding="utf-8")

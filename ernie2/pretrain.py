@@ -150,7 +150,8 @@ def save(run: Run, done: int, tokens: int) -> None:
         state = {"tokens": tokens, "seed": run.recipe.seed, "scaler": run.scaler.state_dict(),
                  "bad_steps": run.bad_steps.state_dict(), "evaluated": run.evaluated,
                  "seconds": run.seconds_before + time.monotonic() - run.started,
-                 "task_ids": {task.name: task.task_id for task in run.tasks}}
+                 "task_ids": {task.name: task.task_id for task in run.tasks},
+                 "shards": {name: stream.reader.digest for name, stream in run.streams.items()}}
         save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,
                       yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True), state,
                       run.recipe.runtime.keep_last)

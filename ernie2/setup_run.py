@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,8 @@ import paddle
 
 from ernie2 import attention, cpu, distributed, out_dir
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import SPARE, checkpoints, load_model_weights, load_training, newest_whole
-from ernie2.config import Recipe
+from ernie2.checkpoint import SPARE, checkpoints, load_training, newest_whole, read_state
+from ernie2.config import CurriculumConfig, ModelConfig, Recipe, build, load_yaml, to_mapping
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
 from ernie2.evaluate import DevSet, load_dev_set
@@ -26,10 +27,11 @@ from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
 from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
-from ernie2.shards import ShardReader
-from ernie2.strict import ConfigError, make_folder
+from ernie2.shards import SENTENCE_TYPES, ShardReader
+from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
+from ernie2.warm_start import check_same_function, embedding_rows, start_from
 
 
 @dataclass
@@ -82,12 +84,16 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     plan = make_plan(recipe.curriculum)
     readers = {task.name: {split: ShardReader(Path(recipe.data.shards_dir) / task.name, split, task, vocab.digest)
                            for split in ("train", "dev")} for task in tasks}
+    _rows_as_before(recipe)
+    for task in tasks:
+        _check_rows(recipe.model, task, readers[task.name].values())
     streams = {task.name: TaskStream(readers[task.name]["train"], task, recipe) for task in tasks}
     if rank == 0:
         logger.info("%s", opening_page(recipe, plan, ranks))
 
     cpu.prepare(enabled=not recipe.runtime.recompute)  # recompute replays paddle's own random state only
     config = EncoderConfig.from_recipe(recipe.model, len(vocab), vocab.pad_id)
+    recipe.model.vocab_rows = config.vocab_size
     attention.choose(recipe.runtime.precision, config.num_attention_heads, config.hidden_size)
     model = ErnieForPretraining(config, tasks, recipe.runtime.recompute)
     initialise(model, config.initializer_range, recipe.seed)
@@ -121,10 +127,12 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         if not folder.is_dir():
             raise ConfigError(f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which rank 0 "
                               f"chose; out_dir has to be on a disk that all nodes share")
-        state = load_training(folder, run.model, run.optimizer, run.sums)
+        state = read_state(folder)
         if state["seed"] != run.recipe.seed:
             raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
                               f"choose another out_dir for a new run")
+        _check_changes(run, folder, state)
+        load_training(folder, run.model, run.optimizer, run.sums)
         run.scaler.load_state_dict(state["scaler"])
         run.bad_steps.load_state_dict(state.get("bad_steps", {}))
         run.start_step, run.tokens, run.seconds_before = step, state["tokens"], state["seconds"]
@@ -134,6 +142,40 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         warm_start(run.model, run.recipe, where, vocab)
     else:
         logger.info("starting from random weights")
+
+
+LEARNING_ONLY = {f"model.{key}" for key in ("dropout", "init_from", "init_min_match", "initializer_range", "vocab_file",
+                                        "vocab_rows")}
+"""Keys of the model that what it computes does not depend on (rows are seen in the weights themselves)."""
+
+
+def _check_changes(run: Run, folder: Path, state: dict[str, Any]) -> None:
+    """Says what a resume does otherwise than the run before, and refuses another model or another position in the data."""
+    changed = differences(load_yaml(folder / "recipe.yaml"), to_mapping(run.recipe))
+    refused = [key for key in changed if key.startswith("model.") and key not in LEARNING_ONLY]
+    refused += [key for key in ("batch.tokens", "batch.pool_batches") if key in changed]
+    curriculum = [key for key in changed if key.startswith("curriculum.")]
+    if curriculum and run.plan.batches_done(state["step"]) != _plan_of(folder).batches_done(state["step"]):
+        refused += curriculum
+    lines = {key: f"{key}: {before!r} -> {now!r}" for key, (before, now) in changed.items() if key not in ("out_dir", "name")}
+    if refused:
+        raise ConfigError(f"{folder}: was made with other settings of the model or of the place in the data: "
+                          f"{'; '.join(lines[key] for key in refused)}. Resume with the old ones, or begin a new run in "
+                          f"another out_dir with model.init_from={folder}")
+    shards = state.get("shards", {})
+    new = [name for name, stream in run.streams.items() if shards.get(name, stream.reader.digest) != stream.reader.digest]
+    if new:
+        raise ConfigError(f"{folder}: the shards of {', '.join(new)} in {run.recipe.data.shards_dir} are not those it was trained "
+                          f"on, so its place in them means nothing; bring them back, or begin a new run in another out_dir with "
+                          f"model.init_from={folder}")
+    for line in lines.values():
+        logger.warning("changed since this checkpoint: %s", line)
+
+
+def _plan_of(folder: Path) -> Plan:
+    """The plan that a checkpoint was made with."""
+    path = folder / "recipe.yaml"
+    return make_plan(build(CurriculumConfig, load_yaml(path).get("curriculum"), str(path), "curriculum."))
 
 
 def _choose_checkpoint(run: Run, where: str) -> int:
@@ -163,31 +205,43 @@ def _check_room(run: Run, key: str) -> None:
 
 
 def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vocab) -> None:
-    """Loads weights alone (never optimizer or learning rate: ERNIE issue 398) and refuses a poor match."""
-    folder = Path(recipe.model.init_from)
+    """Loads weights alone (never optimizer or learning rate: ERNIE issue 398) and refuses what does not fit."""
+    folder, key = Path(recipe.model.init_from), f"{where}: model.init_from"
     if not folder.is_dir():
-        raise ConfigError(f"{where}: model.init_from: {folder} is not a folder with model.safetensors and vocab.txt")
+        raise ConfigError(f"{key}: {folder} is not a folder with model.safetensors and vocab.txt")
     theirs = folder / "vocab.txt"
-    if theirs.exists() and Vocab.load(theirs).digest != vocab.digest:
-        raise ConfigError(f"{where}: model.init_from: {theirs} is not the vocabulary {recipe.model.vocab_file}; "
-                          f"set model.vocab_file={theirs}")
-    report = load_model_weights(model, folder)
-    logger.info("weights from %s: %s", folder, report)
-    if report.share() < recipe.model.init_min_match:
-        raise ConfigError(f"{where}: model.init_from: only {report.share():.0%} of the encoder's tensors match {folder} "
-                          f"({report}); check model.size, model.vocab_file and the embedding sizes, "
-                          f"or lower model.init_min_match")
+    if not theirs.exists():
+        logger.warning("%s: no such file; whether %s is the vocabulary of these weights cannot be checked", theirs,
+                       recipe.model.vocab_file)
+    elif Vocab.load(theirs).digest != vocab.digest:
+        raise ConfigError(f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}")
+    check_same_function(folder, model.config.to_json(), key)
+    start_from(model, folder, len(vocab), recipe.model.init_min_match, key)
 
 
 def _check(recipe: Recipe, where: str, tasks: list[Task], ranks: int) -> None:
     if ranks > recipe.batch.micro_batches:
         raise ConfigError(f"{where}: batch: {ranks} ranks share {recipe.batch.micro_batches} micro-batches a step; "
                           f"use fewer ranks, more batch.tokens or fewer batch.micro_tokens")
-    for task in tasks:
-        if task.task_id >= recipe.model.task_type_vocab_size:
-            raise ConfigError(f"{task.path}: task_id: {task.task_id} has no row in the task embedding; "
-                              f"raise model.task_type_vocab_size ({recipe.model.task_type_vocab_size})")
     if recipe.runtime.precision != "fp32" and not paddle.is_compiled_with_cuda():
         raise ConfigError(f"{where}: runtime.precision: {recipe.runtime.precision} needs a GPU; use fp32 on a CPU")
 
 
+def _rows_as_before(recipe: Recipe) -> None:
+    """A resume has the rows of its checkpoints, whatever init_from holds by now."""
+    for _, folder in reversed(checkpoints(Path(recipe.out_dir))):
+        with contextlib.suppress(ConfigError):  # a damaged one is dealt with later
+            recipe.model.take_rows(embedding_rows(folder))
+            return
+
+
+def _check_rows(model: ModelConfig, task: Task, readers: Iterable[ShardReader]) -> None:
+    """Every id of a task needs a row: more are made where the recipe names no number, else it is refused by name."""
+    def need(key: str, last: int, what: str) -> None:
+        if last >= getattr(model, key) and key not in model.unnamed:
+            raise ConfigError(f"{task.path}: {what} {last} has no row in its embedding; raise model.{key} ({getattr(model, key)})")
+        setattr(model, key, max(getattr(model, key), last + 1))
+
+    need("task_type_vocab_size", task.task_id, "task_id")
+    if model.sentence_type_vocab_size < SENTENCE_TYPES:  # shards never hold more
+        need("sentence_type_vocab_size", max(reader.most_sentences() for reader in readers) - 1, "its shards' sentence id")

@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 LEVELS = ("word", "phrase", "entity")
 SPLITS = ("train", "dev")
 IGNORED = -100
+SENTENCE_TYPES = 4  # segments that sentence ids tell apart
 OPEN_SHARDS = 32
 """Shards of a split that a reader keeps mapped."""
 
@@ -48,7 +49,7 @@ class Example:
     """0 <= label < num_classes. Required by head sentence."""
 
 
-def check_example(example: Example, task: Task, vocab_size: int, max_sentence_ids: int = 4) -> None:
+def check_example(example: Example, task: Task, vocab_size: int) -> None:
     """Holds an example against its task's contract. Raises ConfigError naming task, field, got and expected."""
 
     def fail(name: str, got: object, expected: str) -> None:
@@ -62,8 +63,8 @@ def check_example(example: Example, task: Task, vocab_size: int, max_sentence_id
         fail("token_ids", f"ids from {example.token_ids.min()} to {example.token_ids.max()}", f"0 to {vocab_size - 1}")
     if len(example.sentence_ids) != length:
         fail("sentence_ids", f"{len(example.sentence_ids)} values", f"{length}, one a token")
-    if example.sentence_ids.min() < 0 or example.sentence_ids.max() >= max_sentence_ids:
-        fail("sentence_ids", f"up to {example.sentence_ids.max()}", f"0 to {max_sentence_ids - 1}")
+    if example.sentence_ids.min() < 0 or example.sentence_ids.max() >= SENTENCE_TYPES:
+        fail("sentence_ids", f"up to {example.sentence_ids.max()}", f"0 to {SENTENCE_TYPES - 1}")
     if task.has_masked_lm:
         for level in LEVELS:
             spans = (example.span_ids or {}).get(level)
@@ -245,6 +246,11 @@ class ShardReader:
                        None if sentence_label is None else int(sentence_label[j]))
 
     @property
+    def digest(self) -> str:
+        """sha256 over the digests of the split's shards."""
+        return hashlib.sha256("".join(str(shard.get("digest")) for shard in self.index["shards"][self.split]).encode()).hexdigest()
+
+    @property
     def tokens(self) -> int:
         """Real tokens of the split."""
         return int(self.shard_tokens.sum())
@@ -257,6 +263,11 @@ class ShardReader:
         """int64 (N): tokens of every sample of the split."""
         shards = self.index["shards"][self.split]
         return np.concatenate([np.diff(self._load(shard, "offsets")) for shard in shards] or [np.zeros(0, np.int64)])
+
+    def most_sentences(self) -> int:
+        """One more than the largest sentence id; reads all of them."""
+        shards = range(len(self.shard_samples))
+        return 1 + max((int(self.array(i, "sentence_ids").max(initial=0)) for i in shards), default=0)
 
     def _shard(self, number: int) -> dict[str, np.ndarray]:
         """The fields of a shard. Few are mapped at a time: the system allows a process some 65,000 maps."""

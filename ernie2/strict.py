@@ -182,6 +182,16 @@ def to_mapping(value: Any) -> Any:
     return value
 
 
+def differences(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value before, value now) where two mappings differ; None where there is none."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return {} if before == now else {key: (before, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys((*before, *now)):
+        found |= differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    return found
+
+
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

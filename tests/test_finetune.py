@@ -79,8 +79,9 @@ def test_the_same_seed_gives_the_same_run(checkpoint, data, tmp_path):
 def test_micro_batches_give_the_gradient_of_the_whole_batch(kind, checkpoint, data, tmp_path):
     norms = []
     for micro_tokens in (100_000, 64):
-        run(kind, checkpoint, data[kind], tmp_path, "max_steps=3", f"micro_tokens={micro_tokens}")
-        norms.append([(r["grad_norm"], r["loss"]) for r in lines(tmp_path / "train.jsonl")])
+        out = tmp_path / str(micro_tokens)
+        run(kind, checkpoint, data[kind], out, "max_steps=3", f"micro_tokens={micro_tokens}", "head_dropout=0.3")
+        norms.append([(r["grad_norm"], r["loss"]) for r in lines(out / "train.jsonl")])
     assert np.allclose(*norms, rtol=2e-4)
 
 
@@ -102,11 +103,11 @@ def test_several_runs_give_mean_median_and_std(checkpoint, data, tmp_path):
 
 
 def test_evaluation_steps(checkpoint, data, tmp_path):
-    args = ("classification", checkpoint, data["classification"], tmp_path)
-    run(*args, "max_steps=7", "eval_every=3")
-    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl") if "selection" in r] == [3, 6, 7]
-    run(*args, "epochs=2", "max_train_samples=40")
-    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl") if "selection" in r] == [3, 6]
+    args = ("classification", checkpoint, data["classification"])
+    run(*args, tmp_path / "a", "max_steps=7", "eval_every=3")
+    assert [r["step"] for r in lines(tmp_path / "a" / "metrics.jsonl") if "selection" in r] == [3, 6, 7]
+    run(*args, tmp_path / "b", "epochs=2", "max_train_samples=40")
+    assert [r["step"] for r in lines(tmp_path / "b" / "metrics.jsonl") if "selection" in r] == [3, 6]
 
 
 def test_random_start_takes_the_configuration_only(checkpoint, data, tmp_path):
@@ -202,6 +203,6 @@ def test_a_checkpoint_of_another_shape_is_refused(data, tmp_path):
     folder = write_checkpoint(tmp_path / "a")
     wider = write_checkpoint(tmp_path / "b", hidden=64)
     (folder / "model.safetensors").write_bytes((wider / "model.safetensors").read_bytes())
-    with pytest.raises(ConfigError, match=r"init_from: only 0% of the encoder's tensors match"):
+    with pytest.raises(ConfigError, match=r"init_from: .*the token embedding is of another shape, \[37, 64\]"):
         run("classification", folder, data["classification"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -62,7 +62,7 @@ def at_call(owner, name, number):
 
 POINTS = [(os, "fsync", 60), (Path, "rename", 9), (shutil, "rmtree", 9), (ernie2.checkpoint, "save_file", 14),
           (ernie2.checkpoint, "write_json", 14), (pretrain, "evaluate", 9), (pretrain, "save", 7),
-          (ernie2.logs.RunLog, "_write", 60), (pretrain, "optimizer_step", 50), (ernie2.logs, "_reopen", 2)]
+          (ernie2.logs.RunLog, "_write", 60), (pretrain, "optimizer_step", 50), (ernie2.logs, "reopen", 2)]
 
 
 def main(recipe, out, seed, whole_seconds):
