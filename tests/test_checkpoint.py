@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, write_tiny_shards
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -23,6 +23,7 @@ from ernie2.checkpoint import atomic_folder, checkpoints
 from ernie2.config import Recipe, build
 from ernie2.setup_run import prepare_run
 from ernie2.strict import ConfigError, apply_overrides
+from ernie2.tokenizer import Vocab
 
 
 def prepare(mapping: dict, *overrides: str):
@@ -57,6 +58,29 @@ def test_another_model_is_refused(tiny_recipe):
         with pytest.raises(ConfigError) as error:
             prepare(tiny_recipe, override)
         assert words in str(error.value) and "step_0000002" in str(error.value)
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("model.hidden_act=gelu", "model.hidden_act: 'relu' -> 'gelu'"), ("model.layer_norm_eps=1e-12", "model.layer_norm_eps: 1e-05 -> "),
+    ("batch.tokens=128", "batch.tokens: 256 -> 128"), ("batch.pool_batches=8", "batch.pool_batches: 4 -> 8"),
+    ("curriculum.stages=[[cover, order, label]]", "curriculum.stages: "), ("curriculum.steps_per_task=30", "steps_per_task: 24 -> 30")])
+def test_a_resume_with_another_model_or_place_in_the_data_is_refused(tiny_recipe, override, words):
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=30"))
+    with pytest.raises(ConfigError) as error:
+        prepare(tiny_recipe, override)
+    assert words in str(error.value) and "model.init_from=" in str(error.value), error.value
+
+
+def test_a_resume_on_other_shards_is_refused_and_other_changes_are_said(tiny_recipe, tiny_tasks, tiny_vocab, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=3"))
+    run = prepare(tiny_recipe, "lr.peak=1e-3", "runtime.max_steps=5", "batch.micro_tokens=64", "curriculum.steps_per_task=50")
+    assert run.start_step == 3
+    for line in ("lr.peak: 0.002 -> 0.001", "runtime.max_steps: 3 -> 5", "batch.micro_tokens: 128 -> 64", "steps_per_task: 24 -> 50"):
+        assert f"changed since this checkpoint: {line}" in caplog.text.replace("curriculum.", "")
+    write_tiny_shards(Path(tiny_recipe["data"]["shards_dir"]), tiny_tasks, Vocab.load(tiny_vocab), samples=130)
+    with pytest.raises(ConfigError, match="the shards of cover, order, label in .* are not those it was trained on"):
+        prepare(tiny_recipe)
 
 
 def damage(file: Path, how: str) -> None:

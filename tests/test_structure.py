@@ -41,7 +41,7 @@ def test_sources_are_found():
 def test_house_rules(path):
     tree, text = parse(path), path.read_text(encoding="utf-8")
     names = imports(tree)
-    assert text.count("\n") <= 330, "a file past 300 lines asks for another room"
+    assert text.count("\n") <= 400, "a longer file asks for another room"
     assert ast.get_docstring(tree), "every file says what it is"
     if path.parent.name == "ernie2":
         assert not any(name.split(".")[0] == "data_gen" for name in names), "data_gen may import ernie2, never the reverse"
