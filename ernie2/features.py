@@ -228,6 +228,7 @@ def _windowed(
     width = task.max_seq_len - len(prefix) - (3 if paired else 2)
     ranges = windows(len(text.ids), width, task.doc_stride)
     counts["samples read in windows"] += len(ranges) > 1
+    counts["samples in windows without overlap (lower doc_stride)"] += len(ranges) > 1 and task.doc_stride >= width
     for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
         window = text.ids[start:stop]
         ids, sentences = _sequence(tokenizer, prefix if paired else window, window if paired else None)

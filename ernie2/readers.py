@@ -202,11 +202,12 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
         raise ConfigError(f"{where}a column name is given twice in the header: {', '.join(header)}")
     names = {key: task.columns.get(key, key) for key in COLUMNS_OF_KIND[task.kind]}
     free = set(header) - set(task.columns.values())
-    columns = {
-        key: header.index(name)
-        for key, name in names.items()
-        if name in (header if key in task.columns else free)
-    }
+    columns = {}
+    for key, name in names.items():
+        if key in task.columns and name in header:
+            columns[key] = header.index(name)
+        elif key in free and (key not in task.columns or labels == "ignored"):  # predict reads our own names too
+            columns[key] = header.index(key)
     needed = {"text_a": True, "text_b": task.pair or "text_b" in task.columns, "label": labels == "required"}
     needed |= {key: key in task.columns and labels != "ignored" for key in ("qid", "id")}
     for key, name in names.items():

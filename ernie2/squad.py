@@ -90,16 +90,16 @@ def _answers(path: Path, found: Any, place: str) -> Iterator[tuple[str, int]]:
     found = [] if found in (None, "", {}) else [found] if isinstance(found, (str, dict)) else found
     if not isinstance(found, list):
         raise ConfigError(
-            f"{path}: {place}: expected [{{text, answer_start}}, ...], found {type(found).__name__} {found!r}"
+            f"{path}: {place}: expected [{{text, answer_start}}, ...], found {_shown(found)}"
         )
     for i, answer in enumerate(found):
         answer = {"text": answer} if isinstance(answer, str) else answer
         text = _get(path, answer, "text", str, f"{place}[{i}]")
         start = answer.get("answer_start")
-        whole = start is None or re.fullmatch(r"\s*-?\d{1,9}(\.0)?\s*", str(start))
-        if not whole or isinstance(start, (bool, list, dict)):
+        number = isinstance(start, (int, float, str)) and not isinstance(start, bool)
+        if start is not None and not (number and re.fullmatch(r"\s*-?\d{1,9}(\.0)?\s*", str(start))):
             raise ConfigError(
-                f"{path}: {place}[{i}].answer_start: expected a whole number (-1: not known), found {start}"
+                f"{path}: {place}[{i}].answer_start: expected a whole number (-1: not known), found {_shown(start)}"
             )
         yield text, -1 if start is None else int(float(start))
 
@@ -134,13 +134,17 @@ def _get(path: Path, node: Any, key: str, kind: type | tuple[type, ...], place: 
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = {list: "a list", str: "text"}.get(kind, "text or a whole number")
         raise ConfigError(
-            f"{path}: {place}.{key}: expected {wanted}, found {type(value).__name__} {str(value)[:50]}"
+            f"{path}: {place}.{key}: expected {wanted}, found {_shown(value)}"
         )
     if isinstance(value, str) and _SURROGATE.search(value):
         raise ConfigError(
             f"{path}: {place}.{key}: half of a surrogate pair, which is no character; write it whole"
         )
     return value
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__}{'' if isinstance(value, (list, dict)) else f' {value!r}'[:60]}"
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

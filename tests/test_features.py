@@ -227,6 +227,13 @@ def test_answers_come_back_through_windows(tokenizer, max_seq_len):
         assert len({(n["start"], n["end"]) for n in record["nbest"]}) == task.n_best
 
 
+@pytest.mark.parametrize("doc_stride, count", [(16, 0), (17, 1)])
+def test_windows_that_do_not_overlap_are_counted(tokenizer, doc_stride, count):
+    task = make_task("span", max_seq_len=24, max_query_len=4, doc_stride=doc_stride)
+    _, counts = features_of(task, questions(24)[1][:1], tokenizer)
+    assert counts["samples in windows without overlap (lower doc_stride)"] == count
+
+
 def test_a_window_without_the_answer_points_at_cls(tokenizer):
     task, samples = questions(24)
     features, _ = features_of(task, samples[:1], tokenizer, training=True)

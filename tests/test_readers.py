@@ -163,6 +163,13 @@ def test_a_mapped_column_wins_over_one_of_our_name(tmp_path, header, row):
         assert (sample.text_a, sample.text_b) == ("甲", "乙")
 
 
+def test_prediction_reads_our_own_names_too_where_training_mapped_others(tmp_path):
+    path, task = write(tmp_path / "a.tsv", "text_a\ttext_b\n甲\t乙\n"), make_task(columns={"text_b": "b"})
+    assert read_split(path, "input", task, "ignored").samples[0].text_b == "乙"
+    with pytest.raises(ConfigError, match="no column 'b'"):
+        read_split(path, "test", task, "optional")
+
+
 def test_a_half_empty_pair_is_counted_in_training_and_refused_in_prediction(tmp_path):
     path = write(tmp_path / "a.tsv", "text_a\ttext_b\tlabel\n甲\t \t0\n甲\t乙\t0\n")
     assert read_split(path, "train", make_task()).counts["pairs with an empty text"] == 1
@@ -194,7 +201,7 @@ def test_minus_one_is_a_label_where_the_task_has_it(tmp_path, kind, keys):
         ("text_a\tlabel\n甲\t0\n".encode("utf-16"), "a UTF-16 file"),
         ("text_a\tlabel\na\t0\n".encode("utf-16-le"), ":1: a NUL character"),
         (b"text_a\tlabel\na\t0\nb\0\t0\n", ":3: a NUL character"),
-        (gzip.compress(b"text_a\n"), "a gzip file"),
+        (gzip.compress(b"text_a\n", mtime=0), "a gzip file"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path, data, message):
