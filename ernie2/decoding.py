@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ernie2.features import Feature, piece_of_source
+from ernie2.features import Feature, source_of_piece
 from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import QuestionSample, TaggedSample
-from ernie2.tagging import TaggedText, entities_of
-from ernie2.tokenizer import Tokenizer
+from ernie2.readers import TaggedSample
+from ernie2.squad import QuestionSample
+from ernie2.strict import ConfigError
+from ernie2.tagging import entities_of
 
 
 def decode(
-    task: FinetuneTask,
-    samples: Sequence[Any],
-    features: Sequence[Feature],
-    outputs: Sequence[Any],
-    tokenizer: Tokenizer,
+    task: FinetuneTask, samples: Sequence[Any], features: Sequence[Feature], outputs: Sequence[Any]
 ) -> list[dict[str, Any]]:
     """Predictions, one for each sample, in their order.
 
@@ -31,31 +28,37 @@ def decode(
         samples: what was read.
         features: their sequences.
         outputs: head outputs of each sequence, without padding: (C) classification, () regression, (T, C) tagging, a
-        pair of
-            (T) for span.
-        tokenizer: the one the sequences were made with (tagging aligns source tokens with pieces again).
+            pair of (T) for span.
 
     Returns:
         classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text", "tags" (one
-        for each character), "entities": [{"type", "start", "end", "text"}]}; span: {"id", "answer", "nbest": [{"text",
-        "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
+        for each character), "entities": [{"type", "start", "end", "text"}]}; each with "line", the
+        sample's line in its file, and "id" where the file has such a column. span: {"id", "answer", "nbest":
+        [{"text", "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
+
+    Raises:
+        ConfigError: an output that is not finite; names the sample.
     """
-    if task.kind == "classification":
-        return [_class_prediction(task.labels, logits) for logits in outputs]
-    if task.kind == "regression":
-        return [{"score": float(score)} for score in outputs]
-    groups: list[list[int]] = [[] for _ in samples]
-    for number, feature in enumerate(features):
-        groups[feature.sample].append(number)
-    if task.kind == "tagging":
-        return [
-            _tag_prediction(task, sample, [(features[i], outputs[i]) for i in group], tokenizer)
-            for sample, group in zip(samples, groups)
-        ]
-    return [
-        _answer_prediction(task, sample, [(features[i], outputs[i]) for i in group])
-        for sample, group in zip(samples, groups)
-    ]
+    groups: list[list[tuple[Feature, Any]]] = [[] for _ in samples]
+    for feature, output in zip(features, outputs, strict=True):
+        if not np.isfinite(output).all():
+            raise ConfigError(
+                f"{samples[feature.sample].where}: the model's output is not a finite number: its weights "
+                f"have diverged or are damaged; fine-tune it again (a lower peak_lr)"
+            )
+        groups[feature.sample].append((feature, output))
+    if task.kind == "span":
+        return [_answer_prediction(task, sample, group) for sample, group in zip(samples, groups)]
+    records = []
+    for sample, group in zip(samples, groups):
+        key = {"line": sample.line} if sample.id is None else {"id": sample.id, "line": sample.line}
+        if task.kind == "tagging":
+            records.append(key | _tag_prediction(task, sample, group))
+        elif task.kind == "regression":
+            records.append(key | {"score": float(group[0][1])})
+        else:
+            records.append(key | _class_prediction(task.labels, group[0][1]))
+    return records
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -73,52 +76,30 @@ def _class_prediction(labels: Sequence[str], logits: np.ndarray) -> dict[str, An
     }
 
 
-def source_tags(
-    task: FinetuneTask, tokens: TaggedText, pieces: Sequence[str], starts: np.ndarray, stops: np.ndarray
-) -> list[str]:
-    """Tags of source tokens from tags of word pieces.
-
-    The first source token of a piece takes its tag, further ones continue it. One that no piece covers (white space)
-    continues an entity that goes on behind it, else it is O.
-    """
-    piece, leads = piece_of_source(tokens.spans, starts, stops)
-    tags = ["" if p < 0 else pieces[p] if lead else _inside(task, pieces[p]) for p, lead in zip(piece, leads)]
-    following = "O"
-    for i in range(len(tags) - 1, -1, -1):
-        if tags[i]:
-            following = tags[i]
-        else:
-            before = next((tag for tag in reversed(tags[:i]) if tag), "O")
-            tags[i] = following if following.startswith("I-") and before[2:] == following[2:] else "O"
-    return tags
-
-
-def _inside(task: FinetuneTask, tag: str) -> str:
-    return f"I-{tag[2:]}" if f"I-{tag[2:]}" in task.labels else "O"
-
-
 def _tag_prediction(
-    task: FinetuneTask, sample: TaggedSample, windows: Sequence[tuple[Feature, np.ndarray]], tokenizer: Tokenizer
+    task: FinetuneTask, sample: TaggedSample, windows: Sequence[tuple[Feature, np.ndarray]]
 ) -> dict[str, Any]:
     pieces: list[str] = []
-    starts, stops = [], []
+    starts = []
     for feature, logits in windows:  # windows are in order, and every token belongs to one of them
         best = np.asarray(logits)[feature.offset : feature.offset + len(feature.starts)].argmax(axis=-1)
         pieces += [task.labels[i] for i in best[feature.belongs]]
         starts.append(feature.starts[feature.belongs])
-        stops.append(feature.stops[feature.belongs])
     text, spans = sample.tokens.text, sample.tokens.spans
-    tags = source_tags(task, sample.tokens, pieces, np.concatenate(starts), np.concatenate(stops))
+    tags = [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]]
     entities = entities_of(tags, spans)
     by_character = ["O"] * len(text)
     for entity in entities:
-        inside = _inside(task, f"I-{entity.type}")
-        by_character[entity.start : entity.stop] = [f"B-{entity.type}"] + [inside] * (entity.stop - entity.start - 1)
+        inside = f"I-{entity.type}" if f"I-{entity.type}" in task.labels else "O"
+        by_character[entity.start : entity.stop] = [f"B-{entity.type}"] + [inside] * (
+            entity.stop - entity.start - 1
+        )
     return {
         "text": text,
         "tags": by_character,
         "entities": [
-            {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]} for e in entities
+            {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]}
+            for e in entities
         ],
     }
 
@@ -141,24 +122,34 @@ def best_spans(
         return []
     longest = min(longest, len(start))
     padded = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
-    ends = np.lib.stride_tricks.sliding_window_view(padded, longest)  # (W, L): logit of an answer of 1, 2, ... tokens
+    ends = np.lib.stride_tricks.sliding_window_view(
+        padded, longest
+    )  # (W, L): logit of an answer of 1, 2, ... tokens
     scores = (np.where(allowed, np.asarray(start, np.float64), -np.inf)[:, None] + ends).ravel()
     count = min(count, len(scores))
     chosen = np.argpartition(-scores, count - 1)[:count]
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
     return [
-        (float(scores[i]), int(i // longest), int(i // longest + i % longest)) for i in chosen if scores[i] > -np.inf
+        (float(scores[i]), int(i // longest), int(i // longest + i % longest))
+        for i in chosen
+        if scores[i] > -np.inf
     ]
 
 
 def _answer_prediction(
-    task: FinetuneTask, sample: QuestionSample, windows: Sequence[tuple[Feature, tuple[np.ndarray, np.ndarray]]]
+    task: FinetuneTask,
+    sample: QuestionSample,
+    windows: Sequence[tuple[Feature, tuple[np.ndarray, np.ndarray]]],
 ) -> dict[str, Any]:
     candidates = []
     for feature, (start, stop) in windows:
         inside = slice(feature.offset, feature.offset + len(feature.starts))
         for score, first, last in best_spans(
-            np.asarray(start)[inside], np.asarray(stop)[inside], feature.belongs, task.max_answer_len, task.n_best
+            np.asarray(start)[inside],
+            np.asarray(stop)[inside],
+            feature.belongs,
+            task.max_answer_len,
+            task.n_best,
         ):
             candidates.append((score, int(feature.starts[first]), int(feature.stops[last])))
     # An answer's start belongs to one window only, so the same span cannot come twice.

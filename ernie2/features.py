@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import QuestionSample, TaggedSample, TextSample
+from ernie2.readers import TaggedSample, TextSample
+from ernie2.squad import QuestionSample
+from ernie2.tagging import TaggedText
 from ernie2.tokenizer import Encoding, Tokenizer
 
 IGNORED = -100
@@ -50,7 +52,11 @@ class Feature:
 
 
 def build_features(
-    samples: Sequence[Any], tokenizer: Tokenizer, task: FinetuneTask, counts: Counter[str], training: bool = False
+    samples: Sequence[Any],
+    tokenizer: Tokenizer,
+    task: FinetuneTask,
+    counts: Counter[str],
+    training: bool = False,
 ) -> list[Feature]:
     """Turns samples into sequences.
 
@@ -93,27 +99,35 @@ def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray
     return [owner[start:stop] == number for number, (start, stop) in enumerate(ranges)]
 
 
-def piece_of_source(
-    spans: Sequence[tuple[int, int]], starts: np.ndarray, stops: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Aligns source tokens with word pieces by character offsets.
+def encode_tokens(tokenizer: Tokenizer, tokens: TaggedText) -> Encoding:
+    """Pieces of a text whose source tokens are tokenised each by itself; one that has no piece is [UNK].
 
-    Args:
-        spans: character span of each source token (S), in order.
-        starts, stops: character offsets of the pieces, in order.
+    So each source token has at least one piece, and no piece belongs to two.
+    """
+    bounds = np.asarray(tokens.spans, np.int32).reshape(-1, 2)
+    # A line feed is a space wherever it stands, so the tokens cannot touch each other.
+    joined = tokenizer.encode("\n".join(tokens.text[start:stop] for start, stop in tokens.spans))
+    places = np.cumsum(bounds[:, 1] - bounds[:, 0] + 1) - (bounds[:, 1] - bounds[:, 0] + 1)
+    owner = np.searchsorted(places, joined.starts, side="right") - 1
+    shift = (bounds[:, 0] - places)[owner].astype(np.int32)
+    bare = np.setdiff1d(np.arange(len(bounds)), owner)
+    at = np.searchsorted(owner, bare)
+    return Encoding(
+        np.insert(joined.ids, at, tokenizer.vocab.unk_id),
+        np.insert(joined.starts + shift, at, bounds[bare, 0]),
+        np.insert(joined.ends + shift, at, bounds[bare, 1]),
+    )
+
+
+def source_of_piece(spans: Sequence[tuple[int, int]], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Aligns source tokens (S) with their pieces (P), which start at `starts` (characters).
 
     Returns:
-        int (S): the first piece that covers each source token, -1 where none does (white space, control characters).
-        bool (S): the source token is the first one of its piece, so that the piece carries its tag.
+        int (P): the source token of each piece.
+        int (S): the first piece of each source token.
     """
-    bounds = np.asarray(spans, np.int64).reshape(-1, 2)
-    piece = np.searchsorted(stops, bounds[:, 0], side="right")
-    covered = piece < len(stops)
-    covered[covered] = starts[piece[covered]] < bounds[covered, 1]
-    piece = np.where(covered, piece, -1)
-    leads = np.zeros(len(piece), bool)
-    leads[np.unique(piece, return_index=True)[1]] = True
-    return piece, leads & covered
+    owner = np.searchsorted(np.array([start for start, _ in spans], np.int64), starts, side="right") - 1
+    return owner, np.searchsorted(owner, np.arange(len(spans)))
 
 
 def answer_tokens(answer: tuple[int, int], starts: np.ndarray, stops: np.ndarray) -> tuple[int, int] | None:
@@ -124,7 +138,11 @@ def answer_tokens(answer: tuple[int, int], starts: np.ndarray, stops: np.ndarray
 
 
 def _text_features(
-    samples: Sequence[TextSample], tokenizer: Tokenizer, task: FinetuneTask, counts: Counter[str], training: bool
+    samples: Sequence[TextSample],
+    tokenizer: Tokenizer,
+    task: FinetuneTask,
+    counts: Counter[str],
+    training: bool,
 ) -> Iterable[Feature]:
     first = tokenizer.encode_many([sample.text_a for sample in samples])
     second = tokenizer.encode_many([sample.text_b or "" for sample in samples])
@@ -139,18 +157,24 @@ def _text_features(
 
 
 def _tagging_features(
-    samples: Sequence[TaggedSample], tokenizer: Tokenizer, task: FinetuneTask, counts: Counter[str], training: bool
+    samples: Sequence[TaggedSample],
+    tokenizer: Tokenizer,
+    task: FinetuneTask,
+    counts: Counter[str],
+    training: bool,
 ) -> Iterable[Feature]:
-    begins = np.array([label.startswith("B-") for label in task.labels])
+    # Further pieces of a source token continue its entity, as in the released code.
+    further = np.array(
+        [i if name[:2] != "B-" else _inside(task, name) for i, name in enumerate(task.labels)], np.int16
+    )
     for number, sample in enumerate(samples):
-        text = tokenizer.encode(sample.tokens.text)
+        text = encode_tokens(tokenizer, sample.tokens)
         labels = None
         if sample.tags is not None:
-            piece, leads = piece_of_source(sample.tokens.spans, text.starts, text.ends)
+            owner, first = source_of_piece(sample.tokens.spans, text.starts)
             tags = np.asarray(sample.tags, np.int16)
-            labels = np.full(len(text.ids), IGNORED, np.int16)
-            labels[piece[leads]] = tags[leads]
-            counts["entities that begin inside a token"] += int(np.sum(begins[tags] & ~leads))
+            labels = further[tags][owner]
+            labels[first] = tags
         for feature in _windowed(number, tokenizer, _NONE, text, task, counts):
             if labels is not None:
                 feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
@@ -160,8 +184,17 @@ def _tagging_features(
             yield feature
 
 
+def _inside(task: FinetuneTask, begin: str) -> int:
+    inside = f"I-{begin[2:]}"
+    return task.labels.index(inside) if inside in task.labels else IGNORED
+
+
 def _span_features(
-    samples: Sequence[QuestionSample], tokenizer: Tokenizer, task: FinetuneTask, counts: Counter[str], training: bool
+    samples: Sequence[QuestionSample],
+    tokenizer: Tokenizer,
+    task: FinetuneTask,
+    counts: Counter[str],
+    training: bool,
 ) -> Iterable[Feature]:
     context, encoded = None, None
     for number, sample in enumerate(samples):
@@ -183,19 +216,33 @@ def _span_features(
 
 
 def _windowed(
-    number: int, tokenizer: Tokenizer, prefix: np.ndarray, text: Encoding, task: FinetuneTask, counts: Counter[str]
+    number: int,
+    tokenizer: Tokenizer,
+    prefix: np.ndarray,
+    text: Encoding,
+    task: FinetuneTask,
+    counts: Counter[str],
 ) -> Iterable[Feature]:
     """Sequences `[CLS] (prefix [SEP]) window [SEP]` over a text."""
     paired = task.kind == "span"
     width = task.max_seq_len - len(prefix) - (3 if paired else 2)
     ranges = windows(len(text.ids), width, task.doc_stride)
     counts["samples read in windows"] += len(ranges) > 1
+    counts["samples in windows without overlap (lower doc_stride)"] += len(ranges) > 1 and task.doc_stride >= width
     for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
         window = text.ids[start:stop]
         ids, sentences = _sequence(tokenizer, prefix if paired else window, window if paired else None)
         offset = len(prefix) + 2 if paired else 1
         yield Feature(
-            number, ids, sentences, None, offset, start, text.starts[start:stop], text.ends[start:stop], belongs
+            number,
+            ids,
+            sentences,
+            None,
+            offset,
+            start,
+            text.starts[start:stop],
+            text.ends[start:stop],
+            belongs,
         )
 
 

@@ -19,8 +19,11 @@ from ernie2.finetune_run import FinetuneRun
 from ernie2.finetune_task import FinetuneTask
 from ernie2.readers import Split, find_file, read_split
 from ernie2.strict import ConfigError
-from ernie2.tokenizer import Tokenizer
+from ernie2.tagging import cut_of
+from ernie2.tokenizer import Tokenizer, Vocab
 
+UNKNOWN_WARN, UNKNOWN_STOP = 0.05, 0.5  # shares of [UNK] among a split's tokens
+UNKNOWN_FEW = 20  # fewer tokens than this say little of a vocabulary
 POOL_BATCHES = 32  # batches whose sequences are sorted by length together: padding stays small, the order random
 log = logging.getLogger(__name__)
 
@@ -74,8 +77,41 @@ def prepare(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bo
     features = build_features(split.samples, tokenizer, task, split.counts, training)
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)
     words = "".join(f", {count} {reason}" for reason, count in split.counts.items() if count)
-    log.info("%s: %d samples, %d sequences%s", split.path, len(split.samples), len(features), words)
+    share = check_unknown(split, features, tokenizer.vocab)
+    counted = f"{len(split.samples)} samples, {len(features)} sequences, {share:.1%} [UNK]"
+    log.info("%s: %s%s", split.path, counted, words)
     return Prepared(split, features, lengths)
+
+
+def check_unknown(split: Split, features: Sequence[Feature], vocab: Vocab) -> float:
+    """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]; warns of many. Returns their share.
+
+    Raises:
+        ConfigError: most of the text is unknown, so that nothing can be learned or predicted.
+    """
+    ids = np.concatenate([feature.token_ids for feature in features]) if features else np.zeros(0, np.int32)
+    tokens = int(np.sum((ids != vocab.cls_id) & (ids != vocab.sep_id)))
+    unknown = int(np.sum(ids == vocab.unk_id))
+    split.counts["[UNK] tokens"] = unknown
+    share = unknown / max(1, tokens)
+    if share > UNKNOWN_WARN:
+        message = (
+            f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary does "
+            f"not hold this text; take a checkpoint with another vocabulary, or bring the text to its form "
+            f"(traditional to simplified characters, lower_case)"
+        )
+        if share > UNKNOWN_STOP and tokens >= UNKNOWN_FEW:
+            raise ConfigError(message)
+        log.warning("%s", message)
+    return share
+
+
+def settle(task: FinetuneTask, split: Split) -> None:
+    """Writes into the task what its first training file shows and all others, predict's too, have to share."""
+    if task.kind == "tagging" and task.source_tokens is None:
+        task.source_tokens = cut_of([sample.tokens for sample in split.samples])
+    elif task.kind in ("classification", "regression") and task.pair is None:
+        task.pair = split.samples[0].text_b is not None
 
 
 def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Split]], list[str]]:
@@ -93,12 +129,15 @@ def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Sp
             if path is not None:
                 called = role if len(names) == 1 or role == "train" else split_name(name)
                 splits[role].append(read_split(path, called, task, "optional" if role == "test" else "required"))
+                settle(task, splits[role][-1])
             elif role == "test":
                 notes.append(f"no test file {Path(run.data_dir) / name}: test is skipped")
             else:
                 raise ConfigError(f"files.{role}: no file {Path(run.data_dir) / name} (nor with .gz)")
         if role != "test" and not names:
             raise ConfigError(f"files.{role}: names no file")
+    if task.kind == "regression":
+        _unlabel_minus_one(splits)
     notes += [
         f"{part.path} has no labels: predictions are written, not scored"
         for part in splits["test"]
@@ -106,6 +145,13 @@ def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Sp
     ]
     splits["train"] = [_join(splits["train"], run)]
     return splits, notes
+
+
+def _unlabel_minus_one(splits: dict[str, list[Split]]) -> None:
+    """A regression's test file of -1 alone is unlabelled (Baidu's converters), unless train has -1 too."""
+    if all(sample.label != -1 for part in splits["train"] for sample in part.samples):
+        for part in splits["test"]:
+            part.labelled = part.labelled and any(sample.label != -1 for sample in part.samples)
 
 
 def split_name(file_name: str) -> str:

@@ -75,7 +75,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Predictions for every sample of a split, in order."""
     outputs = run_model(model, part, task, tokenizer.vocab.pad_id, micro_tokens, precision)
-    return decode(task, part.split.samples, part.features, outputs, tokenizer)
+    return decode(task, part.split.samples, part.features, outputs)
 
 
 def score(task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -103,13 +103,19 @@ def _class_scores(
     labels = np.array([sample.label for sample in samples])
     values = {
         "accuracy": metrics.accuracy(classes, labels),
-        "f1": metrics.f1(classes, labels, task.positive_index),
+        "f1": _f1(task, classes, labels),
         "mcc": metrics.mcc(classes, labels),
     }
     if "mrr" in task.metrics:
         qids, relevant = [sample.qid or sample.text_a for sample in samples], labels == task.positive_index
         values["mrr"] = metrics.random_mrr(qids, relevant) if scores is None else metrics.mrr(qids, scores, relevant)
     return values
+
+
+def _f1(task: FinetuneTask, classes: np.ndarray, labels: np.ndarray) -> float:
+    if len(task.labels) > 2 and task.positive_label is None:
+        return metrics.macro_f1(classes, labels, len(task.labels))
+    return metrics.f1(classes, labels, task.positive_index)
 
 
 def gold_entities(task: FinetuneTask, samples: Sequence[Any]) -> list[list[Entity]]:

@@ -18,7 +18,13 @@ METRICS_OF_KIND = {
     "tagging": ("entity_f1",),
     "span": ("cmrc_em", "cmrc_f1"),
 }
-COLUMNS = ("text_a", "text_b", "label", "qid")
+_TEXT_COLUMNS = ("text_a", "text_b", "label", "qid", "id")
+COLUMNS_OF_KIND = {
+    "classification": _TEXT_COLUMNS,
+    "regression": _TEXT_COLUMNS,
+    "tagging": ("text_a", "label", "id"),
+    "span": (),
+}
 
 
 @dataclass
@@ -53,12 +59,18 @@ class FinetuneTask:
     """Classes, or tags in B-/I-/O form. None for regression and span."""
     label_aliases: dict[str, str] = field(default_factory=dict)
     """Other spellings of labels found in the data (XNLI writes both contradiction and contradictory)."""
+    skip_labels: list[str] = field(default_factory=list)
+    """Rows with such a label are left out and counted (SNLI, CMNLI, OCNLI: `-` where annotators disagree)."""
     positive_label: str | None = None
-    """The class that f1 and mrr are about. Default: the last of `labels`."""
+    """The class that f1 and mrr are about. Default: the last of two; of more, f1 is macro F1."""
     class_weights: list[float] = field(default_factory=list)
     """Weight of each class in the loss; empty = all alike (the paper's setting)."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Header names in the data where they differ from text_a, text_b, label, qid."""
+    """Header names in the data where they differ from text_a, text_b, label, qid, id."""
+    pair: bool | None = None
+    """Whether rows have two texts; other files are refused. Default: as train, kept for predict."""
+    source_tokens: Literal["visible", "characters", "words"] | None = None
+    """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for predict."""
     task_id: int = 0
     """Row of the task embedding (0: maintainers' advice, ERNIE issue 239)."""
     max_seq_len: int = 128
@@ -99,8 +111,7 @@ class FinetuneTask:
             raise ConfigError(
                 f"batch_size: found {self.batch_size} beside batch_tokens {self.batch_tokens}; give one of the two"
             )
-        for column in self.columns:
-            require(column in COLUMNS, "columns", column, f"one of {', '.join(COLUMNS)}")
+        self._check_columns()
         for size in (*self.sizes, *self.paper):
             require(size in SIZES, "sizes", size, f"one of {', '.join(SIZES)}")
         if self.batch_tokens is not None:
@@ -110,6 +121,20 @@ class FinetuneTask:
                 self.batch_tokens,
                 f"at least max_seq_len ({self.max_seq_len})",
             )
+
+    def _check_columns(self) -> None:
+        allowed = COLUMNS_OF_KIND[self.kind]
+        for column, name in self.columns.items():
+            wanted = f"one of {', '.join(allowed) or 'none'} (kind {self.kind})"
+            require(column in allowed, "columns", column, wanted)
+            if list(self.columns.values()).count(name) > 1:
+                raise ConfigError(f"columns.{column}: '{name}' is mapped twice; a column has one meaning")
+        require(self.pair is None or "text_b" in allowed, "pair", self.pair, f"nothing, for kind {self.kind}")
+        if self.pair is False and "text_b" in self.columns:
+            raise ConfigError("columns.text_b: a second text, but pair is false; leave one of the two out")
+        cut, skip = self.source_tokens, self.skip_labels
+        require(cut is None or self.kind == "tagging", "source_tokens", cut, f"nothing, for kind {self.kind}")
+        require(not skip or self.kind != "span", "skip_labels", skip, "nothing, for kind span")
 
     def _check_numbers(self) -> None:
         for key in ("epochs", "max_query_len", "max_answer_len", "n_best", "doc_stride"):
@@ -146,6 +171,10 @@ class FinetuneTask:
             require("O" in self.labels, "labels", self.labels, "the tag O among them")
         for alias, label in self.label_aliases.items():
             require(label in self.labels, f"label_aliases.{alias}", label, f"one of {', '.join(self.labels)}")
+        for label in self.skip_labels:
+            require(label not in self.label_index(), "skip_labels", label, "none of labels and label_aliases")
+        if "mrr" in self.metrics and len(self.labels) > 2 and self.positive_label is None:
+            raise ConfigError(f"positive_label: missing; mrr ranks by one class of {', '.join(self.labels)}")
         if self.positive_label is not None:
             require(
                 self.positive_label in self.labels,

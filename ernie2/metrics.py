@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ernie2.strict import ConfigError
 from ernie2.tagging import Entity
 
 
@@ -27,6 +28,11 @@ def f1(predicted: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
     return _f1(int(np.sum(predicted & labels)), int(predicted.sum()), int(labels.sum()))
 
 
+def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Mean of the F1 of every class 0 ... C - 1, in percent; a class neither predicted nor there counts 0."""
+    return float(np.mean([f1(predicted, labels, positive) for positive in range(classes)]))
+
+
 def mcc(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Matthews correlation, in percent (CoLA); for C > 2 classes Gorodkin's generalisation of it."""
     predicted, labels = np.asarray(predicted, np.int64), np.asarray(labels, np.int64)
@@ -40,8 +46,8 @@ def mcc(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pearson(predicted: np.ndarray, values: np.ndarray) -> float:
-    """Pearson's correlation of two rows (N), in percent."""
-    x, y = np.asarray(predicted, np.float64), np.asarray(values, np.float64)
+    """Pearson's correlation of two rows (N), in percent. Raises ConfigError where a number is not finite."""
+    x, y = _finite(predicted), _finite(values)
     x, y = x - x.mean(), y - y.mean()
     spread = np.sqrt((x @ x) * (y @ y))
     return 100.0 * float(x @ y / spread) if spread > 1e-12 else 0.0
@@ -54,9 +60,18 @@ def spearman(predicted: np.ndarray, values: np.ndarray) -> float:
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1 (N); equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(_finite(values), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise ConfigError(
+            f"{np.sum(~np.isfinite(values))} of {values.size} numbers to correlate are not finite"
+        )
+    return values
 
 
 def mrr(qids: Sequence[str], scores: np.ndarray, relevant: np.ndarray) -> float:

@@ -1,14 +1,17 @@
 """Predictions of a fine-tuned model: python -m ernie2.predict MODEL_DIR --input F --output F [--nbest F]
 
 Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not looked at.
-Output: one JSON object a line in the order of the input: `label` and `probabilities` (classification), `score`
-(regression), `text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON object
-{question id: answer}, as the official evaluators read it.
+Output: one JSON object a line for each line of data, in the order of the input: `line` (its line there) and,
+where the input has such a column, `id`; `label` and `probabilities` (classification), `score` (regression),
+`text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON object {question id:
+answer}, as the official evaluators read it.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ernie2 import logs
@@ -18,12 +21,14 @@ from ernie2.finetune_model import load_finetuned
 from ernie2.finetune_task import FinetuneTask
 from ernie2.logs import logger
 from ernie2.readers import read_split
-from ernie2.strict import ConfigError, cli
+from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192
 
 
-def predict_file(model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None) -> int:
+def predict_file(
+    model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None
+) -> int:
     """Predicts every sample of a file and writes the predictions, whole or not at all. Returns the number of samples.
 
     Args:
@@ -33,20 +38,59 @@ def predict_file(model_dir: str | Path, source: str | Path, target: str | Path, 
         nbest: for span, also write {question id: [{text, probability, start, end}, ...]} here.
 
     Raises:
-        ConfigError: not a fine-tuned model, an input that cannot be read as the task's format.
+        ConfigError: not a fine-tuned model, an input that cannot be read as the task's format, outputs that
+            cannot be written or would be written over something; these before the model is loaded.
     """
+    source, model_dir = Path(source), Path(model_dir)
+    parts = [*model_dir.glob("best/*" if not (model_dir / "config.json").is_file() else "*")]
+    taken = {"the input": [source], "a file of the model": parts}
+    target = check_output("--output", target, taken)
+    if nbest is not None:
+        nbest = check_output("--nbest", nbest, taken | {"--output": [target]})
     model, task, tokenizer = load_finetuned(model_dir)
-    _check_format(Path(source), task, nbest)
-    part = prepare(read_split(Path(source), "input", task, labels="ignored"), tokenizer, task)
+    _check_format(source, task, nbest)
+    part = prepare(read_split(source, "input", task, labels="ignored"), tokenizer, task)
     records = predict(model, part, task, tokenizer, MICRO_TOKENS, "fp32")
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
     if task.kind == "span":
         if nbest is not None:
-            write_json_lines(Path(nbest), [{record["id"]: record["nbest"] for record in records}])
-        write_json_lines(Path(target), [{record["id"]: record["answer"] for record in records}])
+            write_json_lines(nbest, [{record["id"]: record["nbest"] for record in records}])
+        write_json_lines(target, [{record["id"]: record["answer"] for record in records}])
     else:
-        write_json_lines(Path(target), records)
+        write_json_lines(target, records)
     return len(records)
+
+
+def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]) -> Path:
+    """The file that an option names, links followed; the folder of --output is made, and both are tried out.
+
+    Args:
+        key: the option.
+        path: what it names.
+        taken: files that must not be written over, by what they are.
+
+    Raises:
+        ConfigError: a folder, one of `taken`, or a place where no file can be written.
+    """
+    try:
+        target = Path(path).resolve()
+        for what, files in taken.items():
+            if any(_same(target, file) for file in files):
+                raise ConfigError(f"{key}: {path} is {what}, which would be written over; name another file")
+        if target.exists() and not target.is_file():
+            raise ConfigError(
+                f"{key}: {path} is {'a folder' if target.is_dir() else 'no ordinary file'}; name a file"
+            )
+        if key == "--output":
+            make_folder(target.parent, key)
+        with tempfile.TemporaryFile(dir=target.parent):
+            return target
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{key}: {path} cannot be written: {reason}; name another file") from None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) -> None:
@@ -55,7 +99,11 @@ def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) ->
     wanted = ".json" if task.kind == "span" else ".tsv"
     found = Path(source.name.removesuffix(".gz")).suffix
     if found != wanted:
-        raise ConfigError(f"--input: {source}: a {task.kind} model reads {wanted} files (also .gz), found '{found}'")
+        form = "SQuAD JSON" if task.kind == "span" else "a header line with text_a, fields parted by tabs"
+        raise ConfigError(
+            f"--input: {source}: a {task.kind} model reads {wanted} files ({form}; also .gz), found '{found}'; "
+            f"convert it"
+        )
     if nbest is not None and task.kind != "span":
         raise ConfigError(f"--nbest: only span models have n-best answers; this one is of kind {task.kind}")
 
@@ -63,8 +111,12 @@ def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) ->
 def main(argv: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ernie2.predict", description=__doc__.split("\n\n")[0])
-    parser.add_argument("model_dir", help="folder of a fine-tuned model (best/), or the out_dir that holds it")
-    parser.add_argument("--input", required=True, help="data file in the task's format; labels are not needed")
+    parser.add_argument(
+        "model_dir", help="folder of a fine-tuned model (best/), or the out_dir that holds it"
+    )
+    parser.add_argument(
+        "--input", required=True, help="data file in the task's format; labels are not needed"
+    )
     parser.add_argument("--output", required=True, help="predictions: .jsonl, for span .json")
     parser.add_argument("--nbest", help="n-best answers of a span model: .json")
     args = parser.parse_args(argv)

@@ -1,25 +1,26 @@
 """Fine-tuning data formats, read as Baidu and SQuAD publish them. No tensors here.
 
-TSV: a header names the columns in any order; lines end at \\n only and fields at \\t only, nothing is quoted, so that
-a text may hold any other separator. SQuAD v1.1 JSON for reading comprehension. Both also gzip-compressed, with or
-without a byte order mark. Every mistake is a ConfigError naming file and line (or the place in the JSON).
+TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at \\t,
+nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
+(`ernie2.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a ConfigError
+naming file and line (or the place in the JSON).
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune_task import COLUMNS_OF_KIND, FinetuneTask
+from ernie2.squad import QuestionSample, read_questions
 from ernie2.strict import ConfigError, nearest
-from ernie2.tagging import TaggedText, read_tagged
+from ernie2.tagging import TaggedText, as_bio, read_tagged
 
 LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
@@ -37,6 +38,10 @@ class TextSample:
     """Class index, or the number of a regression; None where unknown."""
     qid: str | None = None
     """Question that the row belongs to (NLPCC-DBQA); rows of one question are ranked against each other."""
+    line: int = 0
+    """Its line in the file."""
+    id: str | None = None
+    """Field of the column `id`, where the file has one."""
 
 
 @dataclass(slots=True)
@@ -48,21 +53,10 @@ class TaggedSample:
     """The text with the character span of each source token."""
     tags: list[int] | None = None
     """Indices into the task's labels, one for each source token; None where unknown."""
-
-
-@dataclass(slots=True)
-class QuestionSample:
-    """A question over a passage."""
-
-    where: str
-    """`file: place in the JSON`."""
-    qid: str
-    question: str
-    context: str
-    references: list[str] = field(default_factory=list)
-    """Every reference answer as written, for the metrics."""
-    answer: tuple[int, int] | None = None
-    """Character span [start, stop) of the first usable reference; None where no reference is a span of the passage."""
+    line: int = 0
+    """Its line in the file."""
+    id: str | None = None
+    """Field of the column `id`, where the file has one."""
 
 
 Sample = TextSample | TaggedSample | QuestionSample
@@ -94,32 +88,37 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
         path: .tsv (span: .json), each also .gz.
         name: name of the split, for logs and output files.
         task: decides the format (kind), the columns and the labels.
-        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in every row)
-        is
-            read as unlabelled; ignored: labels are not looked at.
+        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in
+            every row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, and every line
+            becomes a sample.
 
     Raises:
         ConfigError: naming file and line, what was found and the remedy.
     """
     counts: Counter[str] = Counter()
+    samples: list[Any]
     if task.kind == "span":
-        samples: list[Any] = list(_read_questions(path, counts))
-        labelled = labels != "ignored" and all(sample.references for sample in samples)
-        if labels == "required" and not labelled:
-            bare = next((sample for sample in samples if not sample.references), None)
-            if bare is not None and name != "train":
-                raise ConfigError(f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them")
+        samples = list(read_questions(path, read_text(path), labels != "ignored", counts))
+        bare = next((sample for sample in samples if not sample.references), None)
+        labelled = labels != "ignored" and bare is None
+        if labels == "required" and bare is not None and name != "train":
+            raise ConfigError(
+                f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them"
+            )
     else:
-        rows = _rows(path, task, counts)
-        columns = next(rows)
-        labelled = _has_labels(path, columns, labels)
+        rows = _read_rows(path, task, labels, counts)
+        labelled = labels != "ignored" and _has_labels(rows, task, labels)
+        if labelled:
+            rows = _without_skipped(rows, task, counts)
         read = _read_tagged_row if task.kind == "tagging" else _read_text_row
-        table = list(rows)
-        if labelled and labels == "optional" and all(row["label"].strip() == UNKNOWN_LABEL for _, row in table):
-            labelled = False
-        samples = [read(f"{path}:{line}", row, task, labelled) for line, row in table]
+        samples = [read(f"{path}:{row.line}", row, task, labelled, counts) for row in rows]
+        if labels == "ignored" and counts["pairs with an empty text"]:
+            bare = next(s for s in samples if not s.text_a.strip() or not s.text_b.strip())
+            raise ConfigError(f"{bare.where}: an empty text in a pair; fill it or remove the line")
     if not samples:
-        raise ConfigError(f"{path}: no samples in it; expected a header line and one sample a line, or SQuAD JSON")
+        raise ConfigError(
+            f"{path}: no samples in it; expected a header line and one sample a line, or SQuAD JSON"
+        )
     return Split(name, path, samples, labelled, counts)
 
 
@@ -131,141 +130,165 @@ def read_text(path: Path) -> str:
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    kind = next((kind for start, kind in _OTHER_FILES.items() if data.startswith(start)), None)
+    if kind is not None:
+        raise ConfigError(f"{path}: {kind}, expected text in UTF-8; convert the file")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
             f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
         ) from None
-
-
-def _rows(path: Path, task: FinetuneTask, counts: Counter[str]) -> Iterator[Any]:
-    """Yields the column names once, then (line number, {column: field}) for each row."""
-    lines = read_text(path).split("\n")
-    header = [name.strip() for name in lines[0].rstrip("\r").split("\t")]
-    ours = {task.columns.get(column, column): column for column in ("text_a", "text_b", "label", "qid")}
-    if len(set(header)) != len(header):
-        raise ConfigError(f"{path}:1: a column name is given twice in the header: {', '.join(header)}")
-    columns = [ours.get(name, name) for name in header]
-    if "text_a" not in columns:
-        wanted = task.columns.get("text_a", "text_a")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
         raise ConfigError(
-            f"{path}:1: no column '{wanted}' in the header, found: {', '.join(header)[:200]}; the first line names the "
-            f"columns (text_a, text_b, label, qid in any order), and `columns:` of the task maps other names"
+            f"{path}:{line}: a NUL character, so not text in UTF-8 (UTF-16, a binary file?); convert it"
         )
-    yield columns
-    last = len(lines) - 1
+    return text
+
+
+_OTHER_FILES = {
+    b"\xff\xfe": "a UTF-16 file",
+    b"\xfe\xff": "a UTF-16 file",
+    b"\x1f\x8b": "a gzip file, which is read where its name ends in .gz",
+    b"PK\x03\x04": "a zip or Excel file",
+}
+
+
+@dataclass(slots=True)
+class _Row:
+    """A line of a table: its number and the fields of our columns; None where the file has no such column."""
+
+    line: int
+    text_a: str = ""
+    text_b: str | None = None
+    label: str | None = None
+    qid: str | None = None
+    id: str | None = None
+
+
+def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]) -> list[_Row]:
+    text = read_text(path)
+    if "\r" in text.partition("\n")[0].rstrip("\r"):  # lines that end at \r, as on old Macintoshes
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.removesuffix("\n").split("\n")
+    while len(lines) > 1 and not lines[-1].rstrip("\r"):
+        lines.pop()
+        counts["blank lines"] += 1
+    header = [name.strip() for name in lines[0].split("\t")]
+    columns = _columns(path, header, task, labels)
+    rows = []
     for number, line in enumerate(lines[1:], start=2):
-        line = line.rstrip("\r")
-        if not line:
-            counts["blank lines"] += number <= last
-            continue
-        fields = line.split("\t")
-        if len(fields) != len(columns):
+        fields = line.rstrip("\r").split("\t")
+        if fields == [""] and len(header) > 1:  # in a file of one column it is an empty text
+            if labels != "ignored":
+                counts["blank lines"] += 1
+                continue
+            fields *= len(header)
+        if len(fields) != len(header):
             raise ConfigError(
-                f"{path}:{number}: found {len(fields)} tab-separated fields, expected {len(columns)} as in the header"
+                f"{path}:{number}: found {len(fields)} tab-separated fields, expected {len(header)} as in the "
+                f"header"
             )
-        yield number, dict(zip(columns, fields))
+        rows.append(_Row(number, **{key: fields[position] for key, position in columns.items()}))
+    return rows
 
 
-def _has_labels(path: Path, columns: list[str], labels: LabelUse) -> bool:
-    if labels == "required" and "label" not in columns:
-        raise ConfigError(f"{path}:1: no column 'label' in the header, found: {', '.join(columns)[:200]}")
-    return labels != "ignored" and "label" in columns
+def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse) -> dict[str, int]:
+    """Our columns -> positions. A name in `columns:` is that column and no other; what is needed is there."""
+    where = f"{path}:1: "
+    if len(set(header)) != len(header):
+        raise ConfigError(f"{where}a column name is given twice in the header: {', '.join(header)}")
+    names = {key: task.columns.get(key, key) for key in COLUMNS_OF_KIND[task.kind]}
+    free = set(header) - set(task.columns.values())
+    columns = {}
+    for key, name in names.items():
+        if key in task.columns and name in header:
+            columns[key] = header.index(name)
+        elif key in free and (key not in task.columns or labels == "ignored"):  # predict reads our own names too
+            columns[key] = header.index(key)
+    needed = {"text_a": True, "text_b": task.pair or "text_b" in task.columns, "label": labels == "required"}
+    needed |= {key: key in task.columns and labels != "ignored" for key in ("qid", "id")}
+    for key, name in names.items():
+        if needed[key] and key not in columns:
+            raise ConfigError(
+                f"{where}no column '{name}' in the header, found: {', '.join(header)[:200]}; the first line names "
+                f"the columns, parted by tabs ({', '.join(names)} in any order; no CSV or JSON lines), and "
+                f"`columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            )
+    if task.pair is False and "text_b" in columns:
+        raise ConfigError(
+            f"{where}a second text in column '{names['text_b']}', but the task reads one (pair: false, or train "
+            f"has no such column); remove the column, or train on pairs"
+        )
+    return columns
 
 
-def _read_text_row(where: str, row: dict[str, str], task: FinetuneTask, labelled: bool) -> TextSample:
-    label = _label(where, row["label"].strip(), task) if labelled else None
-    return TextSample(where, row["text_a"], row.get("text_b"), label, row.get("qid"))
+_CONLL = (
+    "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens and "
+    "its tags each joined by \\x02"
+)
+
+
+def _has_labels(rows: Sequence[_Row], task: FinetuneTask, labels: LabelUse) -> bool:
+    if not rows or rows[0].label is None:
+        return False
+    if labels == "required" or task.kind == "regression" or UNKNOWN_LABEL in task.label_index():
+        return True
+    return any(row.label.strip() != UNKNOWN_LABEL for row in rows)
+
+
+def _without_skipped(rows: Sequence[_Row], task: FinetuneTask, counts: Counter[str]) -> list[_Row]:
+    kept = [row for row in rows if row.label.strip() not in task.skip_labels]
+    counts["rows left out by skip_labels"] += len(rows) - len(kept)
+    return kept
+
+
+def _read_text_row(
+    where: str, row: _Row, task: FinetuneTask, labelled: bool, counts: Counter[str]
+) -> TextSample:
+    label = _label(where, row.label.strip(), task) if labelled else None
+    counts["pairs with an empty text"] += row.text_b is not None and not (
+        row.text_a.strip() and row.text_b.strip()
+    )
+    return TextSample(where, row.text_a, row.text_b, label, row.qid, row.line, row.id)
 
 
 def _label(where: str, found: str, task: FinetuneTask) -> int | float:
     if task.kind == "classification":
         index = task.label_index()
         if found not in index:
-            raise ConfigError(f"{where}: label '{found}' is not one of the task's labels{nearest(found, index)}")
+            raise ConfigError(
+                f"{where}: label '{found}' is not one of the task's labels{nearest(found, index)}; {_KEYS}"
+            )
         return index[found]
     try:
         value = float(found)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"{where}: label '{found}' is not a number, which kind regression needs")
+        raise ConfigError(f"{where}: label '{found}' is not a number, which kind regression needs; {_KEYS}")
     return value
 
 
-def _read_tagged_row(where: str, row: dict[str, str], task: FinetuneTask, labelled: bool) -> TaggedSample:
-    tokens, tags = read_tagged(where, row["text_a"], row["label"] if labelled else None)
-    if tags is None:
-        return TaggedSample(where, tokens)
+_KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
+
+
+def _read_tagged_row(
+    where: str, row: _Row, task: FinetuneTask, labelled: bool, counts: Counter[str]
+) -> TaggedSample:
+    tokens, found = read_tagged(where, row.text_a, row.label if labelled else None, task.source_tokens)
+    if found is None:
+        return TaggedSample(where, tokens, None, row.line, row.id)
     index = task.label_index()
+    tags = [tag if tag in index else as_bio(tag) for tag in found]
     for position, tag in enumerate(tags):
         if tag not in index:
             start, stop = tokens.spans[position]
             raise ConfigError(
-                f"{where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{tag}' is not one of the task's "
-                f"labels{nearest(tag, index)}"
+                f"{where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{found[position]}' is not one "
+                f"of the task's labels{nearest(tag, index)}; {_KEYS}"
             )
-    return TaggedSample(where, tokens, [index[tag] for tag in tags])
-
-
-def _read_questions(path: Path, counts: Counter[str]) -> Iterator[QuestionSample]:
-    try:
-        tree = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    seen: set[str] = set()
-    for a, article in enumerate(_get(path, tree, "data", list, "top level")):
-        for p, paragraph in enumerate(_get(path, article, "paragraphs", list, f"data[{a}]")):
-            place = f"data[{a}].paragraphs[{p}]"
-            context = _get(path, paragraph, "context", str, place)
-            for q, item in enumerate(_get(path, paragraph, "qas", list, place)):
-                sample = _question(path, f"{place}.qas[{q}]", item, context, counts)
-                if sample.qid in seen:
-                    raise ConfigError(f"{sample.where}: question id '{sample.qid}' is used twice; ids name the answers")
-                seen.add(sample.qid)
-                yield sample
-
-
-def _question(path: Path, place: str, item: Any, context: str, counts: Counter[str]) -> QuestionSample:
-    question = _get(path, item, "question", str, place)
-    qid = item.get("id")
-    if not isinstance(qid, (str, int)):
-        raise ConfigError(f"{path}: {place}: no key 'id'")
-    sample = QuestionSample(f"{path}: {place}", str(qid).strip(), question, context)
-    for i, answer in enumerate(item.get("answers") or []):
-        text = _get(path, answer, "text", str, f"{place}.answers[{i}]")
-        sample.references.append(text)
-        if sample.answer is None:
-            sample.answer = locate_answer(context, text, answer.get("answer_start", -1), counts)
-    return sample
-
-
-def locate_answer(context: str, text: str, start: Any, counts: Counter[str]) -> tuple[int, int] | None:
-    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018 holds -1 and shifted offsets).
-
-    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped. None, and
-    counted, where the passage does not hold the text.
-    """
-    start = start if isinstance(start, int) else -1
-    if text and start >= 0 and context.startswith(text, start):
-        return start, start + len(text)
-    for wanted in (text, text.strip(), text.strip().rstrip("。.")):
-        places = [i for i in range(len(context) - len(wanted) + 1) if context.startswith(wanted, i)] if wanted else []
-        if places:
-            counts["answers found by search"] += 1
-            first = min(places, key=lambda place: abs(place - max(start, 0)))
-            return first, first + len(wanted)
-    counts["answers that are no span of their passage"] += 1
-    return None
-
-
-def _get(path: Path, node: Any, key: str, kind: type, place: str) -> Any:
-    if not isinstance(node, dict) or key not in node:
-        raise ConfigError(
-            f"{path}: {place}: no key '{key}'; expected SQuAD JSON (data, paragraphs, context, qas, question, id)"
-        )
-    if not isinstance(node[key], kind):
-        raise ConfigError(f"{path}: {place}.{key}: expected {kind.__name__}, found {type(node[key]).__name__}")
-    return node[key]
+    counts["tags of another scheme read as B-, I-"] += sum(a != b for a, b in zip(tags, found))
+    return TaggedSample(where, tokens, [index[tag] for tag in tags], row.line, row.id)

@@ -1,11 +1,12 @@
 """Tagged text: source tokens with character spans, tags to entities and back. No tensors here.
 
 Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a span of the
-text, a tag belongs to a source token, an entity is a span of characters.
+text and is tokenised by itself, a tag belongs to a source token, an entity is a span of characters.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,17 +32,20 @@ class TaggedText:
     spans: list[tuple[int, int]]
 
 
-def read_tagged(where: str, text: str, label: str | None) -> tuple[TaggedText, list[str] | None]:
+def read_tagged(
+    where: str, text: str, label: str | None, cut: str | None = None
+) -> tuple[TaggedText, list[str] | None]:
     """Reads a row of tagging.
 
     Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes one tag for
     each character, or for each character that is not white space, or for each word between spaces: whichever count
-    fits.
+    fits. Empty tokens are dropped with their tags.
 
     Args:
         where: `file:line`, for messages.
         text: the text field.
         label: the tag field; None = unlabelled.
+        cut: what plain text without tags is cut into: `visible` or all `characters`, or `words` (default).
 
     Raises:
         ConfigError: when the tags fit none of these.
@@ -54,14 +58,43 @@ def read_tagged(where: str, text: str, label: str | None) -> tuple[TaggedText, l
         characters = [(i, i + 1) for i in range(len(text))]
         visible = [span for span in characters if not text[span[0]].isspace()]
         choices = [characters, visible, word_spans(text)]
-        tokens = TaggedText(text, characters)
-    if tags is None:
-        return tokens, None
-    for spans in choices:
-        if len(spans) == len(tags):
-            return TaggedText(tokens.text, spans), tags
-    counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
-    raise ConfigError(f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long")
+        raw = {"characters": characters, "visible": visible}.get(cut) or [
+            m.span() for m in _WORD.finditer(text)
+        ]
+        tokens = TaggedText(text, raw)
+    spans = (
+        tokens.spans if tags is None else next((spans for spans in choices if len(spans) == len(tags)), None)
+    )
+    if spans is None:
+        counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
+        raise ConfigError(
+            f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
+        )
+    if tags is not None:
+        tags = [tag for tag, (start, stop) in zip(tags, spans, strict=True) if stop > start]
+    return TaggedText(tokens.text, [span for span in spans if span[1] > span[0]]), tags
+
+
+# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand alone.
+_WORD = re.compile("(?:(?![\u2e80-\U0010ffff])[^\\W_])+|\\S")
+
+
+def cut_of(texts: Sequence[TaggedText]) -> str:
+    """What raw text has to be cut into so that it is like these: see `read_tagged`, cut."""
+    tokens = [text.text[start:stop] for text in texts for start, stop in text.spans]
+    letters = [len(token) for token in tokens if token[:1].isalnum() and ord(token[0]) < 0x2E80]
+    if sum(length > 1 for length in letters) > len(letters) / 2:
+        return "words"
+    return "characters" if any(token.isspace() for token in tokens) else "visible"
+
+
+_SCHEMES = {"B": "B", "S": "B", "U": "B", "I": "I", "M": "I", "E": "I", "L": "I"}
+
+
+def as_bio(tag: str) -> str:
+    """B-X or I-X for a tag of BIOES, BMES or BILOU, also with an underscore (B_PER); any other as it is."""
+    prefix, mark, kind = tag[:1], tag[1:2], tag[2:]
+    return f"{_SCHEMES[prefix]}-{kind}" if prefix in _SCHEMES and mark in ("-", "_") and kind else tag
 
 
 def join_tokens(tokens: Sequence[str]) -> TaggedText:

@@ -9,8 +9,21 @@ import pytest
 from test_readers import make_task
 
 from ernie2.decoding import best_spans, decode
-from ernie2.features import IGNORED, belonging, build_features, pair_lengths, piece_of_source, windows
-from ernie2.readers import QuestionSample, TaggedSample, TextSample
+from ernie2.features import (
+    IGNORED,
+    Feature,
+    belonging,
+    build_features,
+    encode_tokens,
+    pair_lengths,
+    source_of_piece,
+    windows,
+)
+from ernie2.finetune_data import settle
+from ernie2.finetune_eval import score
+from ernie2.readers import TaggedSample, TextSample, read_split
+from ernie2.squad import QuestionSample
+from ernie2.strict import ConfigError
 from ernie2.tagging import Entity, TaggedText, entities_of, join_tokens
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
@@ -19,7 +32,9 @@ TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    characters = sorted(set("张三李四住在北京上海的人说年月日天下大事分久必合是中国首都吗哪里哪个城市，。？！"))
+    characters = sorted(
+        set("张三李四住在北京上海的人说年月日天下大事分久必合是中国首都吗哪里哪个城市，。？！")
+    )
     words = ["nba", "199", "##8", "20", "##08", "eu", "rejects", "wash", "##ington"]
     return Tokenizer(Vocab([*SPECIAL_TOKENS, *characters, *words]))
 
@@ -80,36 +95,72 @@ def test_windows_cover_the_text_and_each_token_belongs_to_one(tokens, width, str
     assert (owned == 1).all()
 
 
-def test_pieces_are_aligned_by_characters(tokenizer):
-    text = "1998年 nba在Washington"
-    encoded = tokenizer.encode(text)
-    piece, leads = piece_of_source([(i, i + 1) for i in range(len(text))], encoded.starts, encoded.ends)
-    tokens = [tokenizer.vocab.id_to_token[i] for i in encoded.ids]
-    assert tokens == ["199", "##8", "年", "nba", "在", "wash", "##ington"]
-    assert [None if p < 0 else tokens[p] for p in piece[:9]] == [
-        "199",
-        "199",
-        "199",
-        "##8",
-        "年",
-        None,
-        "nba",
-        "nba",
-        "nba",
-    ]
-    assert np.flatnonzero(leads).tolist() == [0, 3, 4, 6, 9, 10, 14]
+def test_source_tokens_are_tokenised_each_by_itself(tokenizer):
+    tokens = join_tokens(["19", "nba", "8", "年", "\u200b", " ", "washington", "2", "0"])
+    encoded = encode_tokens(tokenizer, tokens)
+    pieces = [tokenizer.vocab.id_to_token[i] for i in encoded.ids]
+    assert pieces == ["[UNK]", "nba", "[UNK]", "年", "[UNK]", "[UNK]", "wash", "##ington", "[UNK]", "[UNK]"]
+    owner, first = source_of_piece(tokens.spans, encoded.starts)
+    assert owner.tolist() == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8] and first.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert encode_tokens(tokenizer, TaggedText("", [])).ids.tolist() == []
 
 
-def test_a_word_of_several_pieces_is_labelled_at_its_first(tokenizer):
+def test_further_pieces_of_a_word_continue_its_entity(tokenizer):
     tokens = join_tokens(["EU", "rejects", "Washington"])
     (feature,), counts = features_of(make_task("tagging"), [TaggedSample("", tokens, [4, 4, 2])], tokenizer)
-    assert feature.target.tolist() == [IGNORED, 4, 4, 2, IGNORED, IGNORED] and not counts
+    assert feature.target.tolist() == [IGNORED, 4, 4, 2, 3, IGNORED] and not counts
 
 
-def test_an_entity_inside_a_token_is_counted(tokenizer):
-    sample = TaggedSample("", TaggedText("nba", [(0, 1), (1, 2), (2, 3)]), [4, 2, 3])
-    _, counts = features_of(make_task("tagging"), [sample], tokenizer)
-    assert counts == {"entities that begin inside a token": 1}
+@pytest.mark.parametrize("form", ["tokens", "characters", "visible", "words"])
+def test_gold_tags_come_back_from_every_form_of_row(tokenizer, form, tmp_path):
+    rng = np.random.default_rng(0)
+    pool = ["A", "2", "19", "98", "年", "北", "NBA", "a-b", "\u200b", "😀", "é", "e\u0301"]
+    pool += [] if form == "words" else [" ", "\u3000", ""]
+    rows = []
+    for _ in range(60):
+        tokens = [pool[i] for i in rng.integers(len(pool), size=rng.integers(1, 30))]
+        text = {"tokens": "\x02", "words": " "}.get(form, "").join(tokens)
+        units = {"tokens": tokens, "words": tokens, "characters": text}.get(
+            form, [c for c in text if not c.isspace()]
+        )
+        rows.append(text + "\t" + " ".join(TAGS[i] for i in rng.integers(5, size=len(units))))
+    path = tmp_path / "a.tsv"
+    path.write_text("text_a\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    task = make_task("tagging", max_seq_len=16, doc_stride=8)
+    samples = read_split(path, "dev", task).samples
+    features, _ = features_of(task, samples, tokenizer)
+    records = decode(task, samples, features, oracle_tags(task, features))
+    assert score(task, samples, records) == {"entity_f1": 100.0}
+    assert all(len(record["tags"]) == len(record["text"]) for record in records)
+
+
+@pytest.mark.parametrize(
+    "rows, raw, tokens",
+    [
+        (["张\x021\x029\tB-PER O O"], "在 A21。", ["在", "A", "2", "1", "。"]),
+        (["张 19\tB-PER O O O"], "在 A21。", ["在", " ", "A", "2", "1", "。"]),
+        (["EU\x02rejects\x02.\tO O O", "北\x02京\x02a\tO O O"], "在 A21b.x", ["在", "A21b", ".", "x"]),
+        (["EU rejects .\tO O O"], "A21_北京", ["A21", "_", "北", "京"]),
+    ],
+)
+def test_raw_text_is_cut_as_training_was(rows, raw, tokens, tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("text_a\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    task = make_task("tagging")
+    settle(task, read_split(path, "train", task))
+    path.write_text(f"text_a\n{raw}\n", encoding="utf-8")
+    (sample,) = read_split(path, "input", task, "ignored").samples
+    assert [sample.tokens.text[a:b] for a, b in sample.tokens.spans] == tokens and sample.tokens.text == raw
+
+
+def test_an_output_that_is_not_finite_names_the_sample():
+    with pytest.raises(ConfigError, match=r"x\.tsv:3: the model's output is not a finite number"):
+        decode(
+            make_task(),
+            [TextSample("x.tsv:3", "a")],
+            [Feature(0, np.zeros(3), np.zeros(3))],
+            [np.array([0, np.nan])],
+        )
 
 
 def oracle_tags(task, features):
@@ -118,7 +169,9 @@ def oracle_tags(task, features):
     for feature in features:
         logits = np.zeros((len(feature.token_ids), len(task.labels)))
         for position, tag in enumerate(feature.target):
-            logits[position, tag if tag != IGNORED else 1] = 9  # what is ignored says I-PER, and must not matter
+            logits[position, tag if tag != IGNORED else 1] = (
+                9  # what is ignored says I-PER, and must not matter
+            )
         outputs.append(logits)
     return outputs
 
@@ -131,12 +184,12 @@ def test_tags_come_back_through_windows_and_pieces(tokenizer, max_seq_len):
     sample = TaggedSample("", join_tokens(tokens), tags)
     features, counts = features_of(task, [sample], tokenizer)
     assert counts.get("samples read in windows", 0) == (max_seq_len < 64)
-    (record,) = decode(task, [sample], features, oracle_tags(task, features), tokenizer)
+    (record,) = decode(task, [sample], features, oracle_tags(task, features))
     expected = entities_of([TAGS[tag] for tag in tags], sample.tokens.spans)
     assert [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]] == expected
     assert record["tags"] == [TAGS[tag] for tag in tags] and record["text"] == "".join(tokens)
     assert all(record["text"][e["start"] : e["end"]] == e["text"] for e in record["entities"])
-    assert record["entities"][1]["text"] == "北 京"  # white space inside an entity, which no piece covers
+    assert record["entities"][1]["text"] == "北 京"  # a token of white space
 
 
 CONTEXT = "天下大事，分久必合。北京是中国的首都，上海是中国的城市。1998年，张三住在北京。" * 3
@@ -163,7 +216,7 @@ def test_answers_come_back_through_windows(tokenizer, max_seq_len):
         start, stop = np.zeros((2, len(feature.token_ids)))
         start[feature.target[0]] = stop[feature.target[1]] = 5.0
         outputs.append((start, stop))
-    records = decode(task, samples, features, outputs, tokenizer)
+    records = decode(task, samples, features, outputs)
     # (28, 31) ends inside the piece 199: tokens cannot be cut, so the answer is the token.
     assert [r["answer"] for r in records] == [
         CONTEXT[a:b] if (a, b) != (28, 31) else "199" for a, b in (s.answer for s in samples)
@@ -172,6 +225,13 @@ def test_answers_come_back_through_windows(tokenizer, max_seq_len):
         assert len(record["nbest"]) == task.n_best
         assert all(CONTEXT[n["start"] : n["end"]] == n["text"] for n in record["nbest"])
         assert len({(n["start"], n["end"]) for n in record["nbest"]}) == task.n_best
+
+
+@pytest.mark.parametrize("doc_stride, count", [(16, 0), (17, 1)])
+def test_windows_that_do_not_overlap_are_counted(tokenizer, doc_stride, count):
+    task = make_task("span", max_seq_len=24, max_query_len=4, doc_stride=doc_stride)
+    _, counts = features_of(task, questions(24)[1][:1], tokenizer)
+    assert counts["samples in windows without overlap (lower doc_stride)"] == count
 
 
 def test_a_window_without_the_answer_points_at_cls(tokenizer):
@@ -195,7 +255,8 @@ def test_best_spans_are_exact():
     rng = np.random.default_rng(0)
     start, stop, allowed = rng.normal(size=9), rng.normal(size=9), rng.random(9) > 0.3
     every = sorted(
-        ((start[i] + stop[j], i, j) for i in range(9) if allowed[i] for j in range(i, min(9, i + 3))), reverse=True
+        ((start[i] + stop[j], i, j) for i in range(9) if allowed[i] for j in range(i, min(9, i + 3))),
+        reverse=True,
     )
     assert best_spans(start, stop, allowed, longest=3, count=5) == [pytest.approx(span) for span in every[:5]]
     assert len(best_spans(start, stop, allowed, longest=3, count=100)) == len(every)
@@ -207,4 +268,4 @@ def test_an_empty_passage_gives_an_empty_answer(tokenizer):
     sample = QuestionSample("", "q", "哪里", "", [""], None)
     features, _ = features_of(task, [sample], tokenizer)
     zeros = np.zeros(len(features[0].token_ids))
-    assert decode(task, [sample], features, [(zeros, zeros)], tokenizer)[0]["answer"] == ""
+    assert decode(task, [sample], features, [(zeros, zeros)])[0]["answer"] == ""

@@ -34,7 +34,14 @@ def data(tmp_path_factory) -> dict[str, Path]:
 def run(kind: str, checkpoint: Path, data_dir: Path, out_dir: Path, *extra: str) -> dict:
     name = CHECK[kind]
     lengths = ["max_query_len=6", "max_answer_len=4", "n_best=3"] if kind == "span" else []
-    overrides = [f"init_from={checkpoint}", f"data_dir={data_dir}", f"out_dir={out_dir}", *SETTINGS, *lengths, *extra]
+    overrides = [
+        f"init_from={checkpoint}",
+        f"data_dir={data_dir}",
+        f"out_dir={out_dir}",
+        *SETTINGS,
+        *lengths,
+        *extra,
+    ]
     return finetune.fine_tune(prepare_job(TASKS / f"{name}.yaml", overrides))
 
 
@@ -55,8 +62,14 @@ def test_every_kind_learns_and_writes_what_is_promised(kind, checkpoint, data, t
     evaluations = [record for record in lines(tmp_path / "metrics.jsonl") if "selection" in record]
     assert len(evaluations) == 12 and evaluations[-1]["step"] == result["steps"] == 120
     best = max(evaluations, key=lambda record: record["selection"])
-    assert result["runs"][0]["best_step"] == best["step"] and result["metrics"]["dev"] == best["metrics"]["dev"]
-    assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json", "vocab.txt"}
+    assert (
+        result["runs"][0]["best_step"] == best["step"] and result["metrics"]["dev"] == best["metrics"]["dev"]
+    )
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "vocab.txt",
+    }
     suffix = ".json" if kind == "span" else ".jsonl"
     assert {f"dev{suffix}", f"test{suffix}"} <= {path.name for path in (tmp_path / "predictions").iterdir()}
     assert yaml.safe_load((tmp_path / "task.yaml").read_text(encoding="utf-8"))["seed"] == 2
@@ -68,7 +81,9 @@ def test_the_same_seed_gives_the_same_run(checkpoint, data, tmp_path):
         run(*args, tmp_path / str(i), "max_steps=6", "head_dropout=0.3", f"seed={seed}")
         for i, seed in enumerate((4, 4, 5))
     ]
-    records = [[(r["loss"], r["grad_norm"]) for r in lines(tmp_path / str(i) / "train.jsonl")] for i in range(3)]
+    records = [
+        [(r["loss"], r["grad_norm"]) for r in lines(tmp_path / str(i) / "train.jsonl")] for i in range(3)
+    ]
     assert records[0] == records[1] != records[2]
     assert runs[0]["metrics"] == runs[1]["metrics"]
     one, two = (load_file(str(tmp_path / str(i) / "best" / "model.safetensors")) for i in (0, 1))
@@ -87,7 +102,13 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(kind, checkpoint, da
 
 def test_several_runs_give_mean_median_and_std(checkpoint, data, tmp_path):
     result = run(
-        "classification", checkpoint, data["classification"], tmp_path, "max_steps=4", "repeat=3", "peak_lr=0.001"
+        "classification",
+        checkpoint,
+        data["classification"],
+        tmp_path,
+        "max_steps=4",
+        "repeat=3",
+        "peak_lr=0.001",
     )
     values = [entry["metrics"]["test"]["accuracy"] for entry in result["runs"]]
     assert [entry["seed"] for entry in result["runs"]] == [1, 2, 3]
@@ -95,7 +116,10 @@ def test_several_runs_give_mean_median_and_std(checkpoint, data, tmp_path):
     assert result["median"]["test"]["accuracy"] == pytest.approx(np.median(values), abs=1e-3)
     assert result["std"]["test"]["accuracy"] == pytest.approx(np.std(values, ddof=1), abs=1e-3)
     assert (tmp_path / "best" / "model.safetensors").is_file()
-    assert not list(tmp_path.glob("run_*/best")) and len(list(tmp_path.glob("run_*/predictions/test.jsonl"))) == 3
+    assert (
+        not list(tmp_path.glob("run_*/best"))
+        and len(list(tmp_path.glob("run_*/predictions/test.jsonl"))) == 3
+    )
     best = tmp_path / f"run_{result['best_run']}" / "predictions" / "dev.jsonl"
     assert (tmp_path / "predictions" / "dev.jsonl").read_text() == best.read_text()
     assert {record["run"] for record in lines(tmp_path / "metrics.jsonl")} == {1, 2, 3}
@@ -134,7 +158,8 @@ def test_random_start_takes_the_configuration_only(checkpoint, data, tmp_path):
     theirs = load_file(str(checkpoint / "model.safetensors"))
     name = "ernie.encoder.layers.0.linear1.weight"
     cold, kept = (
-        load_file(str(folder / "best" / "model.safetensors"))[name] for folder in (tmp_path, tmp_path / "warm")
+        load_file(str(folder / "best" / "model.safetensors"))[name]
+        for folder in (tmp_path, tmp_path / "warm")
     )
     assert np.allclose(kept, theirs[name], atol=1e-6) and not np.allclose(cold, theirs[name], atol=1e-3)
     assert np.std(cold) == pytest.approx(0.02, rel=0.2) and warm["size"] is None
@@ -150,12 +175,57 @@ def test_a_missing_test_file_is_a_note_and_an_unlabelled_one_is_predicted(checkp
     assert len(lines(tmp_path / "b" / "predictions" / "test.jsonl")) == 2
 
 
+def test_splits_that_differ_and_pair_tasks_without_a_second_text_are_refused(checkpoint, tmp_path):
+    folder = write_data(tmp_path / "data", "classification")
+    with pytest.raises(
+        ConfigError, match=r"train\.tsv:1: no column 'text_b' in the header, found: label, text_a"
+    ):
+        prepare_job(TASKS / "lcqmc.yaml", [f"init_from={checkpoint}", f"data_dir={folder}", *SETTINGS])
+    (folder / "dev.tsv").write_text("label\ttext_a\ttext_b\n1\t好\t坏\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"dev\.tsv:1: a second text in column 'text_b'"):
+        run("classification", checkpoint, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("odd, share", [(1, "14.3%"), (6, "85.7%")])
+def test_the_share_of_unknown_tokens_is_told_and_most_of_them_stop(checkpoint, tmp_path, caplog, odd, share):
+    folder = write_data(tmp_path / "data", "classification")
+    (folder / "dev.tsv").write_text(
+        "label\ttext_a\n" + f"1\t{'們' * odd}{'好' * (7 - odd)}\n" * 4, encoding="utf-8"
+    )
+    overrides = [f"init_from={checkpoint}", f"data_dir={folder}", *SETTINGS]
+    caplog.set_level("INFO", "ernie2")
+    if odd == 1:
+        prepare_job(TASKS / "chnsenticorp.yaml", overrides)
+        assert f"{share} of the tokens of dev are [UNK]" in caplog.text and "0.0% [UNK]" in caplog.text
+    else:
+        with pytest.raises(
+            ConfigError, match=rf"dev\.tsv: {share} of the tokens of dev are \[UNK\]: .*vocabulary"
+        ):
+            prepare_job(TASKS / "chnsenticorp.yaml", overrides)
+
+
+@pytest.mark.parametrize("in_train", [False, True])
+def test_minus_one_in_every_test_row_of_a_regression(checkpoint, tmp_path, in_train):
+    folder = write_data(tmp_path / "data", "regression")
+    (folder / "test.tsv").write_text("text_a\ttext_b\tlabel\n好\t坏\t-1\n好\t坏\t-1\n", encoding="utf-8")
+    if in_train:
+        with (folder / "train.tsv").open("a", encoding="utf-8") as file:
+            file.write("坏\t坏\t-1\n")
+    job = prepare_job(TASKS / "stsb.yaml", [f"init_from={checkpoint}", f"data_dir={folder}", *SETTINGS])
+    assert job.data.test[0].split.labelled is in_train and len(job.data.notes) == (not in_train)
+
+
 def test_several_dev_files_are_evaluated_each_by_itself(checkpoint, data, tmp_path):
     folder = write_data(tmp_path / "data", "classification")
     (folder / "m").mkdir()
     (folder / "dev.tsv").rename(folder / "m" / "dev.tsv")
     result = run(
-        "classification", checkpoint, folder, tmp_path / "out", "max_steps=2", "files.dev=[m/dev.tsv, test.tsv]"
+        "classification",
+        checkpoint,
+        folder,
+        tmp_path / "out",
+        "max_steps=2",
+        "files.dev=[m/dev.tsv, test.tsv]",
     )
     assert set(result["metrics"]) == {"m_dev", "test"}
 
@@ -166,7 +236,9 @@ def test_majority_baselines(checkpoint, data):
             TASKS / f"{CHECK[kind]}.yaml",
             [f"init_from={checkpoint}", f"data_dir={data[kind]}", *SETTINGS, "max_query_len=6"],
         )
-        value = list(majority(job.task, job.data.train.split.samples, job.data.dev[0].split.samples).values())[-1]
+        value = list(
+            majority(job.task, job.data.train.split.samples, job.data.dev[0].split.samples).values()
+        )[-1]
         assert expected <= value <= 100
 
 

@@ -45,6 +45,8 @@ def test_every_task_file_loads_and_names_its_metrics(name):
     task = load_finetune_task(TASKS / f"{name}.yaml")
     chinese = name in {"cmrc2018", "drcd", "dureader", "msra_ner", "xnli", "chnsenticorp", "lcqmc", "bq", "nlpcc_dbqa"}
     assert task.warmup_proportion == (0.0 if chinese else 0.1)
+    pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
+    assert task.pair is (True if name in pairs else None)
     assert task.weight_decay == (0.01 if chinese and name != "lcqmc" else 0.0)
     files = [getattr(task.files, role) for role in ("dev", "test")]
     names = {
@@ -91,6 +93,10 @@ def test_batch_size_and_batch_tokens_displace_each_other():
         ([*NEEDED, "batch_size=4", "batch_tokens=512"], r"give one of the two"),
         ([*NEEDED, "kind=tagging", "metrics=[entity_f1]", "labels=[I-A, O]"], r"labels: found 'I-A', expected B-A"),
         ([*NEEDED, "sizes.huge={}"], r"sizes: found 'huge'"),
+        ([*NEEDED, "columns={text_a: x, text_b: x}"], r"columns\.text_a: 'x' is mapped twice"),
+        ([*NEEDED, "skip_labels=['1']"], r"skip_labels: found '1'"),
+        ([*NEEDED, "labels=[a, b, c]", "metrics=[mrr]"], r"positive_label: missing"),
+        ([*NEEDED, "columns={context: x}"], r"columns: found 'context'"),
         ([*NEEDED, "repeat=0"], r"repeat: found 0"),
     ],
 )

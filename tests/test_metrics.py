@@ -6,8 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
+from test_readers import make_task
 
 from ernie2 import metrics
+from ernie2.finetune_eval import score
+from ernie2.readers import TextSample
+from ernie2.strict import ConfigError
 from ernie2.tagging import Entity, entities_of
 
 
@@ -17,6 +21,29 @@ def test_accuracy_and_f1():
     assert metrics.f1(predicted, labels) == pytest.approx(100 * 2 / 3)  # 2 right of 3 predicted, 2 of 3 there
     assert metrics.f1(predicted, labels, positive=0) == 50.0
     assert metrics.f1(np.zeros(3), np.ones(3)) == 0.0
+
+
+def test_macro_f1_is_the_mean_over_all_classes():
+    # class 0: 1 right of 2 and 2; class 1: 2 right of 3 and 2; class 2: none of 0 and 1; class 3: in neither
+    predicted, labels = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 1, 1, 0])
+    assert metrics.macro_f1(predicted, labels, 4) == pytest.approx(100 * (1 / 2 + 4 / 5 + 0 + 0) / 4)
+
+
+@pytest.mark.parametrize(
+    "keys, expected", [({}, 130 / 3), ({"positive_label": "b"}, 80), ({"positive_label": "c"}, 0)]
+)
+def test_f1_of_several_classes_is_macro_unless_one_is_named(keys, expected):
+    task = make_task(labels=["a", "b", "c"], metrics=["f1"], **keys)
+    samples = [TextSample("", "", None, label) for label in (0, 2, 1, 1, 0)]
+    records = [{"label": label, "probabilities": dict.fromkeys("abc", 0.0)} for label in "aabbb"]
+    assert score(task, samples, records)["f1"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_have_no_correlation(bad):
+    for metric in (metrics.pearson, metrics.spearman):
+        with pytest.raises(ConfigError, match="1 of 3 numbers to correlate are not finite"):
+            metric([1.0, bad, 3.0], [1.0, 2.0, 3.0])
 
 
 def test_mcc_by_its_formula_and_where_it_is_undefined():

@@ -29,7 +29,14 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
         finetune.fine_tune(
             prepare_job(
                 TASKS / f"{name}.yaml",
-                [f"init_from={checkpoint}", f"data_dir={data}", f"out_dir={out}", *SETTINGS, "epochs=3", *extra],
+                [
+                    f"init_from={checkpoint}",
+                    f"data_dir={data}",
+                    f"out_dir={out}",
+                    *SETTINGS,
+                    "epochs=3",
+                    *extra,
+                ],
             )
         )
         found[kind] = out, data
@@ -57,7 +64,10 @@ def test_classification_records(models, tmp_path):
     records = lines(tmp_path / "o.jsonl")
     assert len(records) == 3
     for record in records:
-        assert set(record) == {"label", "probabilities"} and set(record["probabilities"]) == {"0", "1"}
+        assert set(record) == {"line", "label", "probabilities"} and set(record["probabilities"]) == {
+            "0",
+            "1",
+        }
         assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert record["probabilities"][record["label"]] == max(record["probabilities"].values())
 
@@ -67,16 +77,20 @@ def test_regression_records(models, tmp_path):
     source.write_bytes(gzip.compress("text_b\ttext_a\tlabel\n书\t好好\tunknown\n".encode()))
     predict_file(models["regression"][0], source, tmp_path / "o.jsonl")
     (record,) = lines(tmp_path / "o.jsonl")
-    assert set(record) == {"score"} and isinstance(record["score"], float)
+    assert set(record) == {"line", "score"} and record["line"] == 2 and isinstance(record["score"], float)
 
 
 def test_tagging_records_have_a_tag_for_every_character(models, tmp_path):
     texts = ["张三 在北京", "", "张三在" * 30]
     source = tmp_path / "in.tsv"
-    source.write_text("text_a\tid\n" + "".join(f"{text}\t{i}\n" for i, text in enumerate(texts)), encoding="utf-8")
+    source.write_text(
+        "text_a\tid\n" + "".join(f"{text}\t{i}\n" for i, text in enumerate(texts)), encoding="utf-8"
+    )
     predict_file(models["tagging"][0], source, tmp_path / "o.jsonl")
     records = lines(tmp_path / "o.jsonl")
-    assert [record["text"] for record in records] == texts
+    assert [(record["text"], record["id"], record["line"]) for record in records] == [
+        (text, str(i), i + 2) for i, text in enumerate(texts)
+    ]
     for record in records:
         assert len(record["tags"]) == len(record["text"])
         for entity in record["entities"]:
@@ -90,7 +104,9 @@ def test_tagging_records_have_a_tag_for_every_character(models, tmp_path):
 def test_span_answers_and_nbest(models, tmp_path):
     out, data = models["span"]
     predict_file(out, data / "dev.json", tmp_path / "a.json", tmp_path / "n.json")
-    answers, nbest = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "n.json"))
+    answers, nbest = (
+        json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "n.json")
+    )
     articles = json.loads((data / "dev.json").read_text(encoding="utf-8"))["data"]
     contexts = {q["id"]: p["context"] for a in articles for p in a["paragraphs"] for q in p["qas"]}
     assert list(answers) == list(contexts) == list(nbest)
@@ -102,7 +118,9 @@ def test_span_answers_and_nbest(models, tmp_path):
 def test_questions_need_no_answers(models, tmp_path):
     source = tmp_path / "q.json"
     source.write_text(
-        json.dumps({"data": [{"paragraphs": [{"context": "书在北京", "qas": [{"id": 7, "question": "在哪里？"}]}]}]}),
+        json.dumps(
+            {"data": [{"paragraphs": [{"context": "书在北京", "qas": [{"id": 7, "question": "在哪里？"}]}]}]}
+        ),
         encoding="utf-8",
     )
     predict_file(models["span"][0], source, tmp_path / "a.json")
@@ -116,6 +134,34 @@ def test_questions_need_no_answers(models, tmp_path):
         ("span", "in.tsv", "text_a\n", [], "a span model reads .json files"),
         ("classification", "in.tsv", "text\n甲\n", [], "in.tsv:1: no column 'text_a'"),
         ("classification", "in.tsv", "text_a\n甲\n", ["--nbest", "n.json"], "--nbest: only span models"),
+        (
+            "classification",
+            "in.csv",
+            "text_a,label\n",
+            [],
+            "reads .tsv files (a header line with text_a, fields parted by tabs",
+        ),
+        (
+            "regression",
+            "in.tsv",
+            "text_a\n好\n",
+            [],
+            "in.tsv:1: no column 'text_b' in the header, found: text_a",
+        ),
+        (
+            "classification",
+            "in.tsv",
+            "text_a\ttext_b\n好\t好\n",
+            [],
+            "in.tsv:1: a second text in column 'text_b'",
+        ),
+        (
+            "classification",
+            "in.tsv",
+            "text_a\n" + "甲乙丙丁戊" * 4 + "\n",
+            [],
+            "100.0% of the tokens of input are [UNK]",
+        ),
         ("classification", None, "", [], "--input: no file"),
     ],
 )
@@ -127,6 +173,40 @@ def test_mistakes(kind, name, text, extra, message, models, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli(predict.main)([str(models[kind][0]), "--input", str(source), "--output", str(target), *extra])
     assert stop.value.code == 2 and message in capsys.readouterr().err and not target.exists()
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (["--output", "."], "--output: . is a folder"),
+        (["--output", "in.json/a/o.json"], "--output: "),
+        (["--output", "/proc/none/o.json"], "--output: "),
+        (["--output", "/dev/null"], "no ordinary file"),
+        (["--output", "../{name}/in.json"], "is the input"),
+        (["--output", "linked.json"], "is the input"),
+        (["--output", "hard.json"], "is the input"),
+        (["--output", "{model}/best/config.json"], "is a file of the model"),
+        (["--output", "o.json", "--nbest", "none/n.json"], "--nbest: none/n.json cannot be written"),
+        (["--output", "o.json", "--nbest", "./o.json"], "--nbest: ./o.json is --output"),
+        (["--output", "o.json", "--nbest", "in.json"], "--nbest: in.json is the input"),
+    ],
+)
+def test_outputs_are_checked_before_the_model_is_loaded(
+    extra, message, models, tmp_path, capsys, monkeypatch
+):
+    out, data = models["span"]
+    text = (data / "dev.json").read_bytes()
+    (tmp_path / "in.json").write_bytes(text)
+    (tmp_path / "linked.json").symlink_to("in.json")
+    (tmp_path / "hard.json").hardlink_to(tmp_path / "in.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "load_finetuned", None)
+    with pytest.raises(SystemExit) as stop:
+        cli(predict.main)(
+            [str(out), "--input", "in.json", *(s.format(name=tmp_path.name, model=out) for s in extra)]
+        )
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert (tmp_path / "in.json").read_bytes() == text and not (tmp_path / "o.json").exists()
 
 
 def test_a_model_without_a_fine_tuned_head_is_refused(tmp_path):

@@ -11,18 +11,32 @@ import pytest
 from conftest import SHARED
 
 from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import find_file, locate_answer, read_split
+from ernie2.readers import find_file, read_split
+from ernie2.squad import locate_answer
 from ernie2.strict import ConfigError, build
 from ernie2.tagging import join_tokens
 
-BASE = {"name": "t", "files": {"train": "train.tsv", "dev": "dev.tsv"}, "peak_lr": 1e-3, "epochs": 1, "batch_size": 2}
+BASE = {
+    "name": "t",
+    "files": {"train": "train.tsv", "dev": "dev.tsv"},
+    "peak_lr": 1e-3,
+    "epochs": 1,
+    "batch_size": 2,
+}
 TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
 
 
 def make_task(kind: str = "classification", **keys) -> FinetuneTask:
     labels = {"classification": ["0", "1"], "tagging": TAGS}.get(kind, [])
-    metrics = {"classification": "accuracy", "tagging": "entity_f1", "regression": "pearson", "span": "cmrc_f1"}
-    return build(FinetuneTask, {**BASE, "kind": kind, "labels": labels, "metrics": [metrics[kind]], **keys}, "test")
+    metrics = {
+        "classification": "accuracy",
+        "tagging": "entity_f1",
+        "regression": "pearson",
+        "span": "cmrc_f1",
+    }
+    return build(
+        FinetuneTask, {**BASE, "kind": kind, "labels": labels, "metrics": [metrics[kind]], **keys}, "test"
+    )
 
 
 def write(path: Path, text: str) -> Path:
@@ -31,7 +45,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def squad(*questions: dict, context: str = "北京是中国的首都。") -> str:
-    return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": list(questions)}]}]}, ensure_ascii=False)
+    return json.dumps(
+        {"data": [{"paragraphs": [{"context": context, "qas": list(questions)}]}]}, ensure_ascii=False
+    )
 
 
 def question(qid: str, text: str, start: int) -> dict:
@@ -55,8 +71,17 @@ def test_columns_come_in_any_order(tmp_path, header, row):
 
 def test_lines_end_at_line_feeds_and_fields_at_tabs_only(tmp_path):
     strange = '一\x0b二\x0c三\x1c四\x85五\u2028六\u2029七\r八"九'
-    split = read_split(write(tmp_path / "a.tsv", f"text_a\tlabel\n{strange}\t0\nb\t1\n"), "train", make_task())
+    split = read_split(
+        write(tmp_path / "a.tsv", f"text_a\tlabel\n{strange}\t0\nb\t1\n"), "train", make_task()
+    )
     assert [sample.text_a for sample in split.samples] == [strange, "b"]
+
+
+def test_lines_that_end_at_carriage_returns(tmp_path):
+    split = read_split(
+        write(tmp_path / "a.tsv", "\ufeff\ufefftext_a\tlabel\r甲\t0\r乙\t1\r"), "train", make_task()
+    )
+    assert [(sample.text_a, sample.label) for sample in split.samples] == [("甲", 0), ("乙", 1)]
 
 
 def test_windows_line_ends_byte_order_mark_gzip_and_blank_lines(tmp_path):
@@ -68,6 +93,123 @@ def test_windows_line_ends_byte_order_mark_gzip_and_blank_lines(tmp_path):
     assert split.counts["blank lines"] == 1
 
 
+def test_a_blank_line_of_a_single_column_is_an_empty_text(tmp_path):
+    split = read_split(
+        write(tmp_path / "a.tsv", "text_a\n甲\n\n  \r\n乙\n\n\n"), "input", make_task(), "ignored"
+    )
+    assert [(sample.text_a, sample.line, sample.id) for sample in split.samples] == [
+        ("甲", 2, None),
+        ("", 3, None),
+        ("  ", 4, None),
+        ("乙", 5, None),
+    ]
+    assert split.counts["blank lines"] == 2  # at the end
+
+
+def test_a_blank_line_of_several_columns_is_answered_and_not_trained_on(tmp_path):
+    path = write(tmp_path / "a.tsv", "text_a\tlabel\tid\n甲\t0\tx\n\n乙\t1\ty\n")
+    assert [(s.text_a, s.id) for s in read_split(path, "input", make_task(), "ignored").samples] == [
+        ("甲", "x"),
+        ("", ""),
+        ("乙", "y"),
+    ]
+    split = read_split(path, "dev", make_task())
+    assert [sample.line for sample in split.samples] == [2, 4] and split.counts["blank lines"] == 1
+
+
+@pytest.mark.parametrize(
+    "header, keys, labels, message",
+    [
+        (
+            "s1\ts2\tlabel",
+            {"columns": {"text_a": "s1", "text_b": "s3"}},
+            "required",
+            "'s3' in the header, found: s1, s2",
+        ),
+        ("text_a\tq\tlabel", {"columns": {"qid": "question"}}, "required", "no column 'question'"),
+        ("text_a\tq\tlabel", {"columns": {"id": "guid"}}, "optional", "no column 'guid'"),
+        ("text_a\tlabel\tgold", {"columns": {"label": "god"}}, "required", "no column 'god'"),
+        (
+            "text_a\tx\tlabel",
+            {"pair": True},
+            "required",
+            "no column 'text_b' in the header, found: text_a, x, label",
+        ),
+        ("text_a\tx\tlabel", {"pair": True}, "ignored", "no column 'text_b'"),
+        ("text_a\ttext_b\tlabel", {"pair": False}, "ignored", "a second text in column 'text_b'"),
+        (
+            "text_b\tx\tlabel",
+            {"columns": {"text_a": "text_b"}, "pair": True},
+            "required",
+            "no column 'text_b'",
+        ),
+        ("text_a,label,x", {}, "required", "no column 'text_a'.*no CSV or JSON lines"),
+    ],
+)
+def test_a_column_that_is_mapped_or_needed_must_be_there(tmp_path, header, keys, labels, message):
+    path = write(tmp_path / "x.tsv", f"{header}\n甲\t乙\t1\n")
+    with pytest.raises(ConfigError, match=rf"x\.tsv:1: .*{message}"):
+        read_split(path, "train", make_task(**keys), labels)
+
+
+@pytest.mark.parametrize(
+    "header, row",
+    [("text_b\tb\tlabel\ttext_a", "x\t乙\t1\t甲"), ("b\ttext_b\tlabel\ttext_a", "乙\tx\t1\t甲")],
+)
+def test_a_mapped_column_wins_over_one_of_our_name(tmp_path, header, row):
+    path = write(tmp_path / "a.tsv", f"{header}\n{row}\n")
+    for labels in ("required", "ignored"):
+        (sample,) = read_split(path, "train", make_task(columns={"text_b": "b"}), labels).samples
+        assert (sample.text_a, sample.text_b) == ("甲", "乙")
+
+
+def test_prediction_reads_our_own_names_too_where_training_mapped_others(tmp_path):
+    path, task = write(tmp_path / "a.tsv", "text_a\ttext_b\n甲\t乙\n"), make_task(columns={"text_b": "b"})
+    assert read_split(path, "input", task, "ignored").samples[0].text_b == "乙"
+    with pytest.raises(ConfigError, match="no column 'b'"):
+        read_split(path, "test", task, "optional")
+
+
+def test_a_half_empty_pair_is_counted_in_training_and_refused_in_prediction(tmp_path):
+    path = write(tmp_path / "a.tsv", "text_a\ttext_b\tlabel\n甲\t \t0\n甲\t乙\t0\n")
+    assert read_split(path, "train", make_task()).counts["pairs with an empty text"] == 1
+    with pytest.raises(ConfigError, match=r"a\.tsv:2: an empty text in a pair"):
+        read_split(path, "input", make_task(), "ignored")
+
+
+def test_rows_of_a_label_can_be_left_out(tmp_path):
+    path = write(tmp_path / "a.tsv", "text_a\tlabel\n甲\t0\n乙\t-\n丙\t1\n")
+    split = read_split(path, "train", make_task(skip_labels=["-"]))
+    assert [sample.line for sample in split.samples] == [2, 4] and split.counts[
+        "rows left out by skip_labels"
+    ] == 1
+    assert len(read_split(path, "input", make_task(skip_labels=["-"]), "ignored").samples) == 3
+    with pytest.raises(ConfigError, match=r"a\.tsv:3: label '-' .*skip_labels"):
+        read_split(path, "train", make_task())
+
+
+@pytest.mark.parametrize("kind, keys", [("classification", {"labels": ["-1", "0"]}), ("regression", {})])
+def test_minus_one_is_a_label_where_the_task_has_it(tmp_path, kind, keys):
+    path = write(tmp_path / "a.tsv", "text_a\tlabel\n甲\t-1\n乙\t-1\n")
+    split = read_split(path, "test", make_task(kind, **keys), "optional")
+    assert split.labelled and split.samples[0].label in (0, -1.0)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ("text_a\tlabel\n甲\t0\n".encode("utf-16"), "a UTF-16 file"),
+        ("text_a\tlabel\na\t0\n".encode("utf-16-le"), ":1: a NUL character"),
+        (b"text_a\tlabel\na\t0\nb\0\t0\n", ":3: a NUL character"),
+        (gzip.compress(b"text_a\n", mtime=0), "a gzip file"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, data, message):
+    (tmp_path / "x.tsv").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"x\.tsv.*{message}"):
+        read_split(tmp_path / "x.tsv", "train", make_task())
+
+
 def test_find_file_takes_the_compressed_twin(tmp_path):
     (tmp_path / "train.tsv.gz").write_bytes(gzip.compress(b"x"))
     assert find_file(tmp_path, "train.tsv") == tmp_path / "train.tsv.gz"
@@ -77,7 +219,9 @@ def test_find_file_takes_the_compressed_twin(tmp_path):
 
 
 def test_aliases_qid_and_column_names(tmp_path):
-    task = make_task(labels=["no", "yes"], label_aliases={"contradictory": "no"}, columns={"text_a": "sentence"})
+    task = make_task(
+        labels=["no", "yes"], label_aliases={"contradictory": "no"}, columns={"text_a": "sentence"}
+    )
     path = write(tmp_path / "a.tsv", "qid\tsentence\tlabel\n3\t甲\tcontradictory\n3\t乙\tyes\n")
     assert [(s.qid, s.text_a, s.label) for s in read_split(path, "train", task).samples] == [
         ("3", "甲", 0),
@@ -178,12 +322,36 @@ def test_tagging_mistakes_name_line_and_token(tmp_path, row, message):
         read_split(write(tmp_path / "a.tsv", f"text_a\tlabel\n{row}\n"), "train", make_task("tagging"))
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "B-PER M-PER E-PER O S-LOC",
+        "B-PER I-PER L-PER O U-LOC",
+        "B_PER I_PER I_PER O B_LOC",
+        "B-PER I-PER I-PER O B-LOC",
+    ],
+)
+def test_tags_of_other_schemes_are_read(tmp_path, tags):
+    split = read_split(
+        write(tmp_path / "a.tsv", f"text_a\tlabel\n王小明在京\t{tags}\n"), "train", make_task("tagging")
+    )
+    assert split.samples[0].tags == [0, 1, 1, 4, 2]
+    with pytest.raises(ConfigError, match=r"a\.tsv:1: no column 'text_a'.*CoNLL.*\\x02"):
+        read_split(write(tmp_path / "a.tsv", "王 B-PER\n\n小 I-PER\n"), "train", make_task("tagging"))
+
+
 def test_squad_answers_are_repaired_by_search():
     counts = Counter()
     context = "天下大事，分久必合，合久必分。大事"
     assert locate_answer(context, "大事", 2, counts) == (2, 4) and not counts
-    assert locate_answer(context, "大事", 13, counts) == (15, 17)  # the occurrence nearest to the offset given
-    assert locate_answer(context, "分久必合。", -1, counts) == (5, 9)  # a full stop that the passage does not have
+    assert locate_answer(context, "大事", 13, counts) == (
+        15,
+        17,
+    )  # the occurrence nearest to the offset given
+    assert locate_answer(context, "分久必合。", -1, counts) == (
+        5,
+        9,
+    )  # a full stop that the passage does not have
     assert counts == {"answers found by search": 2}
     assert locate_answer(context, "不在文中", -1, counts) is None
     assert counts["answers that are no span of their passage"] == 1
@@ -199,8 +367,77 @@ def test_squad_json(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "answers, references, span",
+    [
+        ([{"text": "中国", "answer_start": "3"}], ["中国"], (3, 5)),
+        ([{"text": "中国", "answer_start": 3.0}], ["中国"], (3, 5)),
+        ({"text": ["中国", "首都"], "answer_start": [3, 6]}, ["中国", "首都"], (3, 5)),
+        ({"text": "中国", "answer_start": 3}, ["中国"], (3, 5)),
+        (["中国"], ["中国"], (3, 5)),
+        ([{"text": "中国", "answer_start": None}], ["中国"], (3, 5)),
+        ({"text": [], "answer_start": []}, [], None),
+        (None, [], None),
+    ],
+)
+def test_answers_are_read_in_every_clear_shape(tmp_path, answers, references, span):
+    path = write(tmp_path / "a.json", squad({"id": "q", "question": "？", "answers": answers}))
+    (sample,) = read_split(path, "train", make_task("span", max_seq_len=128)).samples
+    assert (sample.references, sample.answer) == (references, span)
+
+
+@pytest.mark.parametrize(
+    "answers, message",
+    [
+        (5, r"answers: expected \[\{text, answer_start\}, \.\.\.\], found int 5"),
+        (False, r"answers: expected .*, found bool"),
+        ([5], r"answers\[0\]: no key 'text' \(found int"),
+        ([{"text": ["中国"], "answer_start": [3]}], r"answers\[0\]\.text: expected text, found list"),
+        (
+            {"text": ["中国"], "answer_start": []},
+            r"answers: text and answer_start are not lists of the same length",
+        ),
+        ([{"text": "中国", "answer_start": "third"}], r"answers\[0\]\.answer_start: expected a whole number"),
+        ([{"text": "中国", "answer_start": True}], r"answers\[0\]\.answer_start: expected a whole number"),
+        (
+            [{"text": "中国", "answer_start": float("nan")}],
+            r"answers\[0\]\.answer_start: expected a whole number",
+        ),
+        ([{"text": "\ud800", "answer_start": 3}], r"answers\[0\]\.text: half of a surrogate pair"),
+    ],
+)
+def test_answers_of_no_clear_shape_are_refused_in_training_only(tmp_path, answers, message):
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps(
+            {
+                "data": [
+                    {
+                        "paragraphs": [
+                            {"context": "北京", "qas": [{"id": 1, "question": "？", "answers": answers}]}
+                        ]
+                    }
+                ]
+            }
+        )
+    )
+    with pytest.raises(ConfigError, match=r"data\[0\]\.paragraphs\[0\]\.qas\[0\]\." + message):
+        read_split(path, "dev", make_task("span", max_seq_len=128))
+    assert read_split(path, "input", make_task("span", max_seq_len=128), "ignored").samples[0].qid == "1"
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
+        ('{"a": 1}\n{"a": 2}\n', r"a\.json:2: .*a second JSON value begins here.*expected one SQuAD JSON"),
+        ('{"data": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.json: not valid JSON: .*recursion"),
+        ('{"data": [' + "1" * 5000 + "]}", r"a\.json: not valid JSON: .*digits"),
+        (
+            '{"data": [{"paragraphs": [{"context": NaN, "qas": []}]}]}',
+            r"context: expected text, found float nan",
+        ),
+        ('{"data": [{"paragraphs": {}}]}', r"data\[0\]\.paragraphs: expected a list, found dict"),
+        (squad({"id": None, "question": "？"}), r"id: expected text or a whole number, found NoneType"),
+        (squad({"id": True, "question": "？"}), r"id: expected text or a whole number, found bool"),
         ("{", r"a\.json:1: not valid JSON"),
         ("[]", r"top level: no key 'data'"),
         (squad({"id": "q"}), r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: no key 'question'"),
