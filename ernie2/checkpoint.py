@@ -1,6 +1,7 @@
 """Checkpoints: atomic save, resume, and warm start with a match report. Nothing is ever unpickled.
 
-    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it
+    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it; float32, of half
+                                                   precision the master weights
                            optimizer.safetensors   <parameter>|<accumulator>
                            config.json vocab.txt recipe.yaml
                            trainer_state.json      step, tokens, scaler, ... and size and sha256 of every other file
@@ -32,7 +33,7 @@ from ernie2.disk import file_digest, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.gradients import GradientSums
 from ernie2.logs import logger
-from ernie2.moments import restore_optimizer
+from ernie2.moments import MASTER, restore_optimizer
 from ernie2.strict import ConfigError
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
@@ -99,10 +100,11 @@ def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
     return {name: parameter.astype("float32").numpy() for name, parameter in model.named_parameters()}
 
 
-def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]) -> None:
+def write_model(folder: Path, weights: dict[str, np.ndarray], config: EncoderConfig, vocab_file: str | Path,
+                extra: dict[str, Any]) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
-    save_file(model_arrays(model), str(folder / "model.safetensors"), metadata={"format": "np"})
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "np"})
     write_json(folder / "config.json", {**config.to_json(), **extra})
     shutil.copyfile(vocab_file, folder / "vocab.txt")
 
@@ -110,7 +112,7 @@ def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file
 def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path,
                extra: dict[str, Any] | None = None) -> None:
     """Saves a model alone (no optimizer), atomically."""
-    atomic_folder(Path(folder), lambda tmp: write_model(tmp, model, config, vocab_file, extra or {}))
+    atomic_folder(Path(folder), lambda tmp: write_model(tmp, model_arrays(model), config, vocab_file, extra or {}))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -124,7 +126,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
-    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match.
+    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match, cast to its dtype.
 
     An encoder saved alone (names without `ernie.`) is recognised.
     """
@@ -139,7 +141,7 @@ def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
         elif list(array.shape) != list(parameter.shape):
             report.mismatched.append(f"{name}: {list(array.shape)} there, {list(parameter.shape)} here")
         else:
-            parameter.set_value(array.astype("float32"))
+            parameter.set_value(paddle.to_tensor(array.astype("float32")).astype(parameter.dtype))
             report.loaded.append(name)
     report.unexpected = sorted(arrays)
     return report
@@ -149,15 +151,19 @@ def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, 
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what ernie2.moments.optimizer_arrays gives.
+    `moments` is what ernie2.moments.optimizer_arrays gives. Its master weights are the model's weights on disk.
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
     """
-    needed = sum(array.nbytes for array in moments.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
+    masters = {key.partition("|")[0]: array for key, array in moments.items() if key.endswith(f"|{MASTER}")}
+    moments = {key: array for key, array in moments.items() if not key.endswith(f"|{MASTER}")}
+    needed = sum(array.nbytes for array in moments.values()) + SPARE
+    needed += 4 * sum(parameter.size for parameter in model.parameters())
 
     def write(tmp: Path) -> None:
-        write_model(tmp, model, config, vocab_file, {"task_ids": state["task_ids"]})
+        weights = model_arrays(model) | masters
+        write_model(tmp, weights, config, vocab_file, {"task_ids": state["task_ids"]})
         save_file(moments, str(tmp / "optimizer.safetensors"))
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
@@ -186,6 +192,8 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
                   sums: GradientSums | None = None) -> dict[str, Any]:
     """Restores model and optimizer exactly; of sharded state this rank's part. Returns trainer_state.json.
 
+    They may be in another precision than when they were saved: weights and moments are float32 on disk.
+
     Raises:
         ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
     """
@@ -193,7 +201,8 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     if report.missing or report.mismatched or report.unexpected:
         raise ConfigError(f"{folder}: is a checkpoint of another model than the recipe's: {report}; "
                           f"resume with the recipe it was made with, or choose another out_dir")
-    restore_optimizer(read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
+    masters = {f"{name}|{MASTER}": array for name, array in read_arrays(folder / "model.safetensors").items()}
+    restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
     return _read_state(folder)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie2.batching import padded_width
 from ernie2.features import IGNORED, Feature, build_features
 from ernie2.finetune_run import FinetuneRun
 from ernie2.finetune_task import FinetuneTask
@@ -181,10 +182,17 @@ class FinetuneBatch:
         return int(self.lengths.sum()) < self.token_ids.size
 
 
-def collate(features: Sequence[Feature], kind: str, pad_id: int, with_targets: bool = True) -> FinetuneBatch:
-    """Pads sequences into arrays."""
+def collate(
+    features: Sequence[Feature],
+    kind: str,
+    pad_id: int,
+    with_targets: bool = True,
+    precision: str = "fp32",
+    positions: int = 0,
+) -> FinetuneBatch:
+    """Pads sequences into arrays; precision and positions as of `batching.padded_width`."""
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)
-    shape = (len(features), int(lengths.max()))
+    shape = (len(features), padded_width(int(lengths.max()), precision, positions))
     token_ids = np.full(shape, pad_id, np.int64)
     sentence_ids = np.zeros(shape, np.int64)
     for row, feature in enumerate(features):

@@ -37,7 +37,8 @@ def run_model(
     outputs: list[Any] = [None] * len(part.features)
     order = np.argsort(part.lengths, kind="stable")
     for numbers in cut_by_tokens(order, part.lengths, micro_tokens):
-        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, with_targets=False)
+        features, positions = [part.features[i] for i in numbers], model.config.max_position_embeddings
+        batch = collate(features, task.kind, pad_id, with_targets=False, precision=precision, positions=positions)
         with autocast(precision):
             logits = model(*model_inputs(batch, task))
         if task.kind == "span":

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie2 import attention, cpu, distributed, out_dir
+from ernie2 import attention, cpu, distributed, out_dir, precision
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import SPARE, checkpoints, load_model_weights, load_training, newest_whole
+from ernie2.checkpoint import SPARE, checkpoints, load_model_weights, load_training, model_arrays, newest_whole
 from ernie2.config import Recipe
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
@@ -24,6 +24,7 @@ from ernie2.faults import BadSteps
 from ernie2.gradients import GradientSums
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
+from ernie2.moments import MASTER, restore_optimizer
 from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
 from ernie2.shards import ShardReader
@@ -66,12 +67,7 @@ class Run:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """AMP O2 where the precision asks for it."""
-        if self.recipe.runtime.precision == "fp32":
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level="O2", dtype=_DTYPES[self.recipe.runtime.precision])
-
-
-_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+        return precision.autocast(self.recipe.runtime.precision)
 
 
 def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Run:
@@ -93,12 +89,9 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     initialise(model, config.initializer_range, recipe.seed)
     half = recipe.runtime.precision != "fp32"
     optimizer = build_optimizer(model, recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.eps, half)
-    if half:
-        model, optimizer = paddle.amp.decorate(model, optimizer, level="O2", dtype=_DTYPES[recipe.runtime.precision],
-                                               master_weight=True)
     scaler = LossScaler(recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale)
     bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, recipe.runtime.max_bad_steps)
-    collate = Collator(vocab, recipe.data.mask_prob)
+    collate = Collator(vocab, recipe.data.mask_prob, recipe.runtime.precision, config.max_position_embeddings)
     by_name = {task.name: task for task in tasks}
 
     @cache
@@ -113,6 +106,16 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     return run
 
 
+def half_precision(run: Run) -> None:
+    """Brings a float32 model into the recipe's half precision; its weights become the optimizer's master weights."""
+    if run.recipe.runtime.precision == "fp32":
+        return
+    masters = {f"{name}|{MASTER}": array for name, array in model_arrays(run.model).items()}
+    paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=precision.DTYPES[run.recipe.runtime.precision],
+                        master_weight=True)
+    restore_optimizer(masters, run.model, run.optimizer, run.sums)
+
+
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
     """Resumes from the newest whole checkpoint in out_dir, else warm-starts from model.init_from, else starts at random."""
     step = _choose_checkpoint(run, where)
@@ -121,6 +124,7 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         if not folder.is_dir():
             raise ConfigError(f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which rank 0 "
                               f"chose; out_dir has to be on a disk that all nodes share")
+        half_precision(run)
         state = load_training(folder, run.model, run.optimizer, run.sums)
         if state["seed"] != run.recipe.seed:
             raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
@@ -130,10 +134,15 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         run.start_step, run.tokens, run.seconds_before = step, state["tokens"], state["seconds"]
         run.evaluated = state.get("evaluated", True)
         logger.info("resuming from %s", folder)
+        now = run.recipe.runtime.precision
+        if (before := state.get("precision", now)) != now:
+            logger.warning("%s: was trained in %s, goes on in %s; weights and moments are converted", folder, before, now)
     elif run.recipe.model.init_from:
         warm_start(run.model, run.recipe, where, vocab)
     else:
         logger.info("starting from random weights")
+    if step < 0:
+        half_precision(run)
 
 
 def _choose_checkpoint(run: Run, where: str) -> int:
@@ -152,8 +161,7 @@ def _choose_checkpoint(run: Run, where: str) -> int:
 
 def _check_room(run: Run, key: str) -> None:
     """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do not."""
-    numbers = 3 if run.recipe.runtime.precision == "fp32" else 4  # weights, two moments, master weights; all as fp32
-    one = 4 * numbers * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
+    one = 4 * 3 * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE  # weights and two moments
     out_dir.require_room(run.out_dir, one, "a single checkpoint")
     wanted = one * (run.recipe.runtime.keep_last + 1 - len(checkpoints(run.out_dir)))
     if out_dir.free_bytes(run.out_dir) < wanted:
@@ -187,7 +195,6 @@ def _check(recipe: Recipe, where: str, tasks: list[Task], ranks: int) -> None:
         if task.task_id >= recipe.model.task_type_vocab_size:
             raise ConfigError(f"{task.path}: task_id: {task.task_id} has no row in the task embedding; "
                               f"raise model.task_type_vocab_size ({recipe.model.task_type_vocab_size})")
-    if recipe.runtime.precision != "fp32" and not paddle.is_compiled_with_cuda():
-        raise ConfigError(f"{where}: runtime.precision: {recipe.runtime.precision} needs a GPU; use fp32 on a CPU")
+    precision.check_precision(recipe.runtime.precision, f"{where}: runtime.precision")
 
 
