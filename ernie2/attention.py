@@ -15,7 +15,7 @@ from ernie2.precision import DTYPES, autocast
 FLASH_CAPABILITY = 8
 """FlashAttention 2 is compiled for compute capability 8.0 and above; a V100 is 7.0."""
 ALIGNED = 8
-"""The memory-efficient kernel takes a mask only where T is a multiple of it (cutlass' check_supported: bias_strideM)."""
+"""The memory-efficient kernel takes a mask only of such a T (cutlass' check_supported: bias_strideM)."""
 TOLERANCE = 2e-2
 """Largest difference from the plain way, of values of size 1 in half precision, that passes the trial."""
 
@@ -83,7 +83,8 @@ def _flash(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, train
     if mask is not None:
         mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], q.shape[1]])
     # Paddle 2.6 does not pass `training` on where there is no mask.
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout if training else 0.0, training=training)
+    dropout = dropout if training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=training)
 
 
 def _memory_efficient(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
@@ -105,9 +106,9 @@ TRIALS = [(length, padded, dropout, training) for length in (13, 24) for padded 
 
 
 def _trial(kernel, heads: int, width: int, precision: str) -> str | None:  # noqa: ANN001 - one of _KERNELS
-    """What is wrong with a kernel here: T no multiple of 8 and T one, with padding, with dropout, in training and evaluation.
+    """What is wrong with a kernel on this device; None where nothing is.
 
-    None where nothing is. Where dropout applies, only that the numbers are finite: each kernel draws its own.
+    Where dropout applies it is only asked for finite numbers: each kernel draws its own.
     """
     try:
         for length, padded, dropout, training in TRIALS:
@@ -115,21 +116,22 @@ def _trial(kernel, heads: int, width: int, precision: str) -> str | None:  # noq
                                       for way in (_plain, kernel)), strict=True):
                 difference = float((mine - theirs).abs().max() / mine.abs().max())
                 if not difference < (float("inf") if dropout and training else TOLERANCE):
-                    return (f"it differs from the plain way by {difference:.2g} at {length} tokens{', padded' * padded}, "
-                            f"dropout {dropout}, in {'training' if training else 'evaluation'}")
+                    return (f"it differs from the plain way by {difference:.2g} with {length} tokens"
+                            f"{', padding' * padded}, dropout {dropout}, training={training}")
     except Exception as error:  # noqa: BLE001 - whatever a missing kernel raises, the plain way is there
         return str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
     return None
 
 
-def _pass(way, heads: int, width: int, precision: str, length: int, padded: bool, dropout: float,  # noqa: ANN001
-          training: bool) -> list[paddle.Tensor]:
+def _pass(way, heads: int, width: int, precision: str, length: int, padded: bool,  # noqa: ANN001
+          dropout: float, training: bool) -> list[paddle.Tensor]:
     """Output, and in training gradient, of two samples under autocast, in float32."""
     paddle.seed(7)
     qkv = paddle.randn([2, length, 3, heads, width]).astype(DTYPES[precision])
     qkv.stop_gradient = not training
     lengths = paddle.to_tensor([length, length // 2 + 1]).reshape([2, 1, 1, 1])
-    mask = (paddle.arange(length).reshape([1, 1, 1, length]) >= lengths).astype("float32") * -1e4 if padded else None
+    beyond = paddle.arange(length).reshape([1, 1, 1, length]) >= lengths
+    mask = beyond.astype("float32") * -1e4 if padded else None
     with autocast(precision):
         out = way(qkv, mask, dropout, training)
     if not training:

@@ -70,7 +70,7 @@ class Batch:
 
 
 def padded_width(longest: int, precision: str, positions: int) -> int:
-    """Tokens that a micro-batch is padded to: those of its longest sample; in half precision the next multiple of 8.
+    """Tokens that a micro-batch is padded to: those of its longest sample; in half precision a multiple of 8.
 
     Tensor cores and the attention kernel of a V100 want it so. Never more than the encoder has positions.
     """

@@ -1,7 +1,7 @@
 """Checkpoints: atomic save, resume, and warm start with a match report. Nothing is ever unpickled.
 
-    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it; float32, of half
-                                                   precision the master weights
+    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it;
+                                                   float32: of half precision the master weights
                            optimizer.safetensors   <parameter>|<accumulator>
                            config.json vocab.txt recipe.yaml
                            trainer_state.json      step, tokens, scaler, ... and size and sha256 of every other file
@@ -112,7 +112,8 @@ def write_model(folder: Path, weights: dict[str, np.ndarray], config: EncoderCon
 def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path,
                extra: dict[str, Any] | None = None) -> None:
     """Saves a model alone (no optimizer), atomically."""
-    atomic_folder(Path(folder), lambda tmp: write_model(tmp, model_arrays(model), config, vocab_file, extra or {}))
+    weights = model_arrays(model)
+    atomic_folder(Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -126,9 +127,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_model_weights(model: nn.Layer, folder: str | Path) -> MatchReport:
-    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match, cast to its dtype.
+    """Copies into `model` every tensor of <folder>/model.safetensors whose name and shape match.
 
-    An encoder saved alone (names without `ernie.`) is recognised.
+    Each is cast to its parameter's dtype. An encoder saved alone (names without `ernie.`) is recognised.
     """
     arrays = read_arrays(Path(folder) / "model.safetensors")
     if not any(name.startswith("ernie.") for name in arrays):
@@ -151,7 +152,7 @@ def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, 
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what ernie2.moments.optimizer_arrays gives. Its master weights are the model's weights on disk.
+    `moments` is what ernie2.moments.optimizer_arrays gives; its master weights go into model.safetensors.
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.

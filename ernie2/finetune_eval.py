@@ -38,7 +38,7 @@ def run_model(
     order = np.argsort(part.lengths, kind="stable")
     for numbers in cut_by_tokens(order, part.lengths, micro_tokens):
         features, positions = [part.features[i] for i in numbers], model.config.max_position_embeddings
-        batch = collate(features, task.kind, pad_id, with_targets=False, precision=precision, positions=positions)
+        batch = collate(features, task.kind, pad_id, False, precision, positions)
         with autocast(precision):
             logits = model(*model_inputs(batch, task))
         if task.kind == "span":

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from ernie2 import precision
 from ernie2.finetune_data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
 from ernie2.finetune_log import FinetuneLog
 from ernie2.finetune_model import Start, check_fit, read_start
 from ernie2.finetune_run import FinetuneRun, load_finetune
 from ernie2.finetune_task import FinetuneTask
 from ernie2.logs import logger
-from ernie2.precision import check_precision
 from ernie2.strict import make_folder, to_mapping
 
 
@@ -70,7 +70,9 @@ class Job:
         parts += parts[:1] * idle
         pad_id = self.start.tokenizer.vocab.pad_id
         width = {"precision": self.run.precision, "positions": self.start.config.max_position_embeddings}
-        arrays = [collate([train.features[i] for i in part], self.task.kind, pad_id, **width) for part in parts]
+        arrays = [
+            collate([train.features[i] for i in part], self.task.kind, pad_id, **width) for part in parts
+        ]
         return arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
 
     def open_log(self) -> FinetuneLog:
@@ -86,7 +88,7 @@ class Job:
 def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
     """Checks everything a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
     _, run = load_finetune(path, overrides)
-    check_precision(run.precision, "precision")
+    precision.check_precision(run.precision, "precision")
     start = read_start(run)
     task, run = load_finetune(path, overrides, size=start.size)
     check_fit(task, start.config)

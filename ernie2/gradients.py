@@ -5,8 +5,8 @@
               sends it to the others
     stage 2   the same after every micro-batch, so that no rank keeps gradients of others: less memory, more traffic
 
-Accumulation needs no traffic in stages 0 and 1: gradients travel with the last micro-batch of a step alone. Those of
-half-precision parameters are added up over micro-batches in float32, and travel in half precision. Ours rather than
+Accumulation needs no traffic in stages 0 and 1: gradients travel with the last micro-batch of a step alone.
+Those of half-precision parameters are added up in float32 and travel in half precision. Ours rather than
 paddle.DataParallel and fleet's sharding optimizers because every loss is already divided by its global count, because a head
 must not move on another task's step (theirs fill gradients that are not there with zeros, and moments follow), and because
 it is the same on every version of paddle.
@@ -121,7 +121,7 @@ class GradientSums:
 
     @paddle.no_grad()
     def _summed(self, parameter: paddle.Tensor) -> paddle.Tensor | None:
-        """Its gradient; that of a half-precision parameter in float32, with the micro-batches before where there are any."""
+        """Its gradient; of a half-precision parameter in float32, with those of earlier micro-batches."""
         gradient, before = parameter.grad, self._earlier.pop(parameter.name, None)
         if gradient is None or parameter.dtype not in HALF:
             return before if gradient is None else gradient

@@ -31,7 +31,8 @@ class Memory:
     weights: int
     """Of the model, in the precision of the forward pass."""
     gradients: int
-    """float32, and in half precision those of the micro-batch under way; divided by the ranks from runtime.sharding_stage=2 on."""
+    """float32, and in half precision those of the micro-batch under way besides; divided by the ranks from
+    runtime.sharding_stage=2 on."""
     moments: int
     """Adam's two, float32; divided by the ranks from runtime.sharding_stage=1 on."""
     master: int

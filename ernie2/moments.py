@@ -1,5 +1,5 @@
-"""The optimizer's state as arrays under names of ours: `<parameter>|<accumulator>` -> float32 array. Whole on disk, however many
-ranks shard it: a run may go on with another number of them, and in another precision."""
+"""The optimizer's state as float32 arrays under names of ours: `<parameter>|<accumulator>` -> array. Whole on
+disk, however many ranks shard it: a run may go on with another number of them, and in another precision."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
 
 def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
                       sums: GradientSums | None = None) -> None:
-    """Puts back what `optimizer_arrays` gave, in whatever precision; of sharded state each rank takes its own part.
+    """Puts back what `optimizer_arrays` gave; of sharded state each rank takes its own part.
 
-    Master weights are for the parameters that are in half precision now, and their moments have names of their own.
+    Whatever the precision was: Paddle's names of the moments follow each parameter's dtype now, and only
+    half-precision parameters take their master weights.
     """
     parameters = dict(model.named_parameters())
     state: dict[str, Any] = {MASTER + "s": {}}

@@ -79,7 +79,7 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
                         sum_squares: Callable[[list[paddle.Tensor]], paddle.Tensor] = squared_norm) -> paddle.Tensor:
     """Takes the loss scale out of all gradients and scales them so that their global norm is at most clip_norm.
 
-    Half-precision gradients become float32 first: divided by the loss scale, small ones would be subnormal there, or 0.
+    Half-precision gradients become float32 first: without the loss scale small ones would be 0 in fp16.
 
     Args:
         parameters: those without a gradient are left out.
@@ -106,9 +106,9 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
 class LossScaler:
     """Dynamic loss scaling: half-precision gradients are computed of a scaled loss, so that small ones do not vanish.
 
-    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in a row. At most
-    2**24, NVIDIA Apex's default max_loss_scale. A number on the host, not on the device, so that every rank has the same and
-    a checkpoint holds it exactly.
+    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in a
+    row. At most 2**24, the default max_loss_scale of NVIDIA's Apex. A number on the host, not on the device, so
+    that every rank has the same and a checkpoint holds it exactly.
 
     Args:
         enabled: False for fp32 and bf16: the scale is 1 and nothing changes.

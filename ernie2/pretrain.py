@@ -149,7 +149,8 @@ def save(run: Run, done: int, tokens: int) -> None:
     moments = optimizer_arrays(run.model, run.optimizer, run.sums) if run.rank == 0 or run.sums.stage else {}
     if run.rank == 0:
         state = {"tokens": tokens, "seed": run.recipe.seed, "precision": run.recipe.runtime.precision,
-                 "scaler": run.scaler.state_dict(), "bad_steps": run.bad_steps.state_dict(), "evaluated": run.evaluated,
+                 "scaler": run.scaler.state_dict(), "bad_steps": run.bad_steps.state_dict(),
+                 "evaluated": run.evaluated,
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks}}
         save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,

@@ -107,12 +107,12 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
 
 
 def half_precision(run: Run) -> None:
-    """Brings a float32 model into the recipe's half precision; its weights become the optimizer's master weights."""
-    if run.recipe.runtime.precision == "fp32":
+    """Brings a float32 model into the recipe's half precision; what it held becomes the master weights."""
+    dtype = precision.DTYPES[run.recipe.runtime.precision]
+    if dtype == "float32":
         return
     masters = {f"{name}|{MASTER}": array for name, array in model_arrays(run.model).items()}
-    paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=precision.DTYPES[run.recipe.runtime.precision],
-                        master_weight=True)
+    paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=dtype, master_weight=True)
     restore_optimizer(masters, run.model, run.optimizer, run.sums)
 
 
@@ -136,7 +136,8 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         logger.info("resuming from %s", folder)
         now = run.recipe.runtime.precision
         if (before := state.get("precision", now)) != now:
-            logger.warning("%s: was trained in %s, goes on in %s; weights and moments are converted", folder, before, now)
+            logger.warning("%s was trained in %s and goes on in %s; weights and moments are converted",
+                           folder, before, now)
     elif run.recipe.model.init_from:
         warm_start(run.model, run.recipe, where, vocab)
     else:
@@ -161,7 +162,8 @@ def _choose_checkpoint(run: Run, where: str) -> int:
 
 def _check_room(run: Run, key: str) -> None:
     """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do not."""
-    one = 4 * 3 * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE  # weights and two moments
+    # Weights and two moments, float32 whatever the precision.
+    one = 4 * 3 * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
     out_dir.require_room(run.out_dir, one, "a single checkpoint")
     wanted = one * (run.recipe.runtime.keep_last + 1 - len(checkpoints(run.out_dir)))
     if out_dir.free_bytes(run.out_dir) < wanted:
