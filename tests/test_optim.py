@@ -86,13 +86,14 @@ def test_clipping_takes_the_loss_scale_out():
 
 
 def test_small_fp16_gradients_survive_the_loss_scale():
-    """Divided in fp16 by 102,400, 3% of them would be 0 and the rest off by up to 17%."""
+    """Divided by 102,400 in fp16, 1.3% of these would become 0; the median error would be 0.3%."""
     model = ErnieForPretraining(CONFIG, [TASK])
-    initialise(model, 0.02, 1)
+    initialise(model, 0.3, 1)
     ids = paddle.to_tensor(np.random.default_rng(0).integers(0, 40, [4, 16]))
     sequence, pooled = model.ernie(ids, paddle.zeros_like(ids))
-    ((sequence**2).mean() + pooled.mean()).backward()
-    exact = {name: p.grad.numpy() / 3000 for name, p in model.named_parameters() if p.grad is not None}
+    weights = paddle.to_tensor(np.cos(np.arange(4 * 16 * 16, dtype=np.float32)).reshape([4, 16, 16]))
+    ((sequence * weights).mean() + pooled.mean()).backward()
+    exact = {name: p.grad.numpy() / 1000 for name, p in model.named_parameters() if p.grad is not None}
     amp_initialize([model], "float16", None)
     parameters = {name: p for name, p in model.named_parameters() if name in exact and p.dtype == paddle.float16}
     for name, parameter in parameters.items():
@@ -103,7 +104,7 @@ def test_small_fp16_gradients_survive_the_loss_scale():
     assert float(norm) == pytest.approx(np.sqrt(sum((exact[name]**2).sum() for name in parameters)), rel=1e-3)
     got = np.concatenate([parameter.grad.astype("float32").numpy().ravel() for parameter in parameters.values()])
     there = wanted != 0
-    assert there.mean() > 0.5 and (got[there] != 0).all()
+    assert there.sum() > 1_000 and (got[there] != 0).all()
     assert np.median(np.abs(got - wanted)[there] / np.abs(wanted[there])) < 1e-3
 
 
