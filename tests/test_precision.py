@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import paddle
 import pytest
 from paddle.amp.auto_cast import amp_initialize
 
-from ernie2 import precision
+from ernie2 import precision, pretrain
+from ernie2.config import Recipe, build
 from ernie2.gradients import GradientSums
 from ernie2.optim import clip_by_global_norm
+from ernie2.setup_run import Run, prepare_run
 from ernie2.strict import ConfigError
 
 
@@ -45,3 +49,18 @@ def test_gradients_of_micro_batches_are_added_in_float32(dtype):
         assert model[1].weight.grad is None
         for one in model.parameters():
             one.clear_gradient(False)
+
+
+def test_evaluation_computes_in_the_precision_of_training(tiny_recipe, monkeypatch):
+    inside = []
+
+    @contextlib.contextmanager
+    def autocast(run: Run):
+        inside.append(run)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(Run, "autocast", autocast)
+    monkeypatch.setattr(pretrain, "evaluate", lambda *_: list(inside))
+    run = prepare_run(build(Recipe, tiny_recipe, "r.yaml"), "r.yaml")
+    assert pretrain.evaluate_all(run, 0, pretrain.distributed.Stop()) == {"cover": [run]}
