@@ -251,7 +251,8 @@ class RuntimeConfig:
     """How the run is carried out; none of this changes what is learned, rounding aside."""
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100); fp32 on CPU."""
+    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100). Needs a GPU of compute
+    capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     sharding_stage: Literal[0, 1, 2] = 0

@@ -228,7 +228,11 @@ class FinetuneBatch:
 
 
 def collate(
-    features: Sequence[Feature], kind: str, pad_id: int, with_targets: bool = True, width: int = 0
+    features: Sequence[Feature],
+    kind: str,
+    pad_id: int,
+    with_targets: bool = True,
+    width: int = 0,
 ) -> FinetuneBatch:
     """Pads sequences into arrays, of at least `width` tokens."""
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 from ernie2 import cmrc, metrics
+from ernie2.batching import padded_width
 from ernie2.decoding import decode
 from ernie2.finetune_data import Prepared, collate, cut_by_tokens
 from ernie2.finetune_task import FinetuneTask
@@ -37,7 +38,9 @@ def run_model(
     outputs: list[Any] = [None] * len(part.features)
     order = np.argsort(part.lengths, kind="stable")
     for numbers in cut_by_tokens(order, part.lengths, micro_tokens):
-        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, with_targets=False)
+        features, positions = [part.features[i] for i in numbers], model.config.max_position_embeddings
+        width = padded_width(int(part.lengths[numbers].max()), precision, positions)
+        batch = collate(features, task.kind, pad_id, with_targets=False, width=width)
         with autocast(precision):
             logits = model(*model_inputs(batch, task))
         if task.kind == "span":

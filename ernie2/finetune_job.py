@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ernie2 import cpu, distributed, out_dir
+from ernie2 import cpu, distributed, out_dir, precision
+from ernie2.batching import padded_width
 from ernie2.checkpoint import checkpoints, newest_whole
 from ernie2.disk import file_digest, write_json
 from ernie2.finetune_data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
 from ernie2.finetune_log import FinetuneLog
-from ernie2.finetune_model import Start, check_fit, check_precision, read_start
+from ernie2.finetune_model import Start, check_fit, read_start
 from ernie2.finetune_run import FinetuneRun, load_finetune
 from ernie2.finetune_task import FinetuneTask
 from ernie2.logs import logger
@@ -85,7 +86,10 @@ class Job:
         parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
         idle = max(0, self.ranks - len(parts))
         parts += parts[:1] * idle
-        pad_id, width = self.start.tokenizer.vocab.pad_id, int(train.lengths[numbers].max())
+        pad_id = self.start.tokenizer.vocab.pad_id
+        width = padded_width(
+            int(train.lengths[numbers].max()), self.run.precision, self.start.config.max_position_embeddings
+        )
         arrays = [collate([train.features[i] for i in part], self.task.kind, pad_id, width=width) for part in parts]
         return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
 
@@ -163,7 +167,7 @@ class Job:
 def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
     """Checks everything a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
     _, run = load_finetune(path, overrides)
-    check_precision(run.precision)
+    precision.check_precision(run.precision, "precision")
     start = read_start(run)
     task, run = load_finetune(path, overrides, size=start.size)
     check_fit(task, start.config)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import paddle
 import yaml
 
 from ernie2 import cpu
@@ -146,9 +145,3 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     restore_weights(model, folder)
     model.eval()
     return model, task, tokenizer
-
-
-def check_precision(precision: str) -> None:
-    """Raises ConfigError when half precision is asked for without a GPU."""
-    if precision != "fp32" and not paddle.is_compiled_with_cuda():
-        raise ConfigError(f"precision: {precision} needs a GPU; use precision=fp32 on a CPU")
