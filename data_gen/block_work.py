@@ -11,7 +11,7 @@ import gc
 import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,11 @@ def dictionary_notes(settings: Settings) -> Counter[str]:
 def named_entry(settings: Settings, number: int) -> tuple[str, str]:
     """A dictionary entry, and "entity" or "phrase"."""
     return _annotator_of(settings).named(number)
+
+
+def found_by_file(settings: Settings, rows: Iterable[int]) -> list[tuple[str, int, int]]:
+    """(dictionary, its entries, how many of them are among these numbers); one of several files counts in each."""
+    return _annotator_of(settings).found_by_file(rows)
 
 
 def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
