@@ -180,7 +180,8 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
     room = blocks_room(folder, block.source)
     unknown = annotator.take_unknown()
     write_note(room / f"{block.name}.hits.json", [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)])
-    read = {"size": block.size, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
+    lines = sum(len(piece.data.splitlines()) for piece in block.pieces)
+    read = {"size": block.size, "lines": lines, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
             "unknown": unknown.total()}
     write_note(room / f"{block.name}.json", {
         **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})

@@ -172,7 +172,8 @@ class Job:
                     if not unmerged[done.task.name]:
                         aside.submit(remove_files, self.notes.spills(done.task, "train"))
             for task in self.tasks:
-                check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe)
+                check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe,
+                             lambda task=task: {one: self.notes.read(one) for one in task.sources if one in self.block_bytes})
             for _ in self.engine.run(self._merge_calls("dev")):
                 pass
 

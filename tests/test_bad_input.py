@@ -134,8 +134,18 @@ def test_a_dictionary_with_duplicates_blanks_and_regex_characters(recipe: Path, 
     words = tmp_path / "words.txt"
     words.write_text("old\nold\nold\tphrase\n\n   \n\u200b\tns\n\tns\nhouse\n.*\n[a-z]+(\n\\\n^$\n", encoding="utf-8")
     assert code_of(main, recipe, f"data.entity_dicts=[{words}]", "--workers", 1) == 0
-    hits = read_index(tmp_path / "shards" / "knowledge_masking")["statistics"]["dictionary_hits"]
-    assert {(entry, kind) for entry, kind, _ in hits} == {("old", "entity"), ("house", "entity")}
+    statistics = read_index(tmp_path / "shards" / "knowledge_masking")["statistics"]
+    assert {(entry, kind) for entry, kind, _ in statistics["dictionary_hits"]} == {("old", "entity"), ("house", "entity")}
+    assert statistics["dictionaries"] == [[str(words), 5, 2]]
+
+
+def test_a_dictionary_of_which_nothing_is_found(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, text in (("some.txt", "old\nzebra\n"), ("none.txt", "zebra\nyak\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert code_of(main, recipe, f"data.entity_dicts=[{tmp_path}/some.txt,{tmp_path}/none.txt]", "--workers", 1) == 0
+    printed = capsys.readouterr().out
+    assert "some.txt: 1 of 2 entries found" in printed and "none.txt: 0 of 2 entries found" in printed
+    assert printed.count("WARNING") == 1 and f"WARNING: {tmp_path / 'none.txt'}: none of its 2 entries" in printed
 
 
 @pytest.mark.parametrize("data, said", [
