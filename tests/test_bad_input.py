@@ -72,11 +72,31 @@ def test_a_line_of_a_million_characters(recipe: Path, tmp_path: Path) -> None:
     assert notes["long_sentence"] == 1
 
 
-def test_a_corpus_of_one_document(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "corpus" / "good.txt").write_text("The old house fell. Rain came. Nobody saw it.\n", encoding="utf-8")
-    message = refused(capsys, recipe)
-    assert "task 'knowledge_masking'" in message and "data.dev_share" in message
-    assert "documents" in message and not (tmp_path / "shards" / "knowledge_masking").exists()
+ARTICLE = "The old house {} fell. Rain came. Nobody saw it.\n"
+
+
+@pytest.mark.parametrize(("text", "share", "said"), [
+    (ARTICLE, 0.001, ["no example in the dev split: data.corpus is 1 document in 1 line", "give more documents"]),
+    ("".join(map(ARTICLE.format, range(300))), 0.2, ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"]),
+    ("".join(map(ARTICLE.format, range(300))).replace("\n", "\r"), 0.999, ["train split: data.corpus is 1 document in 300 lines", "blank"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.001, ["2 documents in 4 lines", "none of them in that split", "(0.001)", "raise it, or give more"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.999, ["2 documents in 4 lines", "none of them in that split", "(0.999)", "lower it, or give more"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}", 0.5, ["task 'sentence_distance'", "1 of them in that split", "makes nothing of it"])])
+def test_a_corpus_of_few_documents(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, share: float,
+                                   said: list[str]) -> None:
+    (tmp_path / "corpus" / "good.txt").write_bytes(text.encode())
+    message = refused(capsys, recipe, f"data.dev_share={share}")
+    assert message.startswith("error: task '") and all(words in message for words in [f"({tmp_path}/corpus/good.txt: ", *said]), message
+    assert not (tmp_path / "shards" / "knowledge_masking").exists()
+
+
+def test_long_documents_that_were_cut_are_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_gen.reading.cutting.LONG_DOCUMENT", 10_000)
+    (tmp_path / "corpus" / "good.txt").write_text("".join(map(ARTICLE.format, range(4_000))), encoding="utf-8")
+    assert code_of(main, recipe, "data.dev_share=0.5", "--tasks", "knowledge_masking", "--workers", 1) == 0
+    printed = capsys.readouterr().out
+    assert "good.txt:1: a document of more than 4 MB" in printed and "ends at a blank line" in printed
 
 
 @pytest.mark.parametrize("text", ["", "\n \n\t\r\n\n"])

@@ -118,6 +118,13 @@ def test_a_json_array_of_records(tmp_path: Path) -> None:
     assert [text for _, text in rejects.examples["bad_json"]] == ["1", " NaN", "null", "4", "x"]
 
 
+@pytest.mark.parametrize("text", ["一。\r二。\r\r三。\r", "一。\r二。\r\r三。\n", "一。\r二。\r\r三。\r四。\r\r五。\r\n"])
+def test_lines_of_old_macs(tmp_path: Path, text: str) -> None:
+    rejects = RejectCounter()
+    found = read(write(tmp_path / "a.txt", text), rejects)
+    assert found[:1] == [(":1", ["一。", "二。"])] and found[1][0] == ":4" and rejects.notes["cr_line_ends"] == 1
+
+
 def test_other_encodings(tmp_path: Path) -> None:
     text = "鲁迅写了很多书。\n\n第二。"
     path, rejects = write(tmp_path / "a.txt", text, "gb18030"), RejectCounter()
