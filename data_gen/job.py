@@ -173,7 +173,8 @@ class Job:
                         aside.submit(remove_files, self.notes.spills(done.task, "train"))
             for task in self.tasks:
                 check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe,
-                             lambda task=task: {one: self.notes.read(one) for one in task.sources if one in self.block_bytes})
+                             lambda task=task: {source: self.notes.read(source) for source in self.block_bytes
+                                                if source in task.sources})
             for _ in self.engine.run(self._merge_calls("dev")):
                 pass
 
@@ -279,8 +280,8 @@ class Job:
         for file, entries, found in self._dictionaries(sum((one.hits for one in read.values()), Counter())):
             self.out(f"dictionary {file}: {found:,} of {entries:,} entries found in the text")
             if not found:
-                self.warnings.append(f"WARNING: {file}: none of its {entries:,} entries is in the text: is it of this language and "
-                                     f"field, and a `word [tag]` a line? See docs/data.md#dictionaries")
+                self.warnings.append(f"WARNING: {file}: none of its {entries:,} entries is in the text: is it of this "
+                                     f"language and field, a `word [tag]` a line? See docs/data.md#dictionaries")
         for line in self.warnings:
             self.out(line)
 

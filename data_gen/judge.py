@@ -82,8 +82,8 @@ class Judge:
         parts = self._reading.notes["long_document"] + self._rejects.notes["long_document"]
         if parts > MOST_CUT * self._files.total():
             first = (self._reading.examples | self._rejects.examples)["long_document"][0][0]
-            yield (f"WARNING: {first}: a document of more than 4 MB, cut at line ends, as are {parts:,} of {self._files.total():,} "
-                   f"documents; {BLANK_LINE}")
+            yield (f"WARNING: {first}: a document of more than 4 MB, cut at line ends, as are {parts:,} of "
+                   f"{self._files.total():,} documents; {BLANK_LINE}")
 
 
 def write_rejects(path: Path, rows: list[dict[str, Any]], tasks: Sequence[str]) -> None:
@@ -109,7 +109,8 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe, read: Callable[[], dict[str, Read]]) -> None:
+def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe,
+                 read: Callable[[], dict[str, Read]]) -> None:
     """Raises ConfigError for a task without train or without dev examples.
 
     Args:
@@ -131,9 +132,11 @@ def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Rec
 def _shortage(source: str, read: Read, empty: str, recipe: Recipe) -> str:
     """Why what was read of a source gives no example of a split, and what helps."""
     key, noun = SOURCES[source].key, "document" if source == "documents" else "row"
-    items, share = read.documents - read.rejects.notes["near_duplicate"], f"data.dev_share ({recipe.data.dev_share:g})"
+    items = read.documents - read.rejects.notes["near_duplicate"]
     mine = read.held_out if empty == "dev" else items - read.held_out
-    files = ", ".join(f"{file}: {count:,}" for file, count in read.files.most_common(3)) + ", ..." * (len(read.files) > 3)
+    share = f"data.dev_share ({recipe.data.dev_share:g})"
+    files = ", ".join(f"{file}: {count:,}" for file, count in read.files.most_common(3))
+    files += ", ..." * (len(read.files) > 3)
     lines = f"{read.lines:,} line{'s' * (read.lines != 1)}"
     what = f"{key} is {items:,} {noun}{'s' * (items != 1)} in {lines} ({files})"
     remedy = f"give more {noun}s"
@@ -143,6 +146,8 @@ def _shortage(source: str, read: Read, empty: str, recipe: Recipe) -> str:
         return f"{what}, and one {noun} falls to one split as a whole, whatever {share} is; {remedy}"
     if not mine:
         change = "raise" if empty == "dev" else "lower"
-        return f"{what}, none of them in that split: a hash of their text holds out {share} of them; {change} it, or {remedy}"
+        return (f"{what}, none of them in that split: a hash of their text holds out {share} of them; {change} it, or "
+                f"{remedy}")
     either = f"raise {share}" if empty == "dev" else "leave the task out of curriculum.stages"
-    return f"{what}, {mine:,} of them in that split, and the task makes nothing of {'it' if mine == 1 else 'them'}; {either}, or {remedy}"
+    them = "it" if mine == 1 else "them"
+    return f"{what}, {mine:,} of them in that split, and the task makes nothing of {them}; {either}, or {remedy}"

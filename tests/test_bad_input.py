@@ -73,20 +73,22 @@ def test_a_line_of_a_million_characters(recipe: Path, tmp_path: Path) -> None:
 
 
 ARTICLE = "The old house {} fell. Rain came. Nobody saw it.\n"
+ARTICLES = "".join(map(ARTICLE.format, range(300)))
 
 
 @pytest.mark.parametrize(("text", "share", "said"), [
     (ARTICLE, 0.001, ["no example in the dev split: data.corpus is 1 document in 1 line", "give more documents"]),
-    ("".join(map(ARTICLE.format, range(300))), 0.2, ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"]),
-    ("".join(map(ARTICLE.format, range(300))).replace("\n", "\r"), 0.999, ["train split: data.corpus is 1 document in 300 lines", "blank"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}", 0.001, ["2 documents in 4 lines", "none of them in that split", "(0.001)", "raise it, or give more"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}", 0.999, ["2 documents in 4 lines", "none of them in that split", "(0.999)", "lower it, or give more"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}", 0.5, ["task 'sentence_distance'", "1 of them in that split", "makes nothing of it"])])
+    (ARTICLES, 0.2, ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"]),
+    (ARTICLES.replace("\n", "\r"), 0.999, ["train split: data.corpus is 1 document in 300 lines", "blank"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.001, ["2 documents in 4 lines", "none of them in that split", "raise it, or give"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.999, ["2 documents in 4 lines", "none of them in that split", "lower it, or give"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}", 0.5, ["'sentence_distance'", "1 of them in that split", "nothing of it"])])
 def test_a_corpus_of_few_documents(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, share: float,
                                    said: list[str]) -> None:
     (tmp_path / "corpus" / "good.txt").write_bytes(text.encode())
     message = refused(capsys, recipe, f"data.dev_share={share}")
-    assert message.startswith("error: task '") and all(words in message for words in [f"({tmp_path}/corpus/good.txt: ", *said]), message
+    said = ["error: task '", f"({tmp_path}/corpus/good.txt: ", *said]
+    assert all(words in message for words in said), message
     assert not (tmp_path / "shards" / "knowledge_masking").exists()
 
 

@@ -91,7 +91,8 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("content", "message"), [
     ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"),
     ("北京 LOCATION\n", "d.txt:1: unknown tag 'LOCATION'"), ("北京/ns\n春天/SEASON\n上海/ns\n苏州/ns\n", "d.txt:2: unknown tag"),
-    ('北京,ns\n"上海,ns\n苏州,ns\n天津,ns\n', "d.txt:2: no line of a CSV file"), ('{"word": "北京"}\n', "d.txt:1: a dictionary in JSON"),
+    ('北京,ns\n"上海,ns\n苏州,ns\n天津,ns\n', "d.txt:2: no line of a CSV file"),
+    ('{"word": "北京"}\n', "d.txt:1: a dictionary in JSON"),
     ("# nothing\n\n  \n", "d.txt: no entry in it"), ("", "no entry"),
 ])
 def test_bad_dictionary_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -113,7 +113,8 @@ def test_a_json_array_of_records(tmp_path: Path) -> None:
     found = read(path, rejects)
     assert found == [(f":{n + 1}", [f"题{n}", f"文{n}。", "]},{"]) for n in range(20_000)]
     assert rejects.counts == {"bad_json": 1, "no_text": 1} and rejects.examples["no_text"][0][0] == f"{path}:20002"
-    path, rejects = write(tmp_path / "b.json", '[{"text": "一。"}, 1, NaN,\n{"text": "二。"}, null]\n4 [{"text": "三。"}] x'), RejectCounter()
+    odd = '[{"text": "一。"}, 1, NaN,\n{"text": "二。"}, null]\n4 [{"text": "三。"}] x'
+    path, rejects = write(tmp_path / "b.json", odd), RejectCounter()
     assert [text for _, text in read(path, rejects)] == [["一。"], ["二。"], ["三。"]]
     assert [text for _, text in rejects.examples["bad_json"]] == ["1", " NaN", "null", "4", "x"]
 

@@ -238,7 +238,8 @@ def test_jsonl_fills_in_what_can_be_left_out(vocab_file: Path) -> None:
 
 
 @pytest.mark.parametrize(("line", "reason"), [
-    ("[1]", "not a JSON object"), ("{", "not JSON"), ('{"token_ids": [' + "1" * 5000 + "]}", "not JSON"), ('{"token_ids": [1, 5, 2], "label": 1}', "unknown key 'label'"),
+    ("[1]", "not a JSON object"), ("{", "not JSON"),
+    ('{"token_ids": [' + "1" * 5000 + "]}", "not JSON"), ('{"token_ids": [1, 5, 2], "label": 1}', "unknown key 'label'"),
     ('{"sentence_ids": [0]}', "neither tokens"), ('{"tokens": ["[CLS]", "x", "[SEP]"]}', "not in the vocabulary"),
     ('{"tokens": ["[CLS]", "t1", "[SEP]"], "token_ids": [1, 5, 2]}', "do not agree"), ('{"tokens": "abc"}', "list of strings"),
     ('{"token_ids": [1, true, 2]}', "whole numbers"), ('{"token_ids": [1, 99, 2]}', "outside the vocabulary"),

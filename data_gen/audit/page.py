@@ -53,7 +53,8 @@ def page(shards: Path, audits: Sequence[tuple[TaskAudit, Verdict]], recipe: Reci
     return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
             f"<title>Audit of {escape(shards)}</title><style>{CSS}</style></head><body><main>"
-            f"{_header(shards, audits, measured)}{_verdicts(audits, measured)}{_reading(measured)}{_dictionaries(measured)}{sections}"
+            f"{_header(shards, audits, measured)}{_verdicts(audits, measured)}{_reading(measured)}"
+            f"{_dictionaries(measured)}{sections}"
             f"<footer>Made {made} from {escape(shards.absolute())} by data_gen.audit.</footer></main></body></html>\n")
 
 
@@ -136,7 +137,8 @@ def _reading(measured: Sequence[TaskAudit]) -> str:
 
 def _dictionaries(measured: Sequence[TaskAudit]) -> str:
     """How many entries of each dictionary occur."""
-    rows = [[escape(file), f"{entries:,}", f"{found:,}" if found else f'<span class="bad">{SIGNS["odd"]} none</span>']
+    none = f'<span class="bad">{SIGNS["odd"]} none</span>'
+    rows = [[escape(file), f"{entries:,}", f"{found:,}" if found else none]
             for file, (entries, found) in dictionaries(measured).items()]
     return ("<h3>Dictionaries</h3><p>Entries, and how many of them were found in the text at least once.</p>"
             + table(["=File", "Entries", "Found"], rows, "facts")) if rows else ""

@@ -42,10 +42,10 @@ _DECODE_JSON = json.JSONDecoder(strict=False, object_pairs_hook=_object).decode
 def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[Any]:
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
-    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text` (no field that holds text),
-    `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`, `empty_title`,
-    `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see `cleaning.Change`, and `html`), `long_document`,
-    `relevance_0` (judged irrelevant: set aside).
+    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text` (no field
+    that holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`,
+    `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see `cleaning.Change`, and `html`),
+    `long_document`, `odd_title`, `relevance_0` (judged irrelevant: set aside).
 
     Raises:
         ConfigError: unknown encoding, missing package.
@@ -117,7 +117,8 @@ def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpt
                 fields = [name + (f" ({type(of).__name__})" if not isinstance(of, str) else "") for name, of in record.items()]
                 rejects.add(source, "no_text", f"text, or title and content, wanted; the fields are {', '.join(fields)}")
             else:
-                if record.get("text") is None and any(_paragraphs(record.get(name) or "") is None for name in ("title", "desc")):
+                titles = [record.get(name) or "" for name in ("title", "desc")]
+                if record.get("text") is None and None in map(_paragraphs, titles):
                     rejects.note(source, "odd_title", line)
                 sources.append(source)
                 texts.append(text)
