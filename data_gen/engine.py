@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import multiprocessing
+import os
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
 
-from data_gen.workers import Workers
 from ernie2.strict import ConfigError
 
 Call = Callable[[], Any]
 """What is to be done: a `functools.partial` of a function of a module, with arguments that can be pickled."""
+KILLED = ("a worker process was killed, most likely by the kernel because memory ran out; what is finished is kept: "
+          "run the same command again with fewer --workers")
+PR_SET_PDEATHSIG = 1  # Linux, prctl.h
 
 
 @contextlib.contextmanager
@@ -38,7 +48,8 @@ class Engine:
 
     def __init__(self, name: str, workers: int) -> None:
         self.name, self.workers = name, workers
-        self._processes: Workers | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._processes: set[multiprocessing.process.BaseProcess] = set()
         if name == "ray":
             try:
                 from ray.util.joblib import register_ray
@@ -50,15 +61,24 @@ class Engine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._processes is not None:
-            self._processes.end(at_once=error is not None)
+        if self._pool is None:
+            return
+        if error is not None:  # at once, not when each has done what it is at
+            for process in self._processes:
+                process.terminate()
+        self._pool.shutdown()
 
     def start(self, load: Call) -> None:
         """Starts the processes of this machine, which share what `load` loads here. Without it all is done in this process."""
-        if self.name == "local":
-            load()
-            if self.workers > 1:
-                self._processes = Workers(self.workers)
+        if self.name != "local":
+            return
+        load()
+        if self.workers > 1:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else that library warns of every fork
+            others = set(multiprocessing.active_children())
+            self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
+            self._pool.submit(int).result()  # the first call forks them all, before any thread runs
+            self._processes = set(multiprocessing.active_children()) - others
 
     def run(self, calls: Iterable[Call]) -> Iterator[Any]:
         """What each call returns; calls are asked for as they are needed.
@@ -66,9 +86,25 @@ class Engine:
         Raises:
             ConfigError: a worker was killed. Also whatever the calls, or what makes them, raise.
         """
-        if self._processes is not None:
-            return self._processes.run(calls)
+        if self._pool is not None:
+            return self._on_pool(self._pool, calls)
         return self._on_ray(calls) if self.name == "ray" else (call() for call in calls)
+
+    def _on_pool(self, pool: ProcessPoolExecutor, calls: Iterable[Call]) -> Iterator[Any]:
+        """A call is made before a worker is free for it, but handed over only then: where a large one waits in the pool's pipe
+        when a worker dies, Python 3.10 waits for ever."""
+        sent: deque[Future] = deque()
+        try:
+            for call in calls:
+                while len(busy := [one for one in sent if not one.done()]) == self.workers:
+                    wait(busy, return_when=FIRST_COMPLETED)
+                sent.append(pool.submit(_call, call))
+                while len(sent) > self.workers and sent[0].done():  # all have something to do first
+                    yield sent.popleft().result()
+            while sent:
+                yield sent.popleft().result()
+        except BrokenProcessPool:
+            raise ConfigError(KILLED) from None
 
     def _on_ray(self, calls: Iterable[Call]) -> Iterator[Any]:
         import joblib
@@ -89,3 +125,26 @@ def _until_error(calls: Iterable[Call], failed: list[BaseException]) -> Iterator
         yield from calls
     except Exception as error:  # noqa: BLE001 - raised again by the caller
         failed.append(error)
+
+
+def _begin(parent: int) -> None:
+    """A worker's first act: it dies with its parent, and leaves Ctrl-C, which reaches all, to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _call(call: Call) -> Any:
+    """What a call returns. An error that cannot be pickled and made again, as a user's may be, is replaced by its words: the
+    pool would take it for the death of a worker."""
+    try:
+        return call()
+    except Exception as error:
+        try:
+            ForkingPickler.loads(ForkingPickler.dumps(error))
+        except Exception:  # noqa: BLE001 - whatever a user's class does
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise
