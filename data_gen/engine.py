@@ -22,6 +22,7 @@ Call = Callable[[], Any]
 """What is to be done: a `functools.partial` of a function of a module, with arguments that can be pickled."""
 KILLED = ("a worker process was killed, most likely by the kernel because memory ran out; what is finished is kept: "
           "run the same command again with fewer --workers")
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # Linux, prctl.h
 
 
@@ -76,9 +77,13 @@ class Engine:
         if self.workers > 1:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else that library warns of every fork
             others = set(multiprocessing.active_children())
-            self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
-            self._pool.submit(int).result()  # the first call forks them all, before any thread runs
-            self._processes = set(multiprocessing.active_children()) - others
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # Ctrl-C between two forks would leave a pool that hangs
+            try:
+                self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("fork"), _begin, (os.getpid(), mask))
+                self._pool.submit(int)  # the first call forks them all, before any thread runs
+                self._processes = set(multiprocessing.active_children()) - others
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run(self, calls: Iterable[Call]) -> Iterator[Any]:
         """What each call returns; calls are asked for as they are needed.
@@ -127,11 +132,11 @@ def _until_error(calls: Iterable[Call], failed: list[BaseException]) -> Iterator
         failed.append(error)
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, mask: set[signal.Signals]) -> None:
     """A worker's first act: it dies with its parent, and leaves Ctrl-C, which reaches all, to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.SIG_DFL)
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN if ending == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)

@@ -162,3 +162,21 @@ def test_workers_die_with_a_process_that_is_killed_by_force() -> None:
     while any(Path(f"/proc/{number}").exists() for number in numbers):
         assert time.monotonic() < end, "a worker outlives the process it works for"
         time.sleep(0.05)
+
+
+INTERRUPTED = """
+import os, signal
+from data_gen.engine import Engine
+
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    with Engine("local", 2) as engine:
+        engine.start(dict)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupted_between_two_forks() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
