@@ -21,8 +21,8 @@ from ernie2.tasks import Task
 
 KEYS = {name: source.key for name, source in SOURCES.items()}
 DATA_VERSION = 1
-"""Version of what the code makes of an input. Raise it when the bytes of shards change: those on disk are then made anew.
-tests/test_provenance.py holds the digests of each version."""
+"""Version of what the code makes of an input. Raise it when the bytes of shards change: those on disk are then
+made anew. tests/test_provenance.py holds the digests."""
 
 
 @dataclass(frozen=True)

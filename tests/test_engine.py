@@ -112,7 +112,7 @@ def odd() -> None:
 
 
 def test_a_worker_that_dies_is_named(two: Engine) -> None:
-    """Also where more calls are there, each larger than a pipe holds: Python 3.10 hangs if the pool has taken one over."""
+    """Also while calls larger than a pipe holds are on their way."""
     large = bytes(3_000_000)
     with pytest.raises(ConfigError, match="a worker process was killed.*fewer --workers"):
         list(two.run(partial(leaves if number == 2 else waits, large) for number in range(9)))
@@ -178,5 +178,6 @@ except KeyboardInterrupt:
 
 
 def test_interrupted_between_two_forks() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=30,
+                          check=False)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
