@@ -1,4 +1,4 @@
-"""Who does the work: this process, processes of this machine, or a ray cluster; results in the order of calls."""
+"""Who does the work: this process, processes of this machine, or a ray cluster; results in order of calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1  # Linux, prctl.h
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """For a call, which makes many small objects without a cycle: looking for cycles takes up to a sixth of it."""
+    """For calls that make many small objects without a cycle: looking for cycles takes up to a sixth of it."""
     gc.disable()
     try:
         yield
