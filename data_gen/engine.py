@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1  # Linux, prctl.h
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """For calls that make many small objects without a cycle: looking for cycles takes up to a sixth of it."""
+    """For calls that make many small objects without a cycle: looking for cycles takes up to a sixth."""
     gc.disable()
     try:
         yield
