@@ -20,7 +20,7 @@ STAGES = (
     # stage, module, name there (Class.method or function), whether it is a generator
     ("load segmenter, vocabulary, lexicon", "data_gen.provenance", "load_segmenter", False),
     ("load segmenter, vocabulary, lexicon", "data_gen.block_work", "_annotator", False),
-    ("digests of input, code", "data_gen.provenance", "file_digest", False),
+    ("digests of input", "data_gen.provenance", "file_digest", False),
     ("read", "data_gen.job", "read_pieces", True),
     ("parse", "data_gen.block_work", "parse_block", False),
     ("dev split", "data_gen.block_work", "is_dev", False),

@@ -34,7 +34,6 @@ from data_gen.tokens import Document
 from data_gen.work_folder import blocks_room, write_note
 from ernie2.config import Recipe
 from ernie2.disk import file_digest
-from ernie2.malloc import keep_freed_objects
 from ernie2.shards import SPLITS, Example, check_example
 from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
@@ -49,8 +48,6 @@ UNKNOWN_KEPT = 200
 """Texts that became [UNK] named for each block: the most frequent ones."""
 REJECTS_KEPT = 20
 """Rejected texts kept of each reason, task and block."""
-OBJECT_BYTES = 32 << 20
-"""Bytes of Python's small objects while a block is worked on, at most, about: kept for the next one."""
 _SOURCE_NUMBERS = {"documents": 0, "pairs": 1, "marked_pairs": 2}
 
 
@@ -161,7 +158,6 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
         settings: See there.
         folder: Work folder, see `data_gen.work_folder`.
     """
-    keep_freed_objects(OBJECT_BYTES)
     s = settings
     annotator = _annotator_of(s)
     annotator.forget()

@@ -127,7 +127,9 @@ class Job:
         if source != "documents" or not self.recipe.data.drop_near_duplicates:
             return read()
         self.out("looking for near-duplicate documents")
-        marks = duplicates(list(self.engine.run(partial(block_signatures, block, options) for block in read())))
+        folder = blocks_room(self.work, source)
+        files = self.engine.run(partial(block_signatures, block, options, folder) for block in read())
+        marks = duplicates([np.load(file, allow_pickle=False) for file in files])
         self.out(f"near-duplicate documents left out: {sum(int(one.sum()) for one in marks):,}")
         self.reading[source] = RejectCounter()  # the second reading counts again
         return (replace(block, drop=frozenset(np.flatnonzero(mark).tolist()))
@@ -286,6 +288,8 @@ class Job:
             self.out(line)
 
 
-def block_signatures(block: Block, options: TextOptions) -> np.ndarray:
-    """Signatures of a block's documents, see `data_gen.reading.duplicates`."""
-    return signatures([raw.text for raw in parse_block(block, options, RejectCounter())])
+def block_signatures(block: Block, options: TextOptions, folder: Path) -> Path:
+    """A file in the folder with the signatures of a block's documents, see `data_gen.reading.duplicates`."""
+    path = folder / f"{block.name}.signatures.npy"
+    np.save(path, signatures([raw.text for raw in parse_block(block, options, RejectCounter())]))
+    return path
