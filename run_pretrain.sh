@@ -17,8 +17,9 @@ Relative paths are taken from the checkout.
   GPUS=0,1,2,3       GPUs to use (default: all that are visible)
   NNODES=4 NODE_RANK=0 MASTER=host:port
                      clusters: the same command on every node with its own NODE_RANK from 0; MASTER is a free port of
-                     node 0. Node 0 makes the shards; out_dir and data.shards_dir have to be on a disk that all share.
-                     First every node is looked over and compared with node 0 (python -m ernie2.doctor)
+                     node 0 (under srun --ntasks-per-node=1 these three are Slurm's). Node 0 makes the shards; out_dir
+                     and data.shards_dir have to be on a disk that all share. Each node is looked over first
+                     (python -m ernie2.doctor); before the first step all are compared
   RETRIES=3          after a crash, start again from the newest checkpoint, up to three times (default: 0). Not after a
                      mistake (exit code 2), Ctrl-C or SIGTERM
   ERNIE2_PYTHON=...  use this interpreter as it is
@@ -50,10 +51,8 @@ cd "$ERNIE2_ROOT"
 ernie2_environment
 ernie2_processes
 "$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" --ranks $((NNODES * NPROC)) # a mistake in the recipe shows before anything is made
-if [ "$NNODES" = 1 ]; then
-  "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"
-else # all nodes meet, are compared, and wait while node 0 makes the shards
-  NNODES="$NNODES" NODE_RANK="$NODE_RANK" MASTER="$MASTER" NPROC="$NPROC" \
-    "$ERNIE2_PYTHON" -m ernie2.doctor "$recipe" "$@" --then data_gen
+if [ "$NNODES" != 1 ]; then
+  NNODES="$NNODES" NODE_RANK="$NODE_RANK" MASTER="$MASTER" NPROC="$NPROC" "$ERNIE2_PYTHON" -m ernie2.doctor "$recipe" "$@"
 fi
+if [ "$NODE_RANK" = 0 ]; then "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"; fi # the other nodes wait for it at MASTER
 ernie2_train_again ernie2.pretrain "$recipe" "$@"

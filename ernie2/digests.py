@@ -36,14 +36,11 @@ def run_digests(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def short(digests: dict[str, str]) -> str:
-    """One line to compare between machines."""
-    return "  ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
-
-
 def _of_files(paths: list[Path]) -> str:
     """sha256 over names and contents; "none" where all are missing."""
     whole = hashlib.sha256()
     for path in paths:
-        whole.update(f"{path.parent.name}/{path.name} {file_digest(path) if path.is_file() else 'none'}\n".encode())
+        whole.update(
+            f"{path.parent.name}/{path.name} {file_digest(path) if path.is_file() else 'none'}\n".encode()
+        )
     return whole.hexdigest() if any(path.is_file() for path in paths) else "none"

@@ -6,86 +6,36 @@ its micro-batches are spread over ranks.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import faulthandler
 import os
 import signal
-import sys
-from collections.abc import Iterator
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
 
-from ernie2 import roll_call
-from ernie2.lifeline import PEER_LOST, Lifeline
-from ernie2.strict import ConfigError
 
+def init(limit: float = 600.0) -> tuple[int, int]:
+    """Joins the run that paddle.distributed.launch started.
 
-def init() -> tuple[int, int]:
-    """Joins the run that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) for a plain process."""
+    Args:
+        limit: seconds that it may take; then this process ends, with a traceback and exit code 1. While Paddle waits for
+            a rank that has died, no Python thread runs (ernie2.watchdog's neither), so the timer is a thread in C.
+
+    Returns:
+        (rank, ranks); (0, 1) for a plain process.
+    """
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        faulthandler.dump_traceback_later(limit, exit=True)
         if paddle.get_device() == "cpu":
-            # What fleet.init begins with. It then makes a group for each kind of parallelism, which nothing here needs and which
-            # eight processes fail to connect over gloo (paddle 2.6 always, 3.3 now and then).
+            # What fleet.init begins with. It then makes a group for each kind of parallelism, which nothing here needs
+            # and which eight processes fail to connect over gloo (paddle 2.6 always, 3.3 now and then).
             dist.init_parallel_env()
         else:
             fleet.init(is_collective=True)
+        faulthandler.cancel_dump_traceback_later()
     return rank(), world_size()
-
-
-@contextlib.contextmanager
-def joined(limit: float, facts: dict[str, str]) -> Iterator[tuple[int, int, Lifeline | None]]:
-    """A run's time together: the roll call, then joining, then a lifeline to the end. Nothing of it for a plain process.
-
-    Args:
-        limit: seconds that each step of the start-up may take.
-        facts: what has to be the same everywhere, name -> digest ("code", "recipe", "shards").
-
-    Yields:
-        (rank, ranks, lifeline); the lifeline wants to know `reached("ready")`, and is None for a plain process.
-
-    Raises:
-        ConfigError: facts differ; names the rank.
-        SystemExit: somebody is missing; the message on standard error says who.
-    """
-    endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
-    number, count = int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-    if count == 1 or not endpoints[0]:
-        yield (*init(), None)
-        return
-    try:
-        lifeline = _call_the_roll(number, count, endpoints, limit, facts)
-    except roll_call.Absent as error:
-        sys.stderr.write(f"error: start-up: {error}\n")
-        sys.exit(PEER_LOST)
-    try:
-        init()
-        lifeline.reached("joined")
-        yield number, count, lifeline
-    except BaseException as error:
-        lifeline.failed(error)
-        raise
-    lifeline.leave(0)
-
-
-def _call_the_roll(number: int, count: int, endpoints: list[str], limit: float, facts: dict[str, str]) -> Lifeline:
-    """All ranks meet rank 0 at the endpoint that the launcher kept free for it (Paddle itself uses another port)."""
-    host, port = endpoints[0].rsplit(":", 1)
-    mine = roll_call.hello(hashlib.sha256(",".join(endpoints).encode()).hexdigest(), number, facts=facts)
-    if number:
-        line = roll_call.answer((host, int(port)), limit, mine, "rank")
-        chief = roll_call.expect_go(line, 2 * limit, "rank")  # rank 0 may itself wait for others
-        return Lifeline(mine, {0: (line, chief["from"])}, limit)
-    came = roll_call.gather(int(port), count, limit, mine, "rank", lambda i: f"expected on {endpoints[i].rsplit(':', 1)[0]}")
-    for _, theirs in came.values():
-        if unlike := roll_call.differences("rank", mine, theirs):
-            roll_call.dismiss(came, unlike, 2)
-            raise ConfigError(f"{unlike}; every node needs the same checkout, command and shards")
-    for line, _ in came.values():
-        line.send({"go": True, "from": mine})
-    return Lifeline(mine, came, limit)
 
 
 class Stop:

@@ -1,202 +1,249 @@
-"""python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json] [--then MODULE]
+"""python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json]
 
-Looks over this machine and the recipe's folders before a run: versions, devices, memory, addresses, disk, shards, checkpoints.
-With NNODES, NODE_RANK and MASTER set as for run_pretrain.sh (or started by paddle.distributed.launch), all nodes meet at
-MASTER and are compared too: code, recipe, vocabulary and shards, clocks, and whether they share out_dir's disk.
-
-Exit code 0, or 1 where there is a problem. --then data_gen: node 0 afterwards runs `python -m data_gen` with the same recipe
-while the others wait; its exit code becomes that of all.
+Looks over this machine and the recipe's folders before a run: versions, devices, memory, ports, disk, shards.
+Exit code 0, or 1 where there is a problem. What has to be the same on all nodes is printed as digests;
+a run compares them before its first step (ernie2/watchdog.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
-import time
-import uuid
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ernie2 import roll_call
+from ernie2 import out_dir, paddle_version, tasks
 from ernie2.config import Recipe
-from ernie2.digests import run_digests, short
-from ernie2.doctor_checks import Finding, examine
-from ernie2.plan import parse_recipe, recipe_parser
-from ernie2.roll_call import Line
+from ernie2.curriculum import make_plan
+from ernie2.digests import run_digests
+from ernie2.out_dir import size
+from ernie2.plan import estimate, parse_recipe, recipe_parser, vocabulary_rows
+from ernie2.shards import ShardReader
 from ernie2.strict import ConfigError, cli
 
-CLOCK_SKEW_S = 2.0  # more than this makes logs and file times of different nodes misleading
-PATIENCE_S = 60.0
-COMPARED = ("digests", "clock")
-
-Lines = dict[int, Line]
+TESTED_PADDLE = ("3.3.1", "2.6.2")
+NEEDED = ("numpy", "pyyaml", "tqdm", "jieba", "tokenizers", "safetensors", "joblib", "visualdl", "paddlenlp")
+_ROOT = Path(__file__).resolve().parent.parent
 
 
-@dataclasses.dataclass
-class Party:
-    """The nodes (or, under paddle.distributed.launch, ranks) that are looked over together."""
+@dataclass
+class Finding:
+    """What a check found. A check never raises for what it finds: all of them are to be read."""
 
-    kind: str
-    number: int
-    count: int
-    host: str
-    port: int
-    run: str
+    state: Literal["ok", "warning", "problem"]
+    check: str
+    found: str
+    remedy: str = ""
 
 
-def party() -> Party | None:
-    """Who else there is, from the environment; None for a single machine. Raises ConfigError where MASTER is missing."""
-    if int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1:
-        endpoints = os.environ["PADDLE_TRAINER_ENDPOINTS"]
-        host, _, port = endpoints.split(",")[0].rpartition(":")
-        return Party("rank", int(os.environ["PADDLE_TRAINER_ID"]), endpoints.count(",") + 1, host, int(port), endpoints)
-    count, master = int(os.environ.get("NNODES") or 1), os.environ.get("MASTER", "")
-    if count == 1:
-        return None
-    host, _, port = master.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"MASTER: found '{master}'; NNODES={count} needs MASTER=host:port of node 0, the same on every node")
-    return Party("node", int(os.environ.get("NODE_RANK") or 0), count, host, int(port), f"doctor {count}")
+Findings = Iterator[Finding]
 
 
-def consult(us: Party, recipe: Recipe, found: list[Finding], digests: dict[str, str]) -> tuple[list[tuple[int, Finding]], Lines]:
-    """All nodes meet and are compared.
+def examine(recipe: Recipe) -> list[Finding]:
+    """Every check, in the order of a start."""
+    return [*versions(), *devices(recipe), *ports(), *folder(recipe), *room(recipe), *shards(recipe)]
 
-    Returns:
-        (number, finding) of all on number 0, of this node elsewhere; and lines: to all others on number 0, to it elsewhere.
 
-    Raises:
-        roll_call.Absent: somebody did not come; names them.
-        ConfigError: two nodes have one number, or the port is taken.
-    """
-    mine = roll_call.hello(us.run, us.number, facts=digests, findings=[dataclasses.asdict(finding) for finding in found])
-    limit = recipe.runtime.startup_limit
-    if us.number:
-        line = roll_call.answer((us.host, us.port), limit, mine, us.kind)
-        question = roll_call.expect_go(line, 2 * limit, us.kind)
-        line.send({"clock": time.time(), "sees": Path(question["look"]).exists()})
-        return [(us.number, finding) for finding in found], {0: line}
-    came = roll_call.gather(us.port, us.count, limit, mine, us.kind, lambda number: f"no word from it at {us.host}:{us.port}")
-    all_found = [(0, finding) for finding in found]
-    token, made = _token(Path(recipe.out_dir))
+def versions() -> Findings:
+    """Python, paddle and the other packages beside what was tested."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    fits = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    yield Finding("ok" if fits else "problem", "python", python, "" if fits else "use Python 3.10 to 3.12")
+    paddle = _version("paddlepaddle-gpu") or _version("paddlepaddle") or "not installed"
+    name, suffix = ("constraints-paddle2.txt", "2") if paddle.startswith("2.") else ("constraints.txt", "")
+    install = f"pip install -c {name} -e '.[cpu{suffix}]' (or '.[gpu{suffix}]')"
+    state = "ok" if paddle in TESTED_PADDLE else "warning"
     try:
-        for number, (line, theirs) in sorted(came.items()):
-            all_found += [(number, Finding(**finding)) for finding in theirs["findings"]]
-            all_found += [(number, finding) for finding in _compare(us, mine, theirs, line, token)]
-    finally:
-        token.unlink(missing_ok=True)
-        if made:
-            token.parent.rmdir()
-    return all_found, {number: line for number, (line, _) in came.items()}
-
-
-def _token(folder: Path) -> tuple[Path, bool]:
-    """A file for the others to look for, and whether its folder had to be made."""
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        token = folder.absolute() / f".doctor-{uuid.uuid4().hex}"
-        token.touch()
-    except OSError as error:
-        raise ConfigError(f"out_dir: {folder} cannot be written: {error.strerror}; name another") from None
-    return token, made
-
-
-def _compare(us: Party, mine: dict[str, Any], theirs: dict[str, Any], line: Line, token: Path) -> list[Finding]:
-    """One other node beside number 0."""
-    asked = time.time()
-    line.send({"look": str(token)})
-    try:
-        said = line.receive(PATIENCE_S)
-    except TimeoutError:
-        said = None
-    if said is None:
-        return [Finding("nodes", "problem", f"{roll_call.name(us.kind, theirs)} went away", "see what its terminal says")]
-    took = time.time() - asked
-    skew = said["clock"] - asked - took / 2
-    unlike = roll_call.differences(us.kind, mine, theirs)
-    found = [Finding("digests", "problem", unlike, "the same checkout, command and shards on every node") if unlike else
-             Finding("digests", "ok", f"as on {us.kind} 0")]
-    if abs(skew) > CLOCK_SKEW_S + took:
-        found.append(Finding("clock", "warning", f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} {us.kind} 0",
-                             "let both follow one time server (chrony, ntpd)"))
+        paddle_version.check(paddle)
+    except ImportError:
+        state = "problem"
+    words = paddle if state == "ok" else f"{paddle}; tested: {', '.join(TESTED_PADDLE)}"
+    yield Finding(state, "paddle", words, "" if state == "ok" else install)
+    lines = (_ROOT / name).read_text(encoding="utf-8") if (_ROOT / name).is_file() else ""
+    pins = dict(re.findall(r"^([\w.-]+)==([^ ;\n]+)", lines, re.MULTILINE))
+    installed = {package: _version(package) for package in NEEDED}
+    missing = [package for package, version in installed.items() if version is None]
+    other = [f"{name} {version}" for name, version in installed.items() if pins.get(name, version) != version]
+    if missing:
+        yield Finding("problem", "packages", f"not installed: {', '.join(missing)}", install)
+    elif other:
+        yield Finding("warning", "packages", f"not as tested: {', '.join(other)}", install)
     else:
-        found.append(Finding("clock", "ok", f"within {abs(skew) + took / 2:.2f} s of {us.kind} 0's"))
-    if not said["sees"]:
-        found.append(Finding("out_dir", "problem", f"does not see what {us.kind} 0 writes to {token.parent}",
-                             "put out_dir and data.shards_dir on a disk that all nodes share, under one path"))
-    return found
+        yield Finding("ok", "packages", "as tested")
 
 
-def page(found: list[tuple[int, Finding]], us: Party | None, digests: dict[str, str]) -> str:
-    """The table. Of other nodes only what is not well stands in it, beside how they compare with this one."""
-    mine = us.number if us else 0
-    width = max(len(finding.check) for _, finding in found)
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def devices(recipe: Recipe) -> Findings:
+    """What paddle computes on, whether it computes right, and whether the model fits."""
+    try:
+        import paddle
+    except ImportError as error:
+        yield Finding("problem", "devices", f"paddle cannot be imported: {error}", "see above")
+        return
+    cards, built = _nvidia_smi("name"), paddle.is_compiled_with_cuda()
+    count = paddle.device.cuda.device_count() if built else 0
+    state = "warning" if recipe.runtime.precision == "fp32" else "problem"
+    if count:
+        yield from (_card(paddle, number) for number in range(count))
+        yield _fit(recipe, paddle.device.cuda.get_device_properties(0).total_memory, 1)
+    elif cards:
+        why = "sees none of them" if built else "is built for the CPU"
+        remedy = "install paddlepaddle-gpu, or check CUDA_VISIBLE_DEVICES and the driver"
+        yield Finding(state, "devices", f"{len(cards)} GPUs ({cards[0]}), but paddle {why}", remedy)
+    elif state == "problem":
+        remedy = "runtime.precision=fp32, or a machine with a GPU"
+        yield Finding(state, "devices", f"no GPU, but runtime.precision={recipe.runtime.precision}", remedy)
+    else:
+        yield Finding("ok", "devices", f"CPU, {len(os.sched_getaffinity(0))} cores")
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        yield _fit(recipe, free, int(os.environ.get("NPROC") or 1))
+
+
+def _card(paddle: Any, number: int) -> Finding:
+    paddle.set_device(f"gpu:{number}")
+    card = paddle.device.cuda.get_device_properties(number)
+    capability = f"compute capability {card.major}.{card.minor}"
+    what = f"GPU {number}: {card.name}, {size(card.total_memory)}, {capability}"
+    if bool((paddle.matmul(paddle.ones([64, 64]), paddle.ones([64, 64])) == 64).all()):
+        return Finding("ok", "devices", what)
+    return Finding(
+        "problem", "devices", f"{what}: computes wrong", "another build of paddle, or another card"
+    )
+
+
+def _nvidia_smi(field: str) -> list[str]:
+    """One field of every GPU; empty where there is no nvidia-smi."""
+    try:
+        command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=30).splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def _fit(recipe: Recipe, memory: int, processes: int) -> Finding:
+    figures = estimate(recipe, make_plan(recipe.curriculum), vocabulary_rows(recipe), None)
+    needed = (figures["state_bytes"] + figures["activation_bytes"]) * processes
+    text = f"about {size(needed)} wanted (estimate), {size(memory)} there"
+    if needed < 0.9 * memory:
+        return Finding("ok", "memory", text)
+    return Finding("warning", "memory", text, "halve batch.micro_tokens, or runtime.recompute=true")
+
+
+def ports() -> Findings:
+    """On a cluster: whether other nodes reach this machine by its name, and whether MASTER's port is free."""
+    host, _, port = os.environ.get("MASTER", "").rpartition(":")
+    if int(os.environ.get("NNODES") or 1) < 2 or not host:
+        return
+    name = socket.gethostname()
+    try:
+        mine = socket.gethostbyname(name)
+        if os.environ.get("NODE_RANK", "0") == "0":
+            socket.create_server(("", int(port))).close()
+    except OSError as error:
+        words = f"{name} as MASTER's port {port}: {error.strerror}"
+        yield Finding("problem", "ports", words, "another port, or an address for this name in /etc/hosts")
+        return
+    if mine.startswith("127.") and not host.startswith("127."):
+        words = f"{name}, this machine's name, means {mine}, where no other node reaches it"
+        yield Finding("problem", "ports", words, "let it mean its address on the network (/etc/hosts)")
+    else:
+        yield Finding("ok", "ports", f"{name} is {mine}; MASTER is {host}, port {port}")
+
+
+def folder(recipe: Recipe) -> Findings:
+    """Whether out_dir can be written, and is free."""
+    path = there = Path(recipe.out_dir).absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        remedy = "name another out_dir, or change its owner"
+        yield Finding("problem", "out_dir", f"{there} cannot be written: {error.strerror}", remedy)
+        return
+    if user := out_dir.in_use(path):
+        remedy = "wait for it, stop it, or name another out_dir"
+        yield Finding("problem", "out_dir", f"{path} is in use by another run ({user})", remedy)
+        return
+    yield Finding("ok", "out_dir", f"{path} can be written")
+
+
+def room(recipe: Recipe) -> Findings:
+    """Room on the disk for checkpoints."""
+    figures = estimate(recipe, make_plan(recipe.curriculum), vocabulary_rows(recipe), None)
+    one = figures["parameters"] * 4 * 3  # weights and two moments
+    path = Path(recipe.out_dir)
+    there = sum(entry.stat().st_size for entry in path.glob("step_*/*") if entry.is_file())
+    wanted, free = max(one * (recipe.runtime.keep_last + 1) - there, one), out_dir.free_bytes(path)
+    text = f"checkpoints: {size(wanted)} wanted ({size(one)} each, estimate), {size(free)} free at {path}"
+    state = "ok" if free > wanted else "warning" if free > one else "problem"
+    remedy = "" if state == "ok" else "make room, lower runtime.keep_last, or another out_dir"
+    yield Finding(state, "disk", text, remedy)
+
+
+def shards(recipe: Recipe) -> Findings:
+    """Whether every task's shards are there and whole."""
+    folder, known, samples, missing = Path(recipe.data.shards_dir), tasks.load_tasks(), {}, []
+    for name in recipe.task_names():
+        try:
+            if name not in known:
+                yield Finding("problem", "shards", f"no task is called {name}", "see tasks/pretrain")
+            elif not (folder / name / "index.json").exists():
+                missing.append(name)
+            else:
+                readers = [ShardReader(folder / name, split, known[name]) for split in ("train", "dev")]
+                samples[name] = sum(map(len, readers))
+        except ConfigError as error:
+            yield Finding("problem", "shards", str(error), "run data_gen again")
+    if samples:
+        yield Finding(
+            "ok", "shards", f"samples: {', '.join(f'{name} {count:,}' for name, count in samples.items())}"
+        )
+    if missing:
+        words = f"still to be made: {', '.join(missing)}; {size(out_dir.free_bytes(folder))} free at {folder}"
+        yield Finding("ok", "shards", words)
+
+
+def page(found: list[Finding], digests: dict[str, str]) -> str:
+    """The table, the digests to compare with other machines', and how many problems there are."""
     lines = []
-    for number, finding in found:
-        if number != mine and finding.state == "ok" and finding.check not in COMPARED:
-            continue
-        who = f"{us.kind} {number:<3} " if us else ""
-        lines.append(f"{finding.state:8} {who}{finding.check:{width}}  {finding.found}")
-        if finding.remedy:
-            lines.append(f"{'':8} {'':{len(who)}}{'':{width}}  -> {finding.remedy}")
-    counts = {state: sum(finding.state == state for _, finding in found) for state in ("problem", "warning")}
-    summary = [f"{count} {state}{'s' if count > 1 else ''}" for state, count in counts.items() if count]
-    return "\n".join([*lines, f"digests: {short(digests)}", ", ".join(summary) or "all is well"])
+    for finding in found:
+        lines.append(f"{finding.state:8} {finding.check:11} {finding.found}")
+        lines += [f"{'':20} -> {finding.remedy}"] if finding.remedy else []
+    lines.append("digests: " + "  ".join(f"{name} {digest[:12]}" for name, digest in digests.items()))
+    states = [finding.state for finding in found]
+    counts = [f"{state}s: {states.count(state)}" for state in ("problem", "warning") if state in states]
+    return "\n".join([*lines, ", ".join(counts) or "all is well"])
 
 
 def main(argv: list[str]) -> int:
     """Command line."""
     parser = recipe_parser("python -m ernie2.doctor", __doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--then", metavar="MODULE", help="what node 0 runs afterwards, with the same recipe")
     recipe, _, args = parse_recipe(parser, argv)
-    us, digests = party(), run_digests(recipe)
-    own = examine(recipe)
-    found: list[tuple[int, Finding]] = [(0, finding) for finding in own]
-    lines: Lines = {}
-    if us is not None:
-        try:
-            found, lines = consult(us, recipe, own, digests)
-        except (roll_call.Absent, ConfigError) as error:
-            found = [*((us.number, finding) for finding in own),
-                     (us.number, Finding("nodes", "problem", str(error), "the same command on every node, NODE_RANK from 0"))]
-    sick = any(finding.state == "problem" for _, finding in found)
+    found, digests = examine(recipe), run_digests(recipe)
+    well = all(finding.state != "problem" for finding in found)
     if args.json:
-        text = json.dumps({"ok": not sick, "digests": digests,
-                           "findings": [{"number": number, **dataclasses.asdict(finding)} for number, finding in found]}, indent=1)
+        findings = [asdict(finding) for finding in found]
+        print(json.dumps({"ok": well, "digests": digests, "findings": findings}, indent=1))
     else:
-        text = page(found, us, digests)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-    command = [sys.executable, "-m", args.then, args.recipe, *args.overrides] if args.then else []
-    return _together(us, lines, int(sick), command)
-
-
-def _together(us: Party | None, lines: Lines, code: int, command: list[str]) -> int:
-    """Number 0 runs the command where all is well; the others wait and leave with its exit code."""
-    if us is not None and us.number and lines:
-        waited = 0
-        while True:
-            try:
-                said = lines[0].receive(PATIENCE_S)
-            except TimeoutError:
-                waited += 1
-                sys.stderr.write(f"waiting for {us.kind} 0 at {us.host}, which is at work: {waited} min\n")
-                continue
-            if said is None or said["code"]:
-                sys.stderr.write(f"error: {us.kind} 0 " + ("went away" if said is None else f"stopped: {said['why']}") + "\n")
-            return max(code, 1 if said is None else said["code"])
-    why = "the doctor found problems; its terminal lists them"
-    if not code and command and (us is None or us.number == 0):
-        code = subprocess.run(command, check=False).returncode
-        why = f"{' '.join(command[1:3])} ended with exit code {code}; its terminal says why"
-    for line in lines.values():
-        line.send({"code": code, "why": why})
-    return code
+        print(page(found, digests))
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -7,16 +7,46 @@ ernie2_count() { # NAME VALUE LEAST: refuses what is not a whole number of at le
   [[ "$2" =~ ^[0-9]+$ ]] && [ "$2" -ge "$3" ] || ernie2_mistake "$1: found '$2', expected a whole number, $3 or more"
 }
 
-ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the threads of a process
-  local cores gpus=()
+ernie2_nodes() { # settles NNODES, NODE_RANK, MASTER as an address, and HOST: this node's address as MASTER sees it
+  if [ -z "${NNODES:-}" ] && [ "${SLURM_STEP_NUM_NODES:-1}" -gt 1 ]; then # srun --ntasks-per-node=1 bash run_pretrain.sh
+    [ "$SLURM_STEP_NUM_TASKS" = "$SLURM_STEP_NUM_NODES" ] ||
+      ernie2_mistake "srun: $SLURM_STEP_NUM_TASKS tasks on $SLURM_STEP_NUM_NODES nodes; use --ntasks-per-node=1"
+    NNODES="$SLURM_STEP_NUM_NODES" NODE_RANK="$SLURM_NODEID"
+    MASTER="${MASTER:-$(scontrol show hostnames "$SLURM_STEP_NODELIST" | sed -n 1p):8765}"
+  fi
   NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER="${MASTER:-}"
   ernie2_count NNODES "$NNODES" 1
   ernie2_count NODE_RANK "$NODE_RANK" 0
   [ "$NODE_RANK" -lt "$NNODES" ] ||
     ernie2_mistake "NODE_RANK: found $NODE_RANK, but NNODES=$NNODES counts from 0 to $((NNODES - 1))"
-  [ "$NNODES" = 1 ] || [[ "$MASTER" =~ ^[^:]+:[0-9]+$ ]] ||
+  [ "$NNODES" != 1 ] || return 0
+  [[ "$MASTER" =~ ^[^:]+:[0-9]+$ ]] ||
     ernie2_mistake "MASTER: found '$MASTER'; NNODES=$NNODES needs MASTER=host:port of node 0, the same on every node"
+  read -r MASTER HOST <<<"$("$ERNIE2_PYTHON" -c "$ERNIE2_ADDRESSES" "$MASTER" "$NODE_RANK")" || true
+  [ -n "${HOST:-}" ] || exit 2
+}
 
+# Paddle's launcher takes addresses alone, and node 0 serves only where MASTER is literally its own.
+ERNIE2_ADDRESSES='
+import socket, sys
+host, port = sys.argv[1].split(":")
+try:
+    master = socket.gethostbyname(host)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((master, int(port)))  # sends nothing: the system says which of its addresses it would use
+        mine = probe.getsockname()[0]
+except OSError as error:
+    sys.exit(f"error: MASTER: {host} is not found from here: {error.strerror}")
+if master.startswith("127.") and host != master:
+    sys.exit(f"error: MASTER: {host} is {master} here, where no other node reaches it; give the address of node 0")
+if sys.argv[2] == "0" and mine != master:
+    sys.exit(f"error: MASTER: {host} is {master}, but this node, NODE_RANK=0, is {mine}")
+print(f"{master}:{port}", mine)
+'
+
+ernie2_processes() { # settles NPROC, GPUS, what ernie2_nodes does, and the threads of a process
+  local cores gpus=()
+  ernie2_nodes
   if [ "$ERNIE2_PADDLE" = gpu ] && ernie2_has_gpu && [[ ! "${CUDA_VISIBLE_DEVICES-all}" =~ ^(-1)?$ ]]; then
     GPUS="${GPUS:-${CUDA_VISIBLE_DEVICES:-$(nvidia-smi -L | grep '^GPU' | awk '{print NR - 1}' | paste -sd, -)}}"
     IFS=, read -ra gpus <<<"$GPUS"
@@ -39,30 +69,20 @@ ernie2_processes() { # settles NPROC, GPUS, NNODES, NODE_RANK, MASTER and the th
 }
 
 ernie2_train_again() { # MODULE ARGUMENT...: as ernie2_train; after a crash from the newest checkpoint again, RETRIES times
-  local child code signal="" try=0 pause="${ERNIE2_RETRY_PAUSE:-10}"
+  local child code signal try words pause="${ERNIE2_RETRY_PAUSE:-10}"
   RETRIES="${RETRIES:-0}"
   ernie2_count RETRIES "$RETRIES" 0
   [ "$RETRIES" -gt 0 ] || ernie2_train "$@"
-  trap 'signal=TERM; kill -TERM $child 2>/dev/null || true' TERM HUP
-  trap 'signal=INT; kill -INT $child 2>/dev/null || true' INT
-  while :; do
-    set -m # a process group of its own: Ctrl-C reaches it once, through the trap
-    (ernie2_train "$@") &
-    child=$!
-    set +m
-    while :; do # a trapped signal ends `wait` early
-      code=0
-      wait "$child" || code=$?
-      kill -0 "$child" 2>/dev/null || break
-    done
+  for ((try = 1; ; try++)); do
+    ernie2_start INT ernie2_train "$@"
+    ernie2_wait
     case "${signal:+0}$code" in 0* | 2 | 130 | 143) exit "$code" ;; esac # done, asked to stop, or a mistake
-    try=$((try + 1))
+    words="training stopped with exit code $code ($(ernie2_meaning "$code"))"
     if [ "$try" -gt "$RETRIES" ]; then
-      ernie2_say "error: training stopped with exit code $code ($(ernie2_meaning "$code")); RETRIES=$RETRIES are used up"
+      ernie2_say "error: $words; RETRIES=$RETRIES are used up"
       exit "$code"
     fi
-    ernie2_say "training stopped with exit code $code ($(ernie2_meaning "$code")); in $pause s it starts again from the newest" \
-      "checkpoint: try $try of RETRIES=$RETRIES"
+    ernie2_say "$words; in $pause s it starts again from the newest checkpoint: try $try of RETRIES=$RETRIES"
     sleep "$pause" &
     child=$!
     wait "$child" || true
@@ -72,13 +92,30 @@ ernie2_train_again() { # MODULE ARGUMENT...: as ernie2_train; after a crash from
 
 ernie2_meaning() { # CODE: in words
   case "$1" in
-    1) printf 'a failure; its message stands above' ;;
     75) printf 'another process of the run stopped, or somebody was missing' ;;
-    134) printf 'aborted' ;;
     137) printf 'killed, perhaps for want of memory' ;;
-    139) printf 'segmentation fault' ;;
     *) printf 'see above' ;;
   esac
+}
+
+ernie2_start() { # TERM|INT COMMAND...: starts it as `child`, which gets TERM at TERM, and what is named at Ctrl-C
+  local at_interrupt="$1"
+  code=0 signal="" child=""
+  trap 'signal=15; kill -TERM $child 2>/dev/null || true' TERM HUP
+  trap "signal=2; kill -$at_interrupt \$child 2>/dev/null || true" INT
+  set -m # a process group of its own: Ctrl-C reaches it once, through the trap
+  "${@:2}" &
+  child=$!
+  set +m
+  [ -z "$signal" ] || kill -TERM "$child" # it came while the child was being started
+}
+
+ernie2_wait() { # for `child`; sets `code`, and `signal` where one came
+  wait "$child" || code=$?
+  while kill -0 "$child" 2>/dev/null; do # a trapped signal ends `wait` early
+    code=0
+    wait "$child" || code=$?
+  done
 }
 
 ernie2_train() { # MODULE ARGUMENT...: trains in NPROC processes on each of NNODES nodes; exits as the training does
@@ -90,28 +127,21 @@ ernie2_train() { # MODULE ARGUMENT...: trains in NPROC processes on each of NNOD
 }
 
 ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the first process's log on the terminal
-  local logs launcher="" follower guard code=0 signal="" options
+  local logs child code signal follower guard options
   logs="$(mktemp -d "${TMPDIR:-/tmp}/ernie2.XXXXXX")" # private: the launcher writes the whole environment beside the logs
   options=(--nnodes "$NNODES" --nproc_per_node "$NPROC" --log_dir "$logs" --log_level ERROR)
-  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK"); fi
+  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK" --host "$HOST"); fi
   if [ -n "${GPUS:-}" ]; then options+=(--gpus "$GPUS"); else unset CUDA_VISIBLE_DEVICES; fi # CPU processes talk over gloo
   ernie2_say "starting $NPROC processes${GPUS:+ on GPUs $GPUS} on node $NODE_RANK of $NNODES (their logs: $logs)"
 
-  trap 'signal=15; kill -TERM $launcher 2>/dev/null || true' TERM HUP
-  trap 'signal=2; kill -TERM $launcher 2>/dev/null || true' INT
-  set -m # a process group of its own: Ctrl-C reaches the launcher once, through the trap
-  "$ERNIE2_PYTHON" -m paddle.distributed.launch "${options[@]}" "$ERNIE2_PYTHON" -u -m "$@" >"$logs/launcher.log" 2>&1 &
-  launcher=$!
-  [ -z "$signal" ] || kill -TERM "$launcher" # it came while the launcher was being started
-  tail --pid="$launcher" -s 0.2 -n +1 -F "$logs/workerlog.0" >&2 2>/dev/null &
+  ernie2_start TERM "$ERNIE2_PYTHON" -m paddle.distributed.launch "${options[@]}" "$ERNIE2_PYTHON" -u -m "$@" \
+    >"$logs/launcher.log" 2>&1
+  tail --pid="$child" -s 0.2 -n +1 -F "$logs/workerlog.0" >&2 2>/dev/null &
   follower=$!
-  ernie2_guard "$logs" "$launcher" &
+  ernie2_guard "$logs" "$child" &
   guard=$!
-  set +m
-  wait "$launcher" || code=$?
-  while kill -0 "$launcher" 2>/dev/null; do wait "$launcher" || code=$?; done # a trapped signal ends `wait` early
-  wait "$follower" 2>/dev/null || true
-  wait "$guard" 2>/dev/null || true
+  ernie2_wait
+  wait "$follower" "$guard" 2>/dev/null || true
   trap - TERM HUP INT
   rm -f "$logs"/backup_env.* "$logs"/envlog.* "$logs"/default.*
   if [ -n "$signal" ]; then code=$((128 + signal)); elif [ "$code" != 0 ]; then ernie2_failed "$logs" "$code" || code=$?; fi
@@ -119,19 +149,29 @@ ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the firs
   exit "$code"
 }
 
-ERNIE2_LAUNCH_LIMIT="${ERNIE2_LAUNCH_LIMIT:-600}"
-
-ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time, because other nodes do not come
-  local waited
-  for ((waited = 0; waited < ERNIE2_LAUNCH_LIMIT * 2; waited++)); do
+ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time because other nodes do not come, and names them
+  local waited limit missing # node 0 may have to make shards before it comes; it itself waits for nothing
+  limit="${ERNIE2_LAUNCH_LIMIT:-$((NODE_RANK ? 3600 : 600))}"
+  for ((waited = 1; waited <= limit * 2; waited++)); do
     ! [ -e "$1/workerlog.0" ] && kill -0 "$2" 2>/dev/null || return 0
+    ((waited % 120)) || ernie2_say "waiting for the other nodes at MASTER=$MASTER (node 0 makes missing shards first)"
     sleep 0.5
   done
-  ernie2_say "error: node $NODE_RANK of $NNODES: the launchers of all nodes did not find each other at MASTER=$MASTER within" \
-    "$ERNIE2_LAUNCH_LIMIT s; see the terminals of the other nodes, and: python -m ernie2.doctor"
+  missing="$("$ERNIE2_PYTHON" -c "$ERNIE2_MISSING" "$MASTER" "$NNODES" 2>/dev/null)" || missing="0, which does not answer"
   touch "$1/late"
   kill -TERM "$2"
+  ernie2_say "error: node $NODE_RANK of $NNODES: after $limit s (ERNIE2_LAUNCH_LIMIT) these have not come to MASTER=$MASTER:" \
+    "node ${missing:-none}; see their terminals, and on them: python -m ernie2.doctor"
 }
+
+# Asks the store of Paddle's launcher, whose keys end in NODE_RANK.
+ERNIE2_MISSING='
+import json, sys, urllib.request
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+keys = json.load(direct.open(f"http://{sys.argv[1]}/", timeout=5))
+came = {key.rpartition("/")[2] for key in keys if "/info/" in key}
+print(*(node for node in range(int(sys.argv[2])) if str(node) not in came), sep=", ")
+'
 
 ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
   local rank="" code=""
@@ -141,6 +181,7 @@ ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit
   )"
   if [ -z "$code" ]; then
     tail -n 20 "$1/launcher.log" >&2
+    ! grep -q 'must be str.*not NoneType' "$1/launcher.log" || ernie2_mistake "NODE_RANK: two nodes have the same one"
     ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"
     return "$2"
   fi
@@ -153,8 +194,8 @@ ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit
   if [ "$rank" != 0 ]; then tail -n 20 "$1/workerlog.$rank" >&2; fi
   if [ "$code" = 75 ]; then
     ernie2_say "error: this node stopped because a process elsewhere did, or did not come; logs of all: $1"
-    return 75
+  else
+    ernie2_say "error: process $rank of this node failed first, with exit code $code; logs of all: $1"
   fi
-  ernie2_say "error: process $rank of this node failed first, with exit code $code; logs of all: $1"
   return "$code"
 }

@@ -26,6 +26,7 @@ from ernie2.moments import optimizer_arrays
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
 from ernie2.setup_run import Run, prepare_run
+from ernie2.watchdog import watched
 
 DROPOUT_STREAM = 4
 
@@ -163,12 +164,12 @@ def save(run: Run, done: int, tokens: int) -> None:
 def main(argv: list[str]) -> None:
     """Command line."""
     recipe, where = plan_page.recipe_from_command_line(argv, "python -m ernie2.pretrain")
-    with distributed.joined(recipe.runtime.startup_limit, run_digests(recipe)) as (rank, ranks, lifeline):
+    with watched(recipe.runtime.startup_limit, run_digests(recipe)) as ready:
+        rank, ranks = distributed.init(recipe.runtime.startup_limit)
         logs.setup(rank)
         with missing_memory_named(recipe, ranks):
             run = prepare_run(recipe, where, rank, ranks)
-            if lifeline is not None:
-                lifeline.reached("ready")
+            ready()
             with full_disk_named(run.out_dir, "the logs"):
                 result = train(run)
         if rank == 0 and result["finished"]:

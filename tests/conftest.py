@@ -26,8 +26,8 @@ TINY_TASKS = {
 }
 # Pre-training, resuming and fine-tuning: what has to work with every paddle in the tested range (ernie2/paddle_version.py).
 CORE = {f"test_{name}" for name in (
-    "batching", "checkpoint", "default_run", "encoder", "evaluate", "faults", "finetune", "golden", "lifeline", "masking",
-    "moments", "optim", "paddle_version", "precision", "predict", "pretrain", "ranks", "resume", "tasks")}
+    "batching", "checkpoint", "default_run", "encoder", "evaluate", "faults", "finetune", "golden", "masking",
+    "moments", "optim", "paddle_version", "precision", "predict", "pretrain", "ranks", "resume", "tasks", "watchdog")}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie2.doctor_checks import TESTED_PADDLE
+from ernie2.doctor import TESTED_PADDLE
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"pyyaml": "yaml", "pytest-xdist": "xdist", "paddlepaddle": "paddle", "aistudio-sdk": "aistudio_sdk"}

@@ -17,8 +17,8 @@ import yaml
 from conftest import ROOT
 from safetensors.numpy import load_file
 from test_checkpoint import DRIVER
-from test_lifeline import freed_port
 from test_scripts import SETTLED
+from test_watchdog import freed_port
 
 from ernie2.checkpoint import checkpoints
 from ernie2.strict import apply_overrides

@@ -70,15 +70,26 @@ def test_a_signal_in_the_pause_ends_it(start, tmp_path):
     assert process.wait(timeout=30) == 1 and (tmp_path / "starts").read_text().count("x") == 1
 
 
-def test_a_sick_cluster_is_not_started(call, tmp_path):
-    """On several nodes the doctor comes first; node 0 makes the shards while the others wait in it."""
+def test_a_sick_node_is_not_started(call, tmp_path):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
     done = call("run_pretrain.sh", NNODES="2", MASTER="host:9", FAKE_DOCTOR="1")
     assert done.returncode == 1 and [line.split()[2] for line in calls(tmp_path)] == ["ernie2.plan", "ernie2.doctor"]
 
 
-def test_launchers_that_do_not_find_each_other(call, tmp_path):
-    """Paddle's launcher itself would wait for ever."""
+@pytest.mark.parametrize(("node", "modules"), [("0", ["ernie2.doctor", "data_gen"]), ("1", ["ernie2.doctor"])])
+def test_launchers_that_do_not_find_each_other(call, tmp_path, node, modules):
+    """Paddle's launcher itself would wait for ever. Node 0 alone makes shards."""
     (tmp_path / "base/bin/installed").write_text("cpu\n")
-    done = call("run_pretrain.sh", NNODES="2", MASTER="host:9", ERNIE2_LAUNCH_LIMIT="1", FAKE_LAUNCH="exec sleep 60")
-    assert done.returncode == 75 and "did not find each other at MASTER=host:9 within 1 s" in done.stderr
+    done = call("run_pretrain.sh", NNODES="4", NODE_RANK=node, MASTER="host:9", ERNIE2_LAUNCH_LIMIT="1", FAKE_LAUNCH="exec sleep 60")
+    assert done.returncode == 75 and "after 1 s (ERNIE2_LAUNCH_LIMIT)" in done.stderr
+    assert "these have not come to MASTER=10.0.0.1:9: node 1, 3; see" in done.stderr
+    made = [line.split()[2] for line in calls(tmp_path)]
+    assert made == ["ernie2.plan", *modules, "paddle.distributed.launch"]
+
+
+def test_two_nodes_with_one_number(call, tmp_path):
+    """ERNIE issue 330: Paddle's launchers all fail with a TypeError."""
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    trouble = "TypeError: the JSON object must be str, bytes or bytearray, not NoneType"
+    done = call("run_pretrain.sh", NNODES="2", MASTER="host:9", FAKE_LAUNCH=f"echo '{trouble}'; exit 1")
+    assert done.returncode == 2 and "error: NODE_RANK: two nodes have the same one" in done.stderr

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", "ernie2/launch.sh", ".ci/run")
 SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "ERNIE2_PADDLE_VERSION", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX",
            "CUDA_VISIBLE_DEVICES", "NPROC", "GPUS", "NNODES", "NODE_RANK", "MASTER", "RETRIES", "OMP_NUM_THREADS",
-           "MKL_NUM_THREADS")
+           "MKL_NUM_THREADS", "SLURM_STEP_NUM_NODES")
 SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "tail", "grep", "sort", "awk", "paste", "mkdir",
           "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep", "touch")
 PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
@@ -30,6 +31,8 @@ here="$(dirname "$0")"
 case "$1 ${2:-}" in
   "-c "*find_spec*) [ -f "$here/installed" ] && cat "$here/installed" || { echo "no paddle, yaml" >&2; exit 1; } ;;
   "-c "*version_info*) exit "${FAKE_OLD:-0}" ;;
+  "-c "*gethostbyname*) echo "10.0.0.1:${3#*:} 10.0.0.7" ;;
+  "-c "*urllib*) echo "${FAKE_MISSING:-1, 3}" ;;
   "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
   "-m pip") [ -z "${FAKE_PIP_FAILS:-}" ] || exit 1; echo cpu >"$here/installed" ;;
   "-m data_gen") exit "${FAKE_DATA_GEN:-0}" ;;
@@ -244,7 +247,7 @@ def test_wrong_numbers_are_refused(call, tmp_path, settings, message):
 @pytest.mark.parametrize(("settings", "options"), [
     ({"NPROC": "2"}, "--nnodes 1 --nproc_per_node 2 --log_dir LOGS --log_level ERROR PYTHON -u"),
     ({"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9"},
-     "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master host:9 --rank 1 PYTHON -u")])
+     "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master 10.0.0.1:9 --rank 1 --host 10.0.0.7 PYTHON -u")])
 def test_launch_on_cpus(call, tmp_path, settings, options):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
     call("run_pretrain.sh", **settings)
@@ -253,8 +256,30 @@ def test_launch_on_cpus(call, tmp_path, settings, options):
              for number, word in enumerate(made[-1].split())]
     assert " ".join(words) == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
     recipe = "tasks/recipes/demo.yaml"
-    between = f"ernie2.doctor {recipe} --then data_gen" if "NNODES" in settings else f"data_gen {recipe}"
-    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe} --ranks 2", between)]
+    between = "ernie2.doctor" if "NNODES" in settings else "data_gen"  # node 0 makes the shards
+    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe} --ranks 2", f"{between} {recipe}")]
+
+
+def test_nodes_of_a_slurm_step(call, tmp_path):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    fake(tmp_path / "base/bin/scontrol", "#!/usr/bin/env bash\n[ \"$*\" = 'show hostnames n[4-5]' ] && printf 'n4\\nn5\\n'\n")
+    step = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n[4-5]", "SLURM_NODEID": "1"}
+    call("run_pretrain.sh", **step, SLURM_STEP_NUM_TASKS="2")
+    assert "--nnodes 2 " in (made := calls(tmp_path)[-1]) and "--master 10.0.0.1:8765 --rank 1 " in made
+    done = call("run_pretrain.sh", **step, SLURM_STEP_NUM_TASKS="8")
+    assert done.returncode == 2 and "8 tasks on 2 nodes; use --ntasks-per-node=1" in done.stderr
+
+
+@pytest.mark.parametrize(("master", "node", "said"), [
+    ("127.0.0.1:9", "0", "127.0.0.1:9 127.0.0.1\n"), ("127.0.0.1:9", "1", "127.0.0.1:9 127.0.0.1\n"),
+    ("localhost:9", "0", "error: MASTER: localhost is 127.0.0.1 here, where no other node reaches it; give the address of node 0\n"),
+    ("no.such.invalid:9", "1", "error: MASTER: no.such.invalid is not found from here: "),
+    ("127.0.0.2:9", "0", "error: MASTER: 127.0.0.2 is 127.0.0.2, but this node, NODE_RANK=0, is 127.0.0.1\n")])
+def test_master_becomes_an_address(master, node, said):
+    """A name would make Paddle's launchers wait for each other for ever."""
+    done = subprocess.run(["bash", "-c", f'. {ROOT}/ernie2/env.sh; {sys.executable} -c "$ERNIE2_ADDRESSES" {master} {node}'],
+                          capture_output=True, text=True, check=False)
+    assert (done.stdout or done.stderr).startswith(said) and bool(done.stderr) == said.startswith("error")
 
 
 @pytest.mark.parametrize(("settings", "processes", "devices"), [

@@ -1,7 +1,8 @@
-"""Roll call and lifeline, with processes that are forked here and need no paddle: who is missing, who died, who leaves how."""
+"""The watchdog, with processes that are forked here and need no paddle: who is missing, who died, who leaves how."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie2 import lifeline, roll_call
-from ernie2.lifeline import PEER_LOST
-from ernie2.roll_call import Line
+from ernie2 import watchdog
 from ernie2.strict import ConfigError, cli
+from ernie2.watchdog import PEER_LOST, watched
 
 FACTS = {"code": "c0de", "recipe": "r"}
 
@@ -67,11 +67,7 @@ Ranks = Callable[..., list[Callable[..., int]]]
 @pytest.fixture()
 def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
     """ranks(act of rank 0, act of rank 1, ...) starts them; act(rank) runs where training would. None: does not come."""
-    monkeypatch.setattr(lifeline, "GRACE_S", 0.5)
-    # The part of ernie2.distributed that needs no paddle; its own tests are in test_faults.
-    from ernie2 import distributed
-
-    monkeypatch.setattr(distributed, "init", lambda: (0, 0))
+    monkeypatch.setattr(watchdog, "GRACE_S", 0.5)
 
     def start(*acts: Callable[[int], object] | None, limit: float = 20, facts: Callable[[int], dict] = lambda rank: FACTS
               ) -> list[Callable[..., int]]:
@@ -80,9 +76,9 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(len(acts)))
 
         def body(rank: int, act: Callable[[int], object]) -> None:
-            with distributed.joined(limit, facts(rank)) as (number, count, line):
-                assert (number, count) == (rank, len(acts))
-                line.reached("ready")
+            with watched(limit, facts(rank)) as ready:
+                if act is not slow:
+                    ready()
                 act(rank)
 
         waits = []
@@ -97,6 +93,11 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
 
 def work(rank: int) -> None:
     """Never comes to an end, as a collective operation that waits for somebody dead."""
+    threading.Event().wait()
+
+
+def slow(rank: int) -> None:
+    """Never gets ready."""
     threading.Event().wait()
 
 
@@ -178,25 +179,23 @@ def test_who_does_not_come_is_named(ranks: Ranks, tmp_path: Path):
     waits = ranks(work, None, work, None, limit=1)
     assert [wait() for wait in waits] == [PEER_LOST, PEER_LOST]
     text = (tmp_path / "rank0").read_text()
-    assert "error: start-up: after 1 s 2 of 4 are missing: rank 1 (expected on 127.0.0.1); rank 3 (expected on 127.0.0.1)" in text
-    assert "rank 0 says: after 1 s 2 of 4 are missing" in (tmp_path / "rank2").read_text()
+    assert "error: start-up: 2 of 4 are missing after 1 s: rank 1 (expected on 127.0.0.1); rank 3 (expected on 127.0.0.1)" in text
+    assert "rank 0: 2 of 4 are missing after 1 s" in (tmp_path / "rank2").read_text()
 
 
 def test_without_rank_0(ranks: Ranks, tmp_path: Path):
     (wait,) = ranks(None, work, limit=1)
-    assert wait() == PEER_LOST and "rank 0 does not answer at 127.0.0.1" in (tmp_path / "rank1").read_text()
+    assert wait() == PEER_LOST and "rank 0 did not answer at 127.0.0.1" in (tmp_path / "rank1").read_text()
 
 
-@pytest.mark.parametrize("slow", [0, 1])
-def test_a_start_up_step_that_takes_too_long_names_who(ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: int):
-    from ernie2 import distributed
-
-    monkeypatch.setattr(distributed, "init", lambda: os.environ["PADDLE_TRAINER_ID"] == str(slow) and work(0))
-    waits = ranks(work, work, limit=1)
-    assert [wait() for wait in waits] == [PEER_LOST, PEER_LOST]
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_start_up_that_takes_too_long_names_who(ranks: Ranks, tmp_path: Path, late: int):
+    acts = [work, work]
+    acts[late] = slow
+    assert [wait() for wait in ranks(*acts, limit=1)] == [PEER_LOST, PEER_LOST]
     for text in texts(tmp_path, 2):
-        assert "joining the communication between processes took more than 1 s (runtime.startup_limit)" in text
-        assert f"not done by rank {slow} (process" in text and f"rank {1 - slow} (process" not in text
+        assert "error: not ready in 1 s (runtime.startup_limit): " in text
+        assert f"rank {late} (process" in text and f"rank {1 - late} (process" not in text
 
 
 def test_other_code_or_shards_are_named(ranks: Ranks, tmp_path: Path):
@@ -206,35 +205,31 @@ def test_other_code_or_shards_are_named(ranks: Ranks, tmp_path: Path):
         assert "rank 2 (process" in text and "has another code than rank 0 (process" in text
 
 
-def test_strangers_and_twins(tmp_path: Path):
-    port = freed_port()
-
-    def first() -> int:
-        return len(roll_call.gather(port, 3, 10, roll_call.hello("run", 0), "node", str))
-
-    def guest(number: int, run: str = "run") -> Line:
-        return roll_call.answer(("127.0.0.1", port), 10, roll_call.hello(run, number), "node")
-
-    wait = in_child(first, tmp_path / "first")
-    guests = [guest(1)]
-    silent = socket.create_connection(("127.0.0.1", port))  # says nothing and holds nobody up
+def test_strangers_hold_nobody_up(ranks: Ranks, tmp_path: Path):
+    (wait,) = ranks(rest, None)
+    port = int(os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].split(":")[1])
+    end = time.monotonic() + 20
+    silent = None
+    while silent is None and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            silent = socket.create_connection(("127.0.0.1", port))
     with socket.create_connection(("127.0.0.1", port)) as scanner:
         scanner.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    with pytest.raises(ConfigError, match="is the place of another run"):
-        roll_call.expect_go(guest(2, "another"), 10, "node")
-    guests.append(guest(2))
-    assert wait() == 2, (tmp_path / "first").read_text()  # two others came
+    other_run = watchdog._connection(socket.create_connection(("127.0.0.1", port)))
+    watchdog._tell([other_run], rank=1, endpoints=["elsewhere"])
+
+    def second() -> None:
+        os.environ["PADDLE_TRAINER_ID"] = "1"
+        with watched(20, FACTS) as ready:
+            ready()
+
+    assert in_child(second, tmp_path / "rank1")() == 0 and wait() == 0, texts(tmp_path, 2)
     silent.close()
 
-    wait = in_child(first, tmp_path / "first")
-    guests = [guest(1)]
-    with pytest.raises(ConfigError, match=r"two came as node 1: node 1 \(process"):
-        roll_call.expect_go(guest(1), 10, "node")
-    assert wait() == 2 and "give every node a number of its own (NODE_RANK)" in (tmp_path / "first").read_text()
-    with pytest.raises(ConfigError, match="two came as node 1"):
-        roll_call.expect_go(guests[0], 10, "node")
 
-
-def test_a_port_in_use_is_named():
-    with socket.create_server(("", 0)) as door, pytest.raises(ConfigError, match="cannot be listened on: Address already in use"):
-        roll_call.gather(door.getsockname()[1], 2, 1, roll_call.hello("run", 0), "node", str)
+def test_a_port_in_use_is_named(ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A new start draws other ports, so it may help."""
+    with socket.create_server(("", 0)) as door:
+        monkeypatch.setattr("test_watchdog.freed_port", lambda: door.getsockname()[1])
+        waits = ranks(work, None)
+        assert waits[0]() == PEER_LOST and "Address already in use" in (tmp_path / "rank0").read_text()
