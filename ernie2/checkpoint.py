@@ -37,7 +37,7 @@ from ernie2.warm_start import WEIGHTS, read_arrays
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 MASTER = "master_weight"
-MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight, and there looks for its moments
+MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight
 SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
 
 
@@ -122,28 +122,37 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
 
 
 def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
-    """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights. None of an untrained parameter."""
+    """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
+
+    Of parameters not trained yet there are none.
+    """
     arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)}
-    masters = optimizer.state_dict().get(MASTER + "s", {})
-    return arrays | {f"{name}|{MASTER}": masters[parameter.name].numpy()
-                     for name, parameter in model.named_parameters() if parameter.name in masters}
+    masters = optimizer.state_dict().get(f"{MASTER}s", {})
+    for name, parameter in model.named_parameters():
+        if parameter.name in masters:
+            arrays[f"{name}|{MASTER}"] = masters[parameter.name].numpy()
+    return arrays
 
 
-def _accumulators(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> Iterator[tuple[str, str, paddle.Tensor]]:
-    """(parameter, accumulator, its tensor) of all there are. Paddle's own names depend on the order parameters were made in."""
-    names = sorted(((parameter.name, name) for name, parameter in model.named_parameters()), key=lambda pair: -len(pair[0]))
+def _accumulators(
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> Iterator[tuple[str, str, paddle.Tensor]]:
+    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of making."""
+    names = {parameter.name: name for name, parameter in model.named_parameters()}
     for key, value in optimizer.state_dict().items():
         if isinstance(value, paddle.Tensor):
-            paddle_name, name = next(pair for pair in names if key.startswith(pair[0] + "_"))
-            yield name, key[len(paddle_name) + 1:], value
+            paddle_name = max((name for name in names if key.startswith(f"{name}_")), key=len)
+            yield names[paddle_name], key[len(paddle_name) + 1 :], value
 
 
-def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half-precision parameters take master weights.
+def restore_optimizer(
+    arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> None:
+    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master weights.
 
-    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does not know of it, so
-    that the head of a task that rests between two checkpoints would lose its moments; and a head that is trained for the
-    first time is refused. Hence the accumulators are made here, as optimizer.step() does it.
+    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does not
+    know of it, so that the head of a task that rests between two checkpoints would lose its moments; and a head
+    that is trained for the first time is refused. Hence the accumulators are made here, as optimizer.step() does.
     """
     found = {tuple(key.replace(f"|{MASTER_NAME}_", "|").split("|")): array for key, array in arrays.items()}
     trained, masters = {name for name, accumulator in found if accumulator != MASTER}, {}
@@ -152,10 +161,10 @@ def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer:
             master = masters[parameter.name] = paddle.to_tensor(found[name, MASTER])
             master.name = f"{parameter.name}_{MASTER_NAME}"
     if masters:
-        optimizer.set_state_dict({MASTER + "s": masters})
+        optimizer.set_state_dict({f"{MASTER}s": masters})
     optimizer.helper = LayerHelper(type(optimizer).__name__)
-    optimizer._create_accumulators(paddle.static.default_main_program().global_block(),
-                                   [parameter for name, parameter in model.named_parameters() if name in trained])
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, [p for name, p in model.named_parameters() if name in trained])
     for name, accumulator, tensor in _accumulators(model, optimizer):
         tensor.set_value(found[name, accumulator.removeprefix(f"{MASTER_NAME}_")])
 

@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from ernie2 import roll_call
 from ernie2.lifeline import PEER_LOST, Lifeline
@@ -139,41 +140,46 @@ def barrier() -> None:
 
 
 class Replica:
-    """A rank's copy of the model: micro-batches accumulate on it, paddle.DataParallel sums their gradients over the ranks.
+    """A rank's copy of the model: micro-batches accumulate on it, Paddle sums their gradients over the ranks.
 
     Parameters that no rank's loss depends on (heads of other tasks) keep no gradient, so that an optimizer leaves them
     alone. Gradients of half precision travel as they are, but those of several micro-batches are added in float32, where
     small ones do not vanish. In one process there is only this accumulation.
 
     Args:
-        model: as restored and in its final precision; every rank gets rank 0's parameters.
+        model: as restored and in its final precision; every rank gets rank 0's parameters. Trained through `forward`.
+        recompute: its layers hide their parameters from paddle.DataParallel, as recomputed ones do: gradients travel after
+            the last backward pass, not during it.
     """
 
-    def __init__(self, model: paddle.nn.Layer) -> None:
-        self.ranks = world_size()
+    def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
+        self.ranks, self.recompute = world_size(), recompute
         self.forward = paddle.DataParallel(model, find_unused_parameters=True) if self.ranks > 1 else model
-        self._half = [parameter for parameter in model.parameters() if parameter.dtype in HALF]
+        self._parameters = model.parameters()
+        self._half = [parameter for parameter in self._parameters if parameter.dtype in HALF]
         self._sums: dict[str, paddle.Tensor] = {}
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
-        """Around forward and backward of a micro-batch; `last` of the step on this rank: its backward waits for all ranks.
+        """Around forward and backward of a micro-batch; `last` of the step on this rank: it waits for those of all ranks.
 
-        Every rank has exactly one such backward in a step. The parameters that it reaches together with those that have a
-        gradient already are the same on every rank: paddle.DataParallel cannot know of others.
+        A parameter that has a gradient before the last one, or gets it there, has to get one on every rank in this step.
         """
-        if self.ranks > 1 and last:
+        travels_in_backward = last and self.ranks > 1 and not self.recompute
+        if travels_in_backward:
             self._put_back()
+        with contextlib.nullcontext() if travels_in_backward or self.ranks == 1 else self.forward.no_sync():
             yield
+        if travels_in_backward:
             return
-        with contextlib.nullcontext() if self.ranks == 1 else self.forward.no_sync():
-            yield
         self._set_aside()
         if last:
-            self._put_back("float32")
+            self._put_back("float32" if self.ranks == 1 else None)
+        if last and self.ranks > 1:
+            fused_allreduce_gradients(self._parameters, None)
 
     def backward(self, loss: paddle.Tensor) -> None:
-        """Backward pass of a micro-batch's share of the step's loss; paddle.DataParallel takes the mean over the ranks."""
+        """Backward pass of a micro-batch's share of the step's loss. Paddle takes the mean over the ranks, not the sum."""
         (loss * self.ranks if self.ranks > 1 else loss).backward()
 
     @paddle.no_grad()

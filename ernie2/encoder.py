@@ -226,8 +226,7 @@ class ErnieEncoder(nn.Layer):
         for layer in self.encoder.layers:
             wanted = positions if layer is last else None
             if self.recompute and self.training:
-                # The other way hides the layer's parameters from paddle.DataParallel.
-                x = paddle.distributed.fleet.utils.recompute(layer, x, length, mask, wanted, use_reentrant=False)
+                x = paddle.distributed.fleet.utils.recompute(layer, x, length, mask, wanted)
             else:
                 x = layer(x, length, mask, wanted)
         return x

@@ -101,12 +101,11 @@ def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: fl
     tokens_before, passed = meter.tokens, []
     counts = meter.global_counts([batch for _, batch in batches])
     for number, (micro, batch) in enumerate(batches, start=1):
-        last = number == len(batches)
-        if stop.asked and not (last and run.ranks > 1):
-            continue  # for the last one the other ranks wait
+        if stop.asked and run.ranks == 1:
+            break  # among several the others wait for all of its gradients
         # Dropout follows (seed, step, micro-batch), not the rank: any split over ranks draws the same.
         cpu.seed(run.recipe.seed, DROPOUT_STREAM, step, batch.task.task_id, micro)
-        with run.replica.micro_batch(last):
+        with run.replica.micro_batch(last=number == len(batches)):
             with run.autocast():
                 heads = run.replica.forward(batch)
             terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
@@ -149,7 +148,8 @@ def save(run: Run, done: int, tokens: int) -> None:
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks},
                  "shards": {name: stream.reader.digest for name, stream in run.streams.items()}}
-        save_training(run.out_dir, done, run.model, optimizer_arrays(run.model, run.optimizer), run.model.config, run.recipe.model.vocab_file,
+        moments = optimizer_arrays(run.model, run.optimizer)
+        save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,
                       yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True), state,
                       run.recipe.runtime.keep_last)
     distributed.barrier()

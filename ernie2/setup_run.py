@@ -16,8 +16,7 @@ import paddle
 
 from ernie2 import attention, cpu, distributed, out_dir, precision
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import (
-    MASTER, SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state, restore_optimizer)
+from ernie2.checkpoint import MASTER, SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state, restore_optimizer
 from ernie2.config import CurriculumConfig, ModelConfig, Recipe, build, load_yaml, to_mapping
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
@@ -103,7 +102,7 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler,
               bad_steps)
     _restore(run, where, vocab)
-    run.replica = distributed.Replica(model)
+    run.replica = distributed.Replica(model, recipe.runtime.recompute)
     return run
 
 
