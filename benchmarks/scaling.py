@@ -28,7 +28,7 @@ from benchmarks.scaling_runs import Point
 from benchmarks.scaling_v100 import RANKS
 from ernie2.config import Recipe
 from ernie2.curriculum import make_plan
-from ernie2.memory import BUCKET, parameter_count
+from ernie2.memory import parameter_count
 from ernie2.plan import estimate
 from ernie2.scaling import Cluster, Link, Step, Work, fit_compute, step_seconds
 from ernie2.strict import ConfigError, cli, make_folder
@@ -98,7 +98,7 @@ def predict(measured: Measured, found: Calibration, point: Point) -> Step:
     recipe = measured.recipe
     flops = estimate(recipe, make_plan(recipe.curriculum), runs.VOCAB_ROWS, None)["flops_per_token"]
     work = Work(flops, recipe.batch.micro_tokens, point.micro_batches, gradient_bytes=4.0 * measured.parameters,
-                bucket_bytes=4.0 * BUCKET, padding=0.0)
+                padding=0.0)
     slower = found.contention if point.processes > 1 else 1.0
     cluster = Cluster(flops * recipe.batch.micro_tokens / (found.micro * slower), memory_bandwidth=1.0, per_node=2,
                       inside=found.link, between=found.link, update_seconds=found.update * slower)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ernie2.config import SIZES, Recipe, load_recipe
 from ernie2.curriculum import make_plan
-from ernie2.memory import BUCKET, parameter_count
+from ernie2.memory import parameter_count
 from ernie2.plan import estimate
 from ernie2.scaling import Cluster, Link, Step, Work, efficiency, step_seconds
 
@@ -116,8 +116,7 @@ def work_of(recipe: Recipe) -> Work:
     figures = estimate(recipe, make_plan(recipe.curriculum), VOCAB_ROWS, None)
     return Work(flops_per_token=figures["flops_per_token"], micro_tokens=recipe.batch.micro_tokens,
                 micro_batches=recipe.batch.micro_batches, gradient_bytes=2.0 * parameters,
-                last_bytes=2.0 * VOCAB_ROWS * SIZES[recipe.model.size][1], update_bytes=float(UPDATE_BYTES * parameters),
-                bucket_bytes=2.0 * BUCKET)
+                last_bytes=2.0 * VOCAB_ROWS * SIZES[recipe.model.size][1], update_bytes=float(UPDATE_BYTES * parameters))
 
 
 def predict(size: str, ranks: int, network: str, imbalance: float = 1.0, more: int = 1) -> Row:

@@ -17,25 +17,27 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
 from safetensors.numpy import save_file
 
 from ernie2 import out_dir as run_folder
 from ernie2.disk import as_umask_says, file_digest, write_json
 from ernie2.encoder import EncoderConfig
-from ernie2.gradients import GradientSums
 from ernie2.logs import logger
-from ernie2.moments import MASTER, restore_optimizer
+from ernie2.precision import HALF
 from ernie2.strict import ConfigError
 from ernie2.warm_start import WEIGHTS, read_arrays
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
+MASTER = "master_weight"
+MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight
 SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
 
 
@@ -119,11 +121,59 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
     return arrays
 
 
+def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
+    """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
+
+    Of parameters not trained yet there are none.
+    """
+    arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)}
+    masters = optimizer.state_dict().get(f"{MASTER}s", {})
+    for name, parameter in model.named_parameters():
+        if parameter.name in masters:
+            arrays[f"{name}|{MASTER}"] = masters[parameter.name].numpy()
+    return arrays
+
+
+def _accumulators(
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> Iterator[tuple[str, str, paddle.Tensor]]:
+    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of making."""
+    names = {parameter.name: name for name, parameter in model.named_parameters()}
+    for key, value in optimizer.state_dict().items():
+        if isinstance(value, paddle.Tensor):
+            paddle_name = max((name for name in names if key.startswith(f"{name}_")), key=len)
+            yield names[paddle_name], key[len(paddle_name) + 1 :], value
+
+
+def restore_optimizer(
+    arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> None:
+    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master weights.
+
+    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does not
+    know of it, so that the head of a task that rests between two checkpoints would lose its moments; and a head
+    that is trained for the first time is refused. Hence the accumulators are made here, as optimizer.step() does.
+    """
+    found = {tuple(key.replace(f"|{MASTER_NAME}_", "|").split("|")): array for key, array in arrays.items()}
+    trained, masters = {name for name, accumulator in found if accumulator != MASTER}, {}
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in HALF and (name, MASTER) in found:
+            master = masters[parameter.name] = paddle.to_tensor(found[name, MASTER])
+            master.name = f"{parameter.name}_{MASTER_NAME}"
+    if masters:
+        optimizer.set_state_dict({f"{MASTER}s": masters})
+    optimizer.helper = LayerHelper(type(optimizer).__name__)
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, [p for name, p in model.named_parameters() if name in trained])
+    for name, accumulator, tensor in _accumulators(model, optimizer):
+        tensor.set_value(found[name, accumulator.removeprefix(f"{MASTER_NAME}_")])
+
+
 def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, np.ndarray], config: EncoderConfig,
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what ernie2.moments.optimizer_arrays gives; its master weights go into model.safetensors.
+    `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors.
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
@@ -160,9 +210,8 @@ def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
-                  sums: GradientSums | None = None) -> dict[str, Any]:
-    """Restores model and optimizer exactly; of sharded state this rank's part. Returns trainer_state.json.
+def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
+    """Restores model and optimizer exactly. Returns trainer_state.json.
 
     They may be in another precision than when they were saved: weights and moments are float32 on disk.
 
@@ -174,7 +223,7 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     except ConfigError as error:
         raise ConfigError(f"{error}; resume with the settings it was made with, or choose another out_dir") from None
     masters = {f"{name}|{MASTER}": array for name, array in arrays.items()}
-    restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
+    restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer)
     return read_state(folder)
 
 

@@ -255,8 +255,6 @@ class RuntimeConfig:
     capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    sharding_stage: Literal[0, 1, 2] = 0
-    """0: every rank holds the whole optimizer state. 1: moments and master weights are spread over the ranks. 2: gradients too."""
     init_loss_scale: float = 102_400.0
     """First loss scale of fp16 (released code)."""
     min_loss_scale: float = 1.0

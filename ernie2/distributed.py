@@ -1,19 +1,24 @@
 """Fleet data parallel: start-up, ranks and small reductions. One process is the trivial case and needs no fleet.
 
-Every loss is divided by its global count and gradients are summed (ernie2/gradients.py), so a step does not depend on how
-its micro-batches are spread over ranks.
+Every loss is divided by its global count and gradients are summed, so a step does not depend on how its micro-batches are
+spread over ranks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+from ernie2.precision import HALF
 
 
 def init(limit: float = 600.0) -> tuple[int, int]:
@@ -72,13 +77,6 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
-def broadcast_parameters(model: paddle.nn.Layer) -> None:
-    """Gives every rank the parameters of rank 0."""
-    if world_size() > 1:
-        for parameter in model.parameters():
-            dist.broadcast(parameter, src=0)
-
-
 def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     """Sums small arrays of numbers over all ranks. float64 or int64 in, the same out."""
     if world_size() == 1 or not values.size:  # gloo refuses an empty one
@@ -92,3 +90,63 @@ def barrier() -> None:
     """Waits for every rank."""
     if world_size() > 1:
         dist.barrier()
+
+
+class Replica:
+    """A rank's copy of the model: micro-batches accumulate on it, Paddle sums their gradients over the ranks.
+
+    Parameters that no rank's loss depends on (heads of other tasks) keep no gradient, so that an optimizer leaves them
+    alone. Gradients of half precision travel as they are, but those of several micro-batches are added in float32, where
+    small ones do not vanish. In one process there is only this accumulation.
+
+    Args:
+        model: as restored and in its final precision; every rank gets rank 0's parameters. Trained through `forward`.
+        recompute: its layers hide their parameters from paddle.DataParallel, as recomputed ones do: gradients travel after
+            the last backward pass, not during it.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
+        self.ranks, self.recompute = world_size(), recompute
+        self.forward = paddle.DataParallel(model, find_unused_parameters=True) if self.ranks > 1 else model
+        self._parameters = model.parameters()
+        self._half = [parameter for parameter in self._parameters if parameter.dtype in HALF]
+        self._sums: dict[str, paddle.Tensor] = {}
+
+    @contextlib.contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch; `last` of the step on this rank: it waits for those of all ranks.
+
+        A parameter that has a gradient before the last one, or gets it there, has to get one on every rank in this step.
+        """
+        travels_in_backward = last and self.ranks > 1 and not self.recompute
+        if travels_in_backward:
+            self._put_back()
+        with contextlib.nullcontext() if travels_in_backward or self.ranks == 1 else self.forward.no_sync():
+            yield
+        if travels_in_backward:
+            return
+        self._set_aside()
+        if last:
+            self._put_back("float32" if self.ranks == 1 else None)
+        if last and self.ranks > 1:
+            fused_allreduce_gradients(self._parameters, None)
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        """Backward pass of a micro-batch's share of the step's loss. Paddle takes the mean over the ranks, not the sum."""
+        (loss * self.ranks if self.ranks > 1 else loss).backward()
+
+    @paddle.no_grad()
+    def _set_aside(self) -> None:
+        """Adds gradients of half precision to the float32 sums."""
+        for parameter in self._half:
+            if parameter.grad is not None:
+                gradient, before = parameter.grad.astype("float32"), self._sums.get(parameter.name)
+                self._sums[parameter.name] = gradient if before is None else before + gradient
+                parameter.clear_gradient(False)
+
+    @paddle.no_grad()
+    def _put_back(self, dtype: str | None = None) -> None:
+        """Makes the sums gradients again, in the parameter's own dtype if no other is asked for."""
+        for parameter in self._half:
+            if parameter.name in self._sums:
+                parameter.grad = self._sums.pop(parameter.name).astype(dtype or parameter.dtype)

@@ -21,7 +21,6 @@ USABLE = 0.9  # the rest goes to holes between blocks of the allocator
 RESERVED = {"gpu": 1.0, "cpu": 0.5}  # GiB: CUDA context and libraries; the interpreter with paddle
 UP_TO_ATTENTION = 5
 """Arrays of width H that a layer keeps until its heads are mixed: input, query, key, value, the heads' output."""
-BUCKET = 8 << 20  # elements of a flat piece in which gradients travel: large enough for the links, small enough to start early
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,13 @@ class Memory:
     weights: int
     """Of the model, in the precision of the forward pass."""
     gradients: int
-    """float32, and in half precision those of the micro-batch under way besides; divided by the ranks from
-    runtime.sharding_stage=2 on."""
+    """float32, and in half precision those of the micro-batch under way besides."""
     moments: int
-    """Adam's two, float32; divided by the ranks from runtime.sharding_stage=1 on."""
+    """Adam's two, float32."""
     master: int
-    """float32 copies of half-precision weights; divided like the moments."""
+    """float32 copies of half-precision weights."""
     exchange: int
-    """Flat pieces in which gradients travel; 0 for one rank."""
+    """Copies of the gradients in which paddle.DataParallel sends them; 0 for one rank."""
     activations: int
     """What a micro-batch's layers keep for the backward pass."""
     logits: int
@@ -92,15 +90,12 @@ def estimate_memory(recipe: Recipe, vocab_rows: int, ranks: int = 1) -> Memory:
         ranks: devices that share a step.
     """
     count, half = parameter_count(recipe, vocab_rows), recipe.runtime.precision != "fp32"
-    unit, stage = 2 if half else 4, int(recipe.runtime.sharding_stage)
-    optimizer_share, gradient_share = (ranks if stage >= 1 else 1), (ranks if stage >= 2 else 1)
-    largest = max(min(count, BUCKET), vocab_rows * SIZES[recipe.model.size][1])  # a tensor is never cut in two
+    unit = 2 if half else 4
     tokens = recipe.batch.micro_tokens * PADDING
     # Logits, their softmax and their gradient in float32; in half precision the matrix product's own output besides.
     per_logit = 14 if half else 12
-    return Memory(weights=count * unit, gradients=count * (6 if half else 4) // gradient_share,
-                  moments=count * 8 // optimizer_share,
-                  master=count * 4 // optimizer_share if half else 0, exchange=2 * largest * unit if ranks > 1 else 0,
+    return Memory(weights=count * unit, gradients=count * (6 if half else 4), moments=count * 8,
+                  master=count * 4 if half else 0, exchange=count * unit if ranks > 1 else 0,
                   activations=int(tokens * activation_bytes_per_token(recipe)),
                   logits=int(tokens * recipe.data.mask_prob * vocab_rows * per_logit))
 
@@ -182,11 +177,6 @@ def remedy(recipe: Recipe, ranks: int = 1) -> str:
     if not recipe.runtime.recompute:
         less = estimate_memory(with_runtime(recipe, recompute=True), rows, ranks)
         ways.append(f"runtime.recompute=true (about {size(now.total - less.total)} less, about a third more time)")
-    stage = int(recipe.runtime.sharding_stage)
-    if ranks > 1 and stage < 2:
-        less = estimate_memory(with_runtime(recipe, sharding_stage=stage + 1), rows, ranks)
-        ways.append(f"runtime.sharding_stage={stage + 1} (about {size(now.total - less.total)} less: "
-                    f"{'gradients' if stage else 'moments'} divided over {ranks} ranks)")
     if not ways:
         ways.append(f"a smaller data.max_seq_len (now {recipe.data.max_seq_len}), a smaller model.size or a larger device")
     return (f"a step wants about {size(now.total)} on a device (estimate); set {', or '.join(ways)}; "

@@ -39,15 +39,6 @@ class ErnieForPretraining(nn.Layer):
         self.sentence_heads = nn.LayerDict({task.name: SentenceHead(config, task.sentence_classes)
                                             for task in tasks if task.sentence_classes})
 
-    def trained_parameters(self, tasks: list[Task]) -> list[paddle.Tensor]:
-        """Parameters that a step of these tasks moves: the same list on every rank, whatever its samples hold."""
-        prefixes = ["ernie.embeddings.", "ernie.encoder."]
-        for task in tasks:
-            prefixes += ["cls."] if task.has_masked_lm else []
-            prefixes += [f"token_heads.{task.name}."] if task.token_classes else []
-            prefixes += ["ernie.pooler.", f"sentence_heads.{task.name}."] if task.sentence_classes else []
-        return [parameter for name, parameter in self.named_parameters() if name.startswith(tuple(prefixes))]
-
     def forward(self, batch: Batch) -> dict[str, HeadResult]:
         """Runs a micro-batch through the encoder and the heads of its task. Head -> sums and counts."""
         task, rows = batch.task, self._rows(batch)
@@ -57,6 +48,8 @@ class ErnieForPretraining(nn.Layer):
                 rows["masked_lm"], paddle.to_tensor(batch.mlm_labels), self.ernie.embeddings.word_embeddings.weight)
         if "token" in rows:
             results["token"] = self.token_heads[task.name](rows["token"], paddle.to_tensor(batch.token_labels))
+        elif task.token_classes and self.training:
+            results["token"] = self.token_heads[task.name].nothing()
         if task.sentence_classes:
             pooled = self.ernie.pooler(rows["sentence"])
             results["sentence"] = self.sentence_heads[task.name](pooled, paddle.to_tensor(batch.sentence_labels))

@@ -6,7 +6,6 @@ Schedules are pure functions of the step (from 0), so that a resume needs no sch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import paddle
 from paddle import nn
@@ -67,16 +66,8 @@ def squared_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
     return paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]).reshape([])
 
 
-def set_gradient(parameter: paddle.Tensor, gradient: paddle.Tensor | None) -> None:
-    """Replaces a parameter's gradient by one of any dtype, or by none."""
-    parameter.clear_gradient(False)  # what is there can only be overwritten by its like
-    if gradient is not None:
-        parameter.grad = gradient
-
-
 @paddle.no_grad()
-def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0,
-                        sum_squares: Callable[[list[paddle.Tensor]], paddle.Tensor] = squared_norm) -> paddle.Tensor:
+def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0) -> paddle.Tensor:
     """Takes the loss scale out of all gradients and scales them so that their global norm is at most clip_norm.
 
     Half-precision gradients become float32 first: without the loss scale small ones would be 0 in fp16.
@@ -85,16 +76,17 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
         parameters: those without a gradient are left out.
         clip_norm: the limit; 0 = only measure.
         loss_scale: what the loss was multiplied by.
-        sum_squares: `squared_norm`, or what adds those of gradients that other ranks hold.
 
     Returns:
         The norm before clipping, without the loss scale, (). Not finite where a gradient is not.
     """
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.dtype in HALF:
-            set_gradient(parameter, parameter.grad.astype("float32"))
+            gradient = parameter.grad.astype("float32")
+            parameter.clear_gradient(False)  # what is there can only be overwritten by its like
+            parameter.grad = gradient
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = sum_squares(gradients).sqrt() / loss_scale
+    norm = squared_norm(gradients).sqrt() / loss_scale
     if clip_norm or loss_scale != 1.0:
         # Stays on the device; exactly 1 / loss_scale below the limit.
         scale = (clip_norm / paddle.clip(norm, min=clip_norm) if clip_norm else paddle.ones([])) / loss_scale

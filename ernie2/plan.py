@@ -90,13 +90,11 @@ def fits(recipe: Recipe, vocab_rows: int, ranks: int = 1, device_memory: float |
 
     Returns:
         Of each device: device_memory_gib, usable_bytes (of a rank), fits, largest_micro_tokens and the same with
-        runtime.recompute=true (largest_micro_tokens_recompute) and with runtime.sharding_stage=1
-        (largest_micro_tokens_sharded); None where not even one sample fits.
+        runtime.recompute=true (largest_micro_tokens_recompute); None where not even one sample fits.
     """
     kind, wanted = device_kind(recipe), estimate_memory(recipe, vocab_rows, ranks).total
     devices = [device_memory] if device_memory else list(V100_MEMORY) if kind == "gpu" else [round(host_memory() / GIB, 1)]
-    stage = max(1, int(recipe.runtime.sharding_stage))
-    ways = {"": recipe, "_recompute": with_runtime(recipe, recompute=True), "_sharded": with_runtime(recipe, sharding_stage=stage)}
+    ways = {"": recipe, "_recompute": with_runtime(recipe, recompute=True)}
     found = []
     for gib in devices:
         usable = usable_bytes(kind, gib * GIB, ranks if kind == "cpu" else 1)
@@ -143,10 +141,9 @@ def memory_lines(recipe: Recipe, memory: dict[str, int], devices: list[dict[str,
             text += f"largest that fits: batch.micro_tokens={most}" if most != now else f"batch.micro_tokens={now} is the largest"
         else:
             text += "no batch.micro_tokens does"
-        more = [f"{device[f'largest_micro_tokens_{way}']} with {setting}" for way, setting in (
-            ("recompute", "runtime.recompute=true"), ("sharded", "runtime.sharding_stage=1"))
-            if (device[f"largest_micro_tokens_{way}"] or 0) > (most or 0)]
-        lines.append(f"{'fit' if not number else '':<9}{text}" + (f" ({', '.join(more)})" if more else ""))
+        more = device["largest_micro_tokens_recompute"] or 0
+        lines.append(f"{'fit' if not number else '':<9}{text}"
+                     + (f" ({more} with runtime.recompute=true)" if more > (most or 0) else ""))
     return lines
 
 

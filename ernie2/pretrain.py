@@ -15,14 +15,13 @@ import yaml
 from ernie2 import cpu, distributed, logs
 from ernie2 import plan as plan_page
 from ernie2.batching import Batch, prefetch
-from ernie2.checkpoint import save_training
+from ernie2.checkpoint import optimizer_arrays, save_training
 from ernie2.config import cli, to_mapping
 from ernie2.digests import run_digests
 from ernie2.disk import write_json
 from ernie2.evaluate import evaluate
 from ernie2.faults import MicroStep, missing_memory_named
 from ernie2.meter import Meter
-from ernie2.moments import optimizer_arrays
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
 from ernie2.setup_run import Run, prepare_run
@@ -102,28 +101,24 @@ def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: fl
     """
     tokens_before, passed = meter.tokens, []
     counts = meter.global_counts([batch for _, batch in batches])
-    trained = run.model.trained_parameters([batch.task for _, batch in batches])
-    run.sums.begin(trained, run.most_micro_batches(step))
     for number, (micro, batch) in enumerate(batches, start=1):
-        if stop.asked:
-            break
+        if stop.asked and run.ranks == 1:
+            break  # among several the others wait for all of its gradients
         # Dropout follows (seed, step, micro-batch), not the rank: any split over ranks draws the same.
         cpu.seed(run.recipe.seed, DROPOUT_STREAM, step, batch.task.task_id, micro)
-        with run.autocast():
-            heads = run.model(batch)
-        terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
-                 for loss in batch.task.losses if loss.head in heads]
-        with run.sums.backward(last=number == len(batches)):
-            run.scaler.scaled(sum(terms[1:], terms[0])).backward()
+        with run.replica.micro_batch(last=number == len(batches)):
+            with run.autocast():
+                heads = run.replica.forward(batch)
+            terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
+                     for loss in batch.task.losses if loss.head in heads]
+            run.replica.backward(run.scaler.scaled(sum(terms[1:], terms[0])))
         meter.add(batch, heads)
         passed.append(MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()}))
 
-    run.sums.finish()
-    norm = clip_by_global_norm(trained, run.recipe.optimizer.clip_norm, run.scaler.scale, run.sums.squared_norm)
+    norm = clip_by_global_norm(run.model.parameters(), run.recipe.optimizer.clip_norm, run.scaler.scale)
     if not stop.agree() and run.bad_steps.accepts(step + 1, lr, norm, passed):
         run.optimizer.set_lr(lr)
         run.optimizer.step()
-        run.sums.share_updates(trained)
     else:
         meter.tokens = tokens_before
         meter.restart()  # sums that hold this step are no numbers, or hold half of it
@@ -146,8 +141,7 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
 
 
 def save(run: Run, done: int, tokens: int) -> None:
-    """Rank 0 writes a checkpoint; the others give it their part of a sharded state and wait until it is whole."""
-    moments = optimizer_arrays(run.model, run.optimizer, run.sums) if run.rank == 0 or run.sums.stage else {}
+    """Rank 0 writes a checkpoint; the others wait until it is whole."""
     if run.rank == 0:
         state = {"tokens": tokens, "seed": run.recipe.seed,
                  "scaler": run.scaler.state_dict(), "bad_steps": run.bad_steps.state_dict(),
@@ -155,6 +149,7 @@ def save(run: Run, done: int, tokens: int) -> None:
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks},
                  "shards": {name: stream.reader.digest for name, stream in run.streams.items()}}
+        moments = optimizer_arrays(run.model, run.optimizer)
         save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,
                       yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True), state,
                       run.recipe.runtime.keep_last)

@@ -68,7 +68,7 @@ class Work:
     """Of these, ready only when the backward pass is over: the word embedding's, which input and output share."""
     update_bytes: float = 0.0
     """That the optimizer reads and writes on a rank."""
-    bucket_bytes: float = float(32 << 20)
+    bucket_bytes: float = float(25 << 20)
     """Of a flat piece in which gradients travel."""
     padding: float = 0.03
     """Padded tokens over real ones, less 1."""

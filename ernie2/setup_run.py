@@ -16,16 +16,14 @@ import paddle
 
 from ernie2 import attention, cpu, distributed, out_dir, precision
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state
+from ernie2.checkpoint import MASTER, SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state, restore_optimizer
 from ernie2.config import CurriculumConfig, ModelConfig, Recipe, build, load_yaml, to_mapping
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
 from ernie2.evaluate import DevSet, load_dev_set
 from ernie2.faults import BadSteps
-from ernie2.gradients import GradientSums
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
-from ernie2.moments import MASTER, restore_optimizer
 from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
 from ernie2.shards import SENTENCE_TYPES, ShardReader
@@ -53,7 +51,8 @@ class Run:
     optimizer: paddle.optimizer.Optimizer
     scaler: LossScaler
     bad_steps: BadSteps
-    sums: GradientSums
+    replica: distributed.Replica = field(init=False)
+    """The model as it is trained; made once it is restored."""
     start_step: int = 0
     tokens: int = 0
     """Real tokens trained before this start."""
@@ -62,10 +61,6 @@ class Run:
     evaluated: bool = True
     """False where an evaluation was due at start_step and a SIGTERM cut it short."""
     started: float = field(default_factory=time.monotonic)
-
-    def most_micro_batches(self, step: int) -> int:
-        """Micro-batches of the rank that has most of them in this step."""
-        return len(self.plan.turns(step)) * -(-self.recipe.batch.micro_batches // self.ranks)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """AMP O2 where the precision asks for it."""
@@ -104,11 +99,10 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     def dev_set(name: str) -> DevSet:
         return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
 
-    sums = GradientSums(model.parameters(), recipe.runtime.sharding_stage, rank, ranks)
     run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler,
-              bad_steps, sums)
+              bad_steps)
     _restore(run, where, vocab)
-    distributed.broadcast_parameters(model)
+    run.replica = distributed.Replica(model, recipe.runtime.recompute)
     return run
 
 
@@ -119,7 +113,7 @@ def half_precision(run: Run) -> None:
         return
     masters = {f"{name}|{MASTER}": array for name, array in model_arrays(run.model).items()}
     paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=dtype, master_weight=True)
-    restore_optimizer(masters, run.model, run.optimizer, run.sums)
+    restore_optimizer(masters, run.model, run.optimizer)
 
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
@@ -136,7 +130,7 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
                               f"choose another out_dir for a new run")
         _check_changes(run, folder, state)
         half_precision(run)
-        load_training(folder, run.model, run.optimizer, run.sums)
+        load_training(folder, run.model, run.optimizer)
         run.scaler.load_state_dict(state["scaler"])
         run.bad_steps.load_state_dict(state.get("bad_steps", {}))
         run.start_step, run.tokens, run.seconds_before = step, state["tokens"], state["seconds"]

@@ -20,9 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ernie2 import checkpoint, out_dir, pretrain
-from ernie2.checkpoint import atomic_folder, checkpoints
+from ernie2.checkpoint import MASTER, MASTER_NAME, atomic_folder, checkpoints, optimizer_arrays, restore_optimizer
 from ernie2.config import Recipe, build
-from ernie2.moments import MASTER, MASTER_NAME, optimizer_arrays, restore_optimizer
 from ernie2.setup_run import prepare_run
 from ernie2.strict import ConfigError, apply_overrides
 from ernie2.tokenizer import Vocab

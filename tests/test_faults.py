@@ -64,7 +64,8 @@ class Poison:
         if model.training and self.micro == 1 and self.step in self.losses:
             value, result = self.losses[self.step], heads[self.head]
             # An added infinity leaves the gradients finite.
-            result.loss_sum = result.loss_sum + value if value == float("inf") else result.loss_sum * value
+            loss = result.loss_sum + value if value == float("inf") else result.loss_sum * value
+            heads[self.head] = result._replace(loss_sum=loss)
         return heads
 
     def norm(self, parameters: list, *others: object) -> paddle.Tensor:

@@ -8,9 +8,8 @@ import paddle
 import pytest
 from paddle.amp.auto_cast import amp_initialize
 
-from ernie2 import precision, pretrain
+from ernie2 import distributed, precision, pretrain
 from ernie2.config import Recipe, build
-from ernie2.gradients import GradientSums
 from ernie2.optim import clip_by_global_norm
 from ernie2.setup_run import Run, prepare_run
 from ernie2.strict import ConfigError
@@ -37,13 +36,11 @@ def test_half_precision_needs_a_gpu_in_use_that_has_it(monkeypatch, wanted, capa
 def test_gradients_of_micro_batches_are_added_in_float32(dtype):
     """In half precision 1 + 2**-12 is 1, however often; a head that no micro-batch reaches keeps no gradient."""
     model = amp_initialize([paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.Linear(2, 2))], dtype, None)[0]
-    sums, parameter = GradientSums(model.parameters(), 0, 0, 1), model[0].weight
+    replica, parameter = distributed.Replica(model), model[0].weight
     for _ in range(2):  # nothing of a step is left in the next
-        sums.begin(model.parameters(), 65)
         for micro in range(65):
-            with sums.backward(last=micro == 64):
-                (parameter.astype("float32") * (1.0 if micro == 0 else 2.0**-12)).sum().backward()
-        sums.finish()
+            with replica.micro_batch(last=micro == 64):
+                replica.backward((parameter.astype("float32") * (1.0 if micro == 0 else 2.0**-12)).sum())
         clip_by_global_norm(model.parameters(), 0.0, 2.0)
         assert parameter.grad.dtype == paddle.float32 and (parameter.grad == (1 + 2.0**-6) / 2).all()
         assert model[1].weight.grad is None

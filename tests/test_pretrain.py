@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_accumulation_does_not_change_the_curve(tiny_recipe, tmp_path):
     assert curves[0][0] - curves[0][-1] > 0.01
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
+
+
+def test_a_head_without_labels_in_a_micro_batch_has_a_gradient_of_zero(tiny_recipe):
+    """Other ranks may have labels, and every rank needs the same gradients."""
+    ready = prepare_run(build(Recipe, tiny_recipe, "test"), "test")
+    batch = ready.dev_set("label").batches[0]
+    none = np.zeros(0, np.int64)
+    ready.model.train()
+    heads = ready.model(replace(batch, token_positions=none, token_labels=none))
+    assert float(heads["token"].loss_sum) == 0 and heads["token"].count == 0
+    (heads["token"].loss_sum + heads["masked_lm"].loss_sum).backward()
+    assert all(not p.grad.any() for p in ready.model.token_heads["label"].parameters())
 
 
 @pytest.mark.parametrize("step", ["one_task", "all_tasks"])

@@ -22,7 +22,7 @@ import paddle
 from paddle.nn import functional as F
 
 from ernie2 import attention, cpu, distributed, logs
-from ernie2.checkpoint import load_training, restore_weights, save_training
+from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
 from ernie2.finetune.data import FinetuneBatch, Prepared
 from ernie2.finetune.eval import autocast, model_inputs, predict, score, write_predictions
 from ernie2.finetune.features import IGNORED
@@ -31,9 +31,7 @@ from ernie2.finetune.log import FinetuneLog
 from ernie2.finetune.model import build_model, save_finetuned
 from ernie2.finetune.result import finish
 from ernie2.finetune.task import FinetuneTask
-from ernie2.gradients import GradientSums
 from ernie2.model import ErnieForFinetuning
-from ernie2.moments import optimizer_arrays
 from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm, schedule
 from ernie2.out_dir import full_disk_named
 from ernie2.strict import ConfigError, cli
@@ -71,14 +69,7 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
     """
     task, run, seed, folder = job.task, job.run, job.seed(number), job.folder(number)
     optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
-    trainer = Trainer(
-        job,
-        model,
-        optimizer,
-        GradientSums(model.parameters(), 0, job.rank, job.ranks),
-        LossScaler(run.precision == "fp16"),
-        stop,
-    )
+    trainer = Trainer(job, model, optimizer, distributed.Replica(model), LossScaler(run.precision == "fp16"), stop)
     steps, evaluations = job.plan(seed)
     warmup = int(task.warmup_proportion * len(steps))
     done, best, log = trainer.restore(number)
@@ -117,7 +108,7 @@ class Trainer:
     job: Job
     model: ErnieForFinetuning
     optimizer: paddle.optimizer.Optimizer
-    sums: GradientSums
+    replica: distributed.Replica
     scaler: LossScaler
     stop: distributed.Stop
     seconds_before: float = 0.0
@@ -178,16 +169,14 @@ class Trainer:
         parts, batches, weights = job.batches(numbers)
         counts = [count_targets(task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
         losses = []
-        self.sums.begin(self.model.parameters(), -(-len(batches) // job.ranks))
         for micro in range(job.rank, len(batches), job.ranks):
             cpu.seed_samples((key[0], DROPOUT_STREAM, key[1]), parts[micro])
-            with autocast(job.run.precision):
-                logits = self.model(*model_inputs(batches[micro], task))
-            loss = loss_sum(task, logits, batches[micro]) * weights[micro]
-            with self.sums.backward(last=micro + job.ranks >= len(batches)):
-                self.scaler.scaled(loss / max(sum(counts), 1)).backward()
+            with self.replica.micro_batch(last=micro + job.ranks >= len(batches)):
+                with autocast(job.run.precision):
+                    logits = self.replica.forward(*model_inputs(batches[micro], task))
+                loss = loss_sum(task, logits, batches[micro]) * weights[micro]
+                self.replica.backward(self.scaler.scaled(loss / max(sum(counts), 1)))
             losses.append(loss.detach())
-        self.sums.finish()
         norm = float(clip_by_global_norm(self.model.parameters(), job.run.clip_norm, self.scaler.scale))
         local = np.array([float(sum(losses[1:], losses[0])), self.stop.asked], np.float64)
         total, asked = distributed.sum_over_ranks(local)
