@@ -79,7 +79,9 @@ def load(kind: str, case: str, folder: Path) -> None:
         "fine-tuning": FINETUNE,
         "fine-tuning file": changed(FINETUNE, case) if "fine-tuning" in kind else "",
     }[kind]
-    path = folder / {"recipe": "r.yaml", "fine-tuning": "fine.yaml"}.get(kind.removesuffix(" file"), "new.yaml")
+    path = folder / {"recipe": "r.yaml", "fine-tuning": "fine.yaml"}.get(
+        kind.removesuffix(" file"), "new.yaml"
+    )
     path.write_text(text, encoding="utf-8")
     overrides = [] if kind.endswith("file") else case.split("; ")
     if "recipe" in kind:

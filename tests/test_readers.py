@@ -13,7 +13,8 @@ from conftest import SHARED
 from ernie2.finetune_task import FinetuneTask
 from ernie2.readers import find_file, read_split
 from ernie2.squad import locate_answer
-from ernie2.strict import ConfigError, build
+from ernie2.schema import build
+from ernie2.strict import ConfigError
 from ernie2.tagging import join_tokens
 
 BASE = {

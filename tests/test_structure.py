@@ -14,7 +14,7 @@ SOURCES = sorted(path for folder in ("ernie2", "data_gen", "benchmarks") for pat
 TENSOR_FREE = ("batching", "charts", "chart_scales", "cmrc", "config", "curriculum", "decoding", "features", "finetune_run",
                "finetune_task", "masking", "metrics", "plan", "readers", "report", "run_log", "shards",
                "squad", "strict", "tagging", "tasks", "tokenizer", "splitting_rules", "disk", "roll_call", "lifeline", "out_dir",
-               "digests", "memory", "scaling", "paddle_version", "malloc", "characters")
+               "digests", "memory", "scaling", "schema", "paddle_version", "malloc", "characters")
 
 
 def parse(path: Path) -> ast.Module:
