@@ -37,7 +37,7 @@ class Batch:
 
     task: Task
     token_ids: np.ndarray
-    """int64 (B, T), masked, padded with [PAD]."""
+    """int64 (B, T), masked, padded with [PAD]; T as of `padded_width`."""
     sentence_ids: np.ndarray
     """int64 (B, T)."""
     lengths: np.ndarray
@@ -69,17 +69,31 @@ class Batch:
         return {loss.head: len(sizes[loss.head]) for loss in self.task.losses}
 
 
-class Collator:
-    """Draws masks and pads. One for a run."""
+def padded_width(longest: int, precision: str, positions: int) -> int:
+    """Tokens that a micro-batch is padded to: those of its longest sample; in half precision a multiple of 8.
 
-    def __init__(self, vocab: Vocab, mask_prob: float) -> None:
-        self.vocab, self.mask_prob = vocab, mask_prob
+    Tensor cores and the attention kernel of a V100 want it so. Never more than the encoder has positions.
+    """
+    return longest if precision == "fp32" else max(longest, min(-(-longest // 8) * 8, positions))
+
+
+class Collator:
+    """Draws masks and pads. One for a run.
+
+    Args:
+        vocab: its special tokens are never drawn.
+        mask_prob: share of tokens that are predicted.
+        precision, positions: as of `padded_width`.
+    """
+
+    def __init__(self, vocab: Vocab, mask_prob: float, precision: str = "fp32", positions: int = 0) -> None:
+        self.vocab, self.mask_prob, self.precision, self.positions = vocab, mask_prob, precision, positions
         self._ordinary_ids = np.flatnonzero(~vocab.special)
 
     def __call__(self, task: Task, examples: list[Example], levels: list[str], rng: np.random.Generator) -> Batch:
         """Masks and pads samples. `levels`: masking levels to draw from, one for each sample."""
         lengths = np.array([len(example.token_ids) for example in examples])
-        width = int(lengths.max())
+        width = padded_width(int(lengths.max()), self.precision, self.positions)
         token_ids = np.full((len(examples), width), self.vocab.pad_id, np.int64)
         sentence_ids = np.zeros((len(examples), width), np.int64)
         positions, labels, token_positions, token_labels = [], [], [], []

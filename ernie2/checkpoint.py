@@ -1,6 +1,7 @@
 """Checkpoints: atomic save and exact resume. Nothing is ever unpickled.
 
-    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it
+    <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it;
+                                                   float32: of half precision the master weights
                            optimizer.safetensors   <parameter>|<accumulator>
                            config.json vocab.txt recipe.yaml
                            trainer_state.json      step, tokens, scaler, ... and size and sha256 of every other file
@@ -30,7 +31,7 @@ from ernie2.disk import as_umask_says, file_digest, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.gradients import GradientSums
 from ernie2.logs import logger
-from ernie2.moments import restore_optimizer
+from ernie2.moments import MASTER, restore_optimizer
 from ernie2.strict import ConfigError
 from ernie2.warm_start import WEIGHTS, read_arrays
 
@@ -80,10 +81,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
     as_umask_says(path)
 
 
-def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]) -> None:
+def write_model(folder: Path, weights: dict[str, np.ndarray], config: EncoderConfig, vocab_file: str | Path,
+                extra: dict[str, Any]) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
-    write_arrays(folder / WEIGHTS, model_arrays(model), {"format": "np"})
+    write_arrays(folder / WEIGHTS, weights, {"format": "np"})
     write_json(folder / "config.json", {**config.to_json(), **extra})
     shutil.copyfile(vocab_file, folder / "vocab.txt")
 
@@ -91,11 +93,15 @@ def write_model(folder: Path, model: nn.Layer, config: EncoderConfig, vocab_file
 def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path,
                extra: dict[str, Any] | None = None) -> None:
     """Saves a model alone (no optimizer), atomically."""
-    atomic_folder(Path(folder), lambda tmp: write_model(tmp, model, config, vocab_file, extra or {}))
+    weights = model_arrays(model)
+    atomic_folder(Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}))
 
 
-def restore_weights(model: nn.Layer, folder: str | Path) -> None:
+def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray]:
     """Puts back what `write_model` wrote of this very model.
+
+    Returns:
+        The file's arrays, float32; a parameter of half precision has them rounded.
 
     Raises:
         ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name and shape.
@@ -109,22 +115,27 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> None:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise ConfigError(f"{folder}: holds another model: {'; '.join(wrong[:4])}{more}")
     for name, parameter in parameters.items():
-        parameter.set_value(arrays[name].astype("float32"))
+        parameter.set_value(paddle.to_tensor(arrays[name].astype("float32")).astype(parameter.dtype))
+    return arrays
 
 
 def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, np.ndarray], config: EncoderConfig,
                   vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what ernie2.moments.optimizer_arrays gives.
+    `moments` is what ernie2.moments.optimizer_arrays gives; its master weights go into model.safetensors.
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
     """
-    needed = sum(array.nbytes for array in moments.values()) + 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
+    masters = {key.partition("|")[0]: array for key, array in moments.items() if key.endswith(f"|{MASTER}")}
+    moments = {key: array for key, array in moments.items() if not key.endswith(f"|{MASTER}")}
+    needed = sum(array.nbytes for array in moments.values()) + SPARE
+    needed += 4 * sum(parameter.size for parameter in model.parameters())
 
     def write(tmp: Path) -> None:
-        write_model(tmp, model, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state})
+        weights = model_arrays(model) | masters
+        write_model(tmp, weights, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state})
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
@@ -153,14 +164,17 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
                   sums: GradientSums | None = None) -> dict[str, Any]:
     """Restores model and optimizer exactly; of sharded state this rank's part. Returns trainer_state.json.
 
+    They may be in another precision than when they were saved: weights and moments are float32 on disk.
+
     Raises:
         ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
     """
     try:
-        restore_weights(model, folder)
+        arrays = restore_weights(model, folder)
     except ConfigError as error:
         raise ConfigError(f"{error}; resume with the settings it was made with, or choose another out_dir") from None
-    restore_optimizer(read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
+    masters = {f"{name}|{MASTER}": array for name, array in arrays.items()}
+    restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer, sums)
     return read_state(folder)
 
 

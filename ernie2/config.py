@@ -132,7 +132,7 @@ class DataConfig(Section):
     marked_pairs: Texts = field(default_factory=list)
     """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from the corpus."""
     entity_dicts: Texts = field(default_factory=list)
-    """User dictionaries, one `word [tag]` a line; globs allowed."""
+    """User dictionaries, `word [tag]` a line, or in jieba's, HanLP's or LAC's form, or CSV; globs allowed."""
     encoding: str = "utf-8"
     """Encoding of those files of corpus, query log and dictionaries that are not UTF-8."""
     language: Literal["zh", "en"] = "zh"
@@ -274,7 +274,8 @@ class RuntimeConfig(Section):
     """How the run is carried out; none of this changes what is learned, rounding aside."""
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100); fp32 on CPU."""
+    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100). Needs a GPU of compute
+    capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     sharding_stage: Annotated[int, expect("0, 1 or 2", lambda n: n in (0, 1, 2))] = 0

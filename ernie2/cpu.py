@@ -166,11 +166,14 @@ def activation(name: str) -> Callable[[paddle.Tensor], paddle.Tensor]:
 
 
 def scale_(x: paddle.Tensor, factor: paddle.Tensor) -> None:
-    """x *= factor, (), in place. Other devices leave the factor where it is: to read it would make them wait."""
+    """x *= factor, (), in place; x float32: half precision has no room for 1 / loss scale.
+
+    Other devices leave the factor where it is: to read it would make them wait.
+    """
     if switch.enabled:
         x.scale_(float(factor))
     else:
-        x.multiply_(factor.astype(x.dtype))
+        x.multiply_(factor)
 
 
 def squared_norm(x: paddle.Tensor) -> paddle.Tensor:

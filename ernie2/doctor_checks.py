@@ -211,7 +211,7 @@ def _checkpoints(path: Path) -> list[Finding]:
 def disk(recipe: Recipe) -> list[Finding]:
     """Room for checkpoints, beside the plan's estimate."""
     figures = estimate(recipe, make_plan(recipe.curriculum), vocabulary_rows(recipe), None)
-    one = figures["parameters"] * 4 * (3 if recipe.runtime.precision == "fp32" else 4)
+    one = figures["parameters"] * 4 * 3  # weights and two moments
     path = Path(recipe.out_dir)
     there = sum(entry.stat().st_size for entry in path.glob("step_*/*") if entry.is_file())
     wanted, free = max(one * (recipe.runtime.keep_last + 1) - there, one), out_dir.free_bytes(path)

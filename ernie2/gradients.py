@@ -5,7 +5,8 @@
               sends it to the others
     stage 2   the same after every micro-batch, so that no rank keeps gradients of others: less memory, more traffic
 
-Accumulation needs no traffic in stages 0 and 1: gradients travel with the last micro-batch of a step alone. Ours rather than
+Accumulation needs no traffic in stages 0 and 1: gradients travel with the last micro-batch of a step alone.
+Those of half-precision parameters are added up in float32 and travel in half precision. Ours rather than
 paddle.DataParallel and fleet's sharding optimizers because every loss is already divided by its global count, because a head
 must not move on another task's step (theirs fill gradients that are not there with zeros, and moments follow), and because
 it is the same on every version of paddle.
@@ -23,6 +24,7 @@ import paddle.distributed as dist
 
 from ernie2 import optim
 from ernie2.memory import BUCKET
+from ernie2.precision import HALF
 
 IN_FLIGHT = 4
 """Buckets under way at once; more would only keep memory."""
@@ -46,6 +48,8 @@ class GradientSums:
         self.owner = dict(zip((parameter.name for parameter in parameters), owners(sizes, ranks), strict=True))
         self._buckets: list[list[paddle.Tensor]] = []
         self._armed, self._rounds = False, 0
+        self._half: list[paddle.Tensor] = []
+        self._earlier: dict[str, paddle.Tensor] = {}
         if ranks > 1:
             for parameter in parameters:
                 parameter._register_backward_hook(self._hook(parameter.name))
@@ -61,6 +65,8 @@ class GradientSums:
             trained: the parameters that it moves, the same list on every rank.
             micro_batches: how many the rank with the most of them goes through.
         """
+        self._half = [parameter for parameter in trained if parameter.dtype in HALF]
+        self._earlier = {}
         if self.ranks == 1:
             return
         self._rounds = micro_batches if self.stage == 2 else 1
@@ -76,6 +82,9 @@ class GradientSums:
         yield
         if self._armed and not last:
             self._land()
+        for parameter in () if last else self._half:
+            self._earlier[parameter.name] = self._summed(parameter)
+            parameter.clear_gradient(False)
 
     def finish(self) -> None:
         """Ends a step: every gradient is the sum over all ranks, where it is kept; elsewhere it is None.
@@ -83,6 +92,8 @@ class GradientSums:
         Called by every rank, even by one that broke its step off or had fewer micro-batches: the others wait for its part.
         """
         if self.ranks == 1:
+            for parameter in self._half:
+                optim.set_gradient(parameter, self._summed(parameter))
             return
         while self._rounds:
             if not self._armed:
@@ -108,6 +119,15 @@ class GradientSums:
             for task in waiting:
                 task.wait()
 
+    @paddle.no_grad()
+    def _summed(self, parameter: paddle.Tensor) -> paddle.Tensor | None:
+        """Its gradient; of a half-precision parameter in float32, with those of earlier micro-batches."""
+        gradient, before = parameter.grad, self._earlier.pop(parameter.name, None)
+        if gradient is None or parameter.dtype not in HALF:
+            return before if gradient is None else gradient
+        gradient = gradient.astype("float32")
+        return gradient if before is None else before + gradient
+
     def _hook(self, name: str):  # noqa: ANN202 - paddle's hooks take nothing and return nothing
         def arrived(*_: object) -> None:
             if self._armed and name in self._missing:
@@ -129,9 +149,12 @@ class GradientSums:
     def _launch(self) -> None:
         bucket = self._buckets[self._next]
         self._next += 1
+        gradients = [self._summed(parameter) for parameter in bucket]
         # A rank whose samples gave a parameter no gradient adds zero.
-        flat = paddle.concat([paddle.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
-                              for parameter in bucket])
+        flat = paddle.concat([paddle.zeros([parameter.size]) if gradient is None else gradient.flatten()
+                              for parameter, gradient in zip(bucket, gradients, strict=True)])
+        if bucket[0].dtype in HALF:
+            flat = flat.astype(bucket[0].dtype)
         flight = (dist.reduce(flat, dst=self.owner[bucket[0].name], sync_op=False) if self.stage else
                   dist.all_reduce(flat, sync_op=False))
         self._flights.append((bucket, flat, flight))
@@ -156,6 +179,8 @@ class GradientSums:
         flight.wait()
         if not self.owns(bucket[0]):
             return
+        if flat.dtype in HALF:
+            flat = flat.astype("float32")
         pieces = flat.split([int(np.prod(parameter.shape)) for parameter in bucket])
         for parameter, piece in zip(bucket, pieces, strict=True):
             piece, before = piece.reshape(parameter.shape), self._kept.get(parameter.name)

@@ -31,7 +31,8 @@ class Memory:
     weights: int
     """Of the model, in the precision of the forward pass."""
     gradients: int
-    """Divided by the ranks from runtime.sharding_stage=2 on."""
+    """float32, and in half precision those of the micro-batch under way besides; divided by the ranks from
+    runtime.sharding_stage=2 on."""
     moments: int
     """Adam's two, float32; divided by the ranks from runtime.sharding_stage=1 on."""
     master: int
@@ -97,7 +98,8 @@ def estimate_memory(recipe: Recipe, vocab_rows: int, ranks: int = 1) -> Memory:
     tokens = recipe.batch.micro_tokens * PADDING
     # Logits, their softmax and their gradient in float32; in half precision the matrix product's own output besides.
     per_logit = 14 if half else 12
-    return Memory(weights=count * unit, gradients=count * unit // gradient_share, moments=count * 8 // optimizer_share,
+    return Memory(weights=count * unit, gradients=count * (6 if half else 4) // gradient_share,
+                  moments=count * 8 // optimizer_share,
                   master=count * 4 // optimizer_share if half else 0, exchange=2 * largest * unit if ranks > 1 else 0,
                   activations=int(tokens * activation_bytes_per_token(recipe)),
                   logits=int(tokens * recipe.data.mask_prob * vocab_rows * per_logit))

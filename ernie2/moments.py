@@ -1,5 +1,5 @@
-"""The optimizer's state as arrays under names of ours: `<parameter>|<accumulator>` -> array. Whole on disk, however many ranks
-shard it: a run may go on with another number of them."""
+"""The optimizer's state as float32 arrays under names of ours: `<parameter>|<accumulator>` -> array. Whole on
+disk, however many ranks shard it: a run may go on with another number of them, and in another precision."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
 from ernie2.gradients import GradientSums
+from ernie2.precision import HALF
 
 MASTER = "master_weight"
 MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight, and there looks for its moments
@@ -37,7 +38,11 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
 
 def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer,
                       sums: GradientSums | None = None) -> None:
-    """Puts back what `optimizer_arrays` gave; of sharded state each rank takes its own part."""
+    """Puts back what `optimizer_arrays` gave; of sharded state each rank takes its own part.
+
+    Whatever the precision was: Paddle's names of the moments follow each parameter's dtype now, and only
+    half-precision parameters take their master weights.
+    """
     parameters = dict(model.named_parameters())
     state: dict[str, Any] = {MASTER + "s": {}}
     restored = {}
@@ -46,12 +51,14 @@ def restore_optimizer(arrays: dict[str, np.ndarray], model: nn.Layer, optimizer:
         parameter = parameters[name]
         if sums is not None and not sums.owns(parameter):
             continue
-        restored[name] = parameter
-        if accumulator == MASTER:
+        half = parameter.dtype in HALF
+        if accumulator != MASTER:
+            restored[name] = parameter
+            owner = f"{parameter.name}_{MASTER_NAME}" if half else parameter.name
+            state[f"{owner}_{accumulator.removeprefix(f'{MASTER_NAME}_')}"] = paddle.to_tensor(array)
+        elif half:
             master = state[MASTER + "s"][parameter.name] = paddle.to_tensor(array)
             master.name = f"{parameter.name}_{MASTER_NAME}"
-        else:
-            state[f"{parameter.name}_{accumulator}"] = paddle.to_tensor(array)
     if not state[MASTER + "s"]:
         del state[MASTER + "s"]
     optimizer.set_state_dict(state)

@@ -14,6 +14,7 @@ from paddle import nn
 from ernie2 import cpu
 from ernie2.config import LrConfig
 from ernie2.curriculum import Plan, Turn
+from ernie2.precision import HALF
 from ernie2.strict import ConfigError
 
 
@@ -66,10 +67,19 @@ def squared_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
     return paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]).reshape([])
 
 
+def set_gradient(parameter: paddle.Tensor, gradient: paddle.Tensor | None) -> None:
+    """Replaces a parameter's gradient by one of any dtype, or by none."""
+    parameter.clear_gradient(False)  # what is there can only be overwritten by its like
+    if gradient is not None:
+        parameter.grad = gradient
+
+
 @paddle.no_grad()
 def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0,
                         sum_squares: Callable[[list[paddle.Tensor]], paddle.Tensor] = squared_norm) -> paddle.Tensor:
     """Takes the loss scale out of all gradients and scales them so that their global norm is at most clip_norm.
+
+    Half-precision gradients become float32 first: without the loss scale small ones would be 0 in fp16.
 
     Args:
         parameters: those without a gradient are left out.
@@ -80,6 +90,9 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
     Returns:
         The norm before clipping, without the loss scale, (). Not finite where a gradient is not.
     """
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.dtype in HALF:
+            set_gradient(parameter, parameter.grad.astype("float32"))
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = sum_squares(gradients).sqrt() / loss_scale
     if clip_norm or loss_scale != 1.0:
@@ -93,8 +106,9 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
 class LossScaler:
     """Dynamic loss scaling: half-precision gradients are computed of a scaled loss, so that small ones do not vanish.
 
-    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in a row. A number
-    on the host, not on the device, so that every rank has the same and a checkpoint holds it exactly.
+    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in a
+    row. At most 2**24, the default max_loss_scale of NVIDIA's Apex. A number on the host, not on the device, so
+    that every rank has the same and a checkpoint holds it exactly.
 
     Args:
         enabled: False for fp32 and bf16: the scale is 1 and nothing changes.
@@ -102,7 +116,7 @@ class LossScaler:
         floor: the run stops where the scale would fall below this.
     """
 
-    GROW_AFTER, GROW_BY, SHRINK_AFTER, SHRINK_BY = 100, 2.0, 2, 0.8
+    GROW_AFTER, GROW_BY, SHRINK_AFTER, SHRINK_BY, LARGEST = 100, 2.0, 2, 0.8, 2.0**24
 
     def __init__(self, enabled: bool, first: float = 102_400.0, floor: float = 1.0) -> None:
         self.enabled, self.scale, self.floor = enabled, first if enabled else 1.0, floor
@@ -118,7 +132,7 @@ class LossScaler:
             return
         self.good, self.overflows = (0, self.overflows + 1) if overflow else (self.good + 1, 0)
         if self.good == self.GROW_AFTER:
-            self.scale, self.good = self.scale * self.GROW_BY, 0
+            self.scale, self.good = min(self.scale * self.GROW_BY, self.LARGEST), 0
         if self.overflows == self.SHRINK_AFTER:
             self.scale, self.overflows = self.scale * self.SHRINK_BY, 0
         if self.scale < self.floor:

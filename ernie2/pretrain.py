@@ -135,7 +135,8 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
     """Dev loss and accuracy of every task seen so far: this draws forgetting. None where a SIGTERM came in between."""
     results = {}
     for name in run.plan.tasks_seen(step):
-        results[name] = evaluate(run.model, run.dev_set(name))
+        with run.autocast():
+            results[name] = evaluate(run.model, run.dev_set(name))
         if stop.agree():
             return None
     for name, result in results.items() if log else ():
@@ -147,8 +148,9 @@ def save(run: Run, done: int, tokens: int) -> None:
     """Rank 0 writes a checkpoint; the others give it their part of a sharded state and wait until it is whole."""
     moments = optimizer_arrays(run.model, run.optimizer, run.sums) if run.rank == 0 or run.sums.stage else {}
     if run.rank == 0:
-        state = {"tokens": tokens, "seed": run.recipe.seed, "scaler": run.scaler.state_dict(),
-                 "bad_steps": run.bad_steps.state_dict(), "evaluated": run.evaluated,
+        state = {"tokens": tokens, "seed": run.recipe.seed,
+                 "scaler": run.scaler.state_dict(), "bad_steps": run.bad_steps.state_dict(),
+                 "evaluated": run.evaluated,
                  "seconds": run.seconds_before + time.monotonic() - run.started,
                  "task_ids": {task.name: task.task_id for task in run.tasks},
                  "shards": {name: stream.reader.digest for name, stream in run.streams.items()}}

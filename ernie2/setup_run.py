@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie2 import attention, cpu, distributed, out_dir
+from ernie2 import attention, cpu, distributed, out_dir, precision
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import SPARE, checkpoints, load_training, newest_whole, read_state
+from ernie2.checkpoint import SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state
 from ernie2.config import CurriculumConfig, ModelConfig, Recipe, build, load_yaml, to_mapping
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
@@ -25,6 +25,7 @@ from ernie2.faults import BadSteps
 from ernie2.gradients import GradientSums
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
+from ernie2.moments import MASTER, restore_optimizer
 from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
 from ernie2.shards import SENTENCE_TYPES, ShardReader
@@ -68,12 +69,7 @@ class Run:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """AMP O2 where the precision asks for it."""
-        if self.recipe.runtime.precision == "fp32":
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level="O2", dtype=_DTYPES[self.recipe.runtime.precision])
-
-
-_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+        return precision.autocast(self.recipe.runtime.precision)
 
 
 def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Run:
@@ -99,12 +95,9 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     initialise(model, config.initializer_range, recipe.seed)
     half = recipe.runtime.precision != "fp32"
     optimizer = build_optimizer(model, recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.eps, half)
-    if half:
-        model, optimizer = paddle.amp.decorate(model, optimizer, level="O2", dtype=_DTYPES[recipe.runtime.precision],
-                                               master_weight=True)
     scaler = LossScaler(recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale)
     bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, recipe.runtime.max_bad_steps)
-    collate = Collator(vocab, recipe.data.mask_prob)
+    collate = Collator(vocab, recipe.data.mask_prob, recipe.runtime.precision, config.max_position_embeddings)
     by_name = {task.name: task for task in tasks}
 
     @cache
@@ -117,6 +110,16 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     _restore(run, where, vocab)
     distributed.broadcast_parameters(model)
     return run
+
+
+def half_precision(run: Run) -> None:
+    """Brings a float32 model into the recipe's half precision; what it held becomes the master weights."""
+    dtype = precision.DTYPES[run.recipe.runtime.precision]
+    if dtype == "float32":
+        return
+    masters = {f"{name}|{MASTER}": array for name, array in model_arrays(run.model).items()}
+    paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=dtype, master_weight=True)
+    restore_optimizer(masters, run.model, run.optimizer, run.sums)
 
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
@@ -132,6 +135,7 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
             raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
                               f"choose another out_dir for a new run")
         _check_changes(run, folder, state)
+        half_precision(run)
         load_training(folder, run.model, run.optimizer, run.sums)
         run.scaler.load_state_dict(state["scaler"])
         run.bad_steps.load_state_dict(state.get("bad_steps", {}))
@@ -142,6 +146,8 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         warm_start(run.model, run.recipe, where, vocab)
     else:
         logger.info("starting from random weights")
+    if step < 0:
+        half_precision(run)
 
 
 LEARNING_ONLY = {f"model.{key}" for key in ("dropout", "init_from", "init_min_match", "initializer_range", "vocab_file",
@@ -194,8 +200,8 @@ def _choose_checkpoint(run: Run, where: str) -> int:
 
 def _check_room(run: Run, key: str) -> None:
     """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do not."""
-    numbers = 3 if run.recipe.runtime.precision == "fp32" else 4  # weights, two moments, master weights; all as fp32
-    one = 4 * numbers * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
+    # Weights and two moments, float32 whatever the precision.
+    one = 4 * 3 * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
     out_dir.require_room(run.out_dir, one, "a single checkpoint")
     wanted = one * (run.recipe.runtime.keep_last + 1 - len(checkpoints(run.out_dir)))
     if out_dir.free_bytes(run.out_dir) < wanted:
@@ -223,8 +229,7 @@ def _check(recipe: Recipe, where: str, tasks: list[Task], ranks: int) -> None:
     if ranks > recipe.batch.micro_batches:
         raise ConfigError(f"{where}: batch: {ranks} ranks share {recipe.batch.micro_batches} micro-batches a step; "
                           f"use fewer ranks, more batch.tokens or fewer batch.micro_tokens")
-    if recipe.runtime.precision != "fp32" and not paddle.is_compiled_with_cuda():
-        raise ConfigError(f"{where}: runtime.precision: {recipe.runtime.precision} needs a GPU; use fp32 on a CPU")
+    precision.check_precision(recipe.runtime.precision, f"{where}: runtime.precision")
 
 
 def _rows_as_before(recipe: Recipe) -> None:

@@ -27,7 +27,7 @@ TINY_TASKS = {
 # Pre-training, resuming and fine-tuning: what has to work with every paddle in the tested range (ernie2/paddle_version.py).
 CORE = {f"test_{name}" for name in (
     "batching", "checkpoint", "default_run", "encoder", "evaluate", "faults", "finetune", "golden", "lifeline", "masking",
-    "moments", "optim", "paddle_version", "predict", "pretrain", "ranks", "resume", "tasks")}
+    "moments", "optim", "paddle_version", "precision", "predict", "pretrain", "ranks", "resume", "tasks")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,3 +108,13 @@ def tiny_recipe_file(tmp_path: Path, tiny_recipe: dict) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe), encoding="utf-8")
     return path
+
+
+@pytest.fixture()
+def half_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models become half-precision ones on a CPU too, where Paddle's decorate() does nothing."""
+    from paddle.amp.auto_cast import amp_initialize
+
+    monkeypatch.setattr("ernie2.precision.check_precision", lambda *_: None)
+    monkeypatch.setattr("paddle.amp.decorate", lambda model, optimizer, level, dtype, master_weight:
+                        (amp_initialize([model], dtype, None)[0], optimizer))

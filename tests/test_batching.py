@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from ernie2.batching import Collator, TaskStream, dev_batches, prefetch, sample_costs
+from ernie2.batching import Collator, TaskStream, dev_batches, padded_width, prefetch, sample_costs
 from ernie2.config import Recipe, build
+from ernie2.setup_run import prepare_run
 from ernie2.shards import ShardReader
 from ernie2.strict import apply_overrides
 from ernie2.tokenizer import Vocab
@@ -119,6 +120,31 @@ def test_collate(tiny_recipe, tiny_tasks):
             assert np.array_equal(batch.token_labels, restored[batch.token_positions] % 2)
         again = source.micro_batch(3, 0, samples, ["basic", "entity"], collate)
         assert np.array_equal(again.token_ids, batch.token_ids)
+
+
+@pytest.mark.parametrize(("precision", "positions", "widths"), [
+    ("fp32", 32, {1: 1, 13: 13, 16: 16, 30: 30}), ("fp16", 32, {1: 8, 13: 16, 16: 16, 30: 32}),
+    ("bf16", 30, {13: 16, 25: 30, 30: 30})])
+def test_widths_in_half_precision_are_multiples_of_eight_within_the_positions(precision, positions, widths):
+    assert {longest: padded_width(longest, precision, positions) for longest in widths} == widths
+
+
+def test_batches_in_half_precision_hold_the_same_samples(tiny_recipe, half_on_cpu):
+    """Training and dev batches; what is predicted stands where it stood."""
+    for name in ("cover", "order", "label"):
+        runs = [prepare_run(build(Recipe, apply_overrides(tiny_recipe, [f"runtime.precision={p}"]), "r"), "r")
+                for p in ("fp32", "fp16")]
+        pairs = zip(*(run.dev_set(name).batches for run in runs), strict=True)
+        samples = runs[0].streams[name].batch(0)[0]
+        pairs = [*pairs, [run.streams[name].micro_batch(0, 0, samples, ["word"], run.collate) for run in runs]]
+        assert any(plain.token_ids.shape[1] % 8 for plain, _ in pairs)
+        for plain, wide in pairs:
+            width = plain.token_ids.shape[1]
+            assert wide.token_ids.shape[1] == -(-width // 8) * 8 <= 32 and (wide.token_ids[:, width:] == 0).all()
+            assert np.array_equal(plain.token_ids, wide.token_ids[:, :width])
+            for positions in ("mlm_positions", "token_positions"):
+                rows, columns = np.divmod(getattr(plain, positions), width)
+                assert np.array_equal(getattr(wide, positions), rows * wide.token_ids.shape[1] + columns)
 
 
 def test_dev_batches_are_fixed(tiny_recipe, tiny_tasks):

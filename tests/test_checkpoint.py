@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 from conftest import ROOT, write_tiny_shards
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from ernie2 import checkpoint, out_dir, pretrain
 from ernie2.checkpoint import atomic_folder, checkpoints
 from ernie2.config import Recipe, build
+from ernie2.moments import MASTER, MASTER_NAME, optimizer_arrays, restore_optimizer
 from ernie2.setup_run import prepare_run
 from ernie2.strict import ConfigError, apply_overrides
 from ernie2.tokenizer import Vocab
@@ -61,9 +63,11 @@ def test_another_model_is_refused(tiny_recipe):
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("model.hidden_act=gelu", "model.hidden_act: 'relu' -> 'gelu'"), ("model.layer_norm_eps=1e-12", "model.layer_norm_eps: 1e-05 -> "),
+    ("model.hidden_act=gelu", "model.hidden_act: 'relu' -> 'gelu'"),
+    ("model.layer_norm_eps=1e-12", "model.layer_norm_eps: 1e-05 -> "),
     ("batch.tokens=128", "batch.tokens: 256 -> 128"), ("batch.pool_batches=8", "batch.pool_batches: 4 -> 8"),
-    ("curriculum.stages=[[cover, order, label]]", "curriculum.stages: "), ("curriculum.steps_per_task=30", "steps_per_task: 24 -> 30")])
+    ("curriculum.stages=[[cover, order, label]]", "curriculum.stages: "),
+    ("curriculum.steps_per_task=30", "steps_per_task: 24 -> 30")])
 def test_a_resume_with_another_model_or_place_in_the_data_is_refused(tiny_recipe, override, words):
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=30"))
     with pytest.raises(ConfigError) as error:
@@ -76,7 +80,8 @@ def test_a_resume_on_other_shards_is_refused_and_other_changes_are_said(tiny_rec
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=3"))
     run = prepare(tiny_recipe, "lr.peak=1e-3", "runtime.max_steps=5", "batch.micro_tokens=64", "curriculum.steps_per_task=50")
     assert run.start_step == 3
-    for line in ("lr.peak: 0.002 -> 0.001", "runtime.max_steps: 3 -> 5", "batch.micro_tokens: 128 -> 64", "steps_per_task: 24 -> 50"):
+    for line in ("lr.peak: 0.002 -> 0.001", "runtime.max_steps: 3 -> 5", "batch.micro_tokens: 128 -> 64",
+                 "steps_per_task: 24 -> 50"):
         assert f"changed since this checkpoint: {line}" in caplog.text.replace("curriculum.", "")
     write_tiny_shards(Path(tiny_recipe["data"]["shards_dir"]), tiny_tasks, Vocab.load(tiny_vocab), samples=130)
     with pytest.raises(ConfigError, match="the shards of cover, order, label in .* are not those it was trained on"):
@@ -122,6 +127,40 @@ def test_with_nothing_but_damaged_checkpoints_the_run_refuses(tiny_recipe, tmp_p
         with pytest.raises(ConfigError, match=f"trainer_state.json: {words}.*no other checkpoint is left: remove"):
             prepare(tiny_recipe)
     assert state.exists()
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ("fp16", "fp16"), ("bf16", "bf16"), ("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")])
+def test_a_run_goes_on_exactly_in_any_precision(tiny_recipe, tmp_path, half_on_cpu, before, after, caplog, monkeypatch):
+    """On disk weights (of half precision the master weights) and moments are float32; `label` is not trained yet."""
+    monkeypatch.setattr("ernie2.setup_run.logger.propagate", True)
+    run, rng = prepare(tiny_recipe, f"runtime.precision={before}"), np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.02, p.shape).astype(np.float32) for name, p in run.model.named_parameters()}
+    moments = {f"{name}|{key}": rng.random(value.shape if "moment" in key else [1]).astype(np.float32)
+               for name, value in weights.items() if ".label." not in name
+               for key in ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")}
+    for name, parameter in run.model.named_parameters():
+        parameter.set_value(paddle.to_tensor(weights[name]).astype(parameter.dtype))
+    masters = {f"{name}|{MASTER}": value for name, value in weights.items()}
+    restore_optimizer(moments | masters, run.model, run.optimizer)
+    pretrain.save(run, 3, 0)
+
+    again = prepare(tiny_recipe, f"runtime.precision={after}")
+    warm = prepare(tiny_recipe, f"runtime.precision={after}", f"out_dir={tmp_path / 'warm'}",
+                   f"model.init_from={tmp_path / 'out/step_0000003'}")
+    assert again.start_step == 3 and warm.start_step == 0
+    assert ("checkpoint: runtime.precision: " in caplog.text) == (before != after)
+    for one in (again, warm):
+        for name, parameter in one.model.named_parameters():
+            half = after != "fp32" and (after == "bf16" or "norm" not in name)
+            assert parameter.dtype == getattr(paddle, {"fp16": "float16", "bf16": "bfloat16"}[after] if half else "float32")
+            rounded = paddle.to_tensor(weights[name]).astype(parameter.dtype)
+            assert (parameter.astype("float32") == rounded.astype("float32")).all(), name
+            if half:
+                assert np.array_equal(one.optimizer._master_weights[parameter.name].numpy(), weights[name]), name
+    got = optimizer_arrays(again.model, again.optimizer).items()
+    got = {key.replace(f"{MASTER_NAME}_", ""): array for key, array in got if not key.endswith(MASTER)}
+    assert got.keys() == moments.keys() and all(np.array_equal(got[key], moments[key]) for key in got)
 
 
 def test_an_out_dir_that_is_a_file(tiny_recipe, tmp_path):

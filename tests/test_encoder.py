@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie2 import cpu
+from ernie2 import attention, cpu
 from ernie2.checkpoint import restore_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig, ErnieEncoder
@@ -157,6 +157,44 @@ def test_cpu_attention_and_residual_equal_the_library(padded, dropped, monkeypat
     cpu.prepare(False)
     for library, ours in zip(*results):
         np.testing.assert_allclose(ours, library, rtol=2e-4, atol=2e-4)
+
+
+def faulty(fault: str):
+    """The plain way with one fault."""
+    def kernel(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
+        if fault == "unaligned masks" and mask is not None and qkv.shape[1] % 8:
+            raise ValueError("attn_bias is not aligned")
+        if fault == "dropout" and dropout and training:
+            raise ValueError("no such kernel")
+        return attention._plain(qkv, mask, dropout, training or fault == "dropout in evaluation")
+    return kernel
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    ("none", None), ("unaligned masks", "not aligned"), ("dropout", "no such kernel"),
+    ("dropout in evaluation", "with 13 tokens, dropout 0.1, training=False")])
+def test_the_trial_of_an_attention_kernel(fault, words):
+    problem = attention._trial(faulty(fault), 2, 8, "fp32")
+    assert problem is None if words is None else words in problem
+
+
+def test_fused_attention_never_drops_in_evaluation_and_sees_no_unaligned_mask(monkeypatch):
+    """Paddle 2.6's scaled_dot_product_attention ignores `training` where there is no mask."""
+    def fused(q, k, v, attn_mask=None, dropout_p=0.0, attn_bias=None, p=0.0, training=True):  # noqa: ANN001, ANN202
+        assert dropout_p + p == (0.1 if training else 0.0)
+        assert attn_bias is None or attn_bias.shape[3] % 8 == 0
+        return q
+
+    module = pytest.importorskip("paddle.incubate.nn.memory_efficient_attention")
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", fused)
+    monkeypatch.setattr(module, "memory_efficient_attention", fused)
+    for length in (13, 24):
+        qkv = paddle.randn([2, length, 3, 2, 4])
+        for kernel in (attention._flash, attention._memory_efficient):
+            for training in (True, False):
+                assert kernel(qkv, None, 0.1, training).shape == [2, length, 2, 4]
+        out = attention._memory_efficient(qkv, paddle.zeros([2, 1, 1, length]), 0.1, True)
+        assert out.shape == [2, length, 2, 4]
 
 
 @pytest.mark.parametrize("enabled", [False, True])

@@ -12,10 +12,10 @@ import yaml
 from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
 
-from ernie2 import finetune
-from ernie2.finetune_eval import majority
-from ernie2.finetune_job import prepare_job
-from ernie2.finetune_result import over_runs
+from ernie2.finetune import __main__ as finetune
+from ernie2.finetune.eval import majority
+from ernie2.finetune.job import prepare_job
+from ernie2.finetune.result import over_runs
 from ernie2.strict import ConfigError, cli
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
@@ -240,6 +240,21 @@ def test_majority_baselines(checkpoint, data):
             majority(job.task, job.data.train.split.samples, job.data.dev[0].split.samples).values()
         )[-1]
         assert expected <= value <= 100
+
+
+def test_half_precision_pads_to_multiples_of_eight(checkpoint, data, half_on_cpu):
+    """Training batches here; `run_model` pads the same way."""
+    overrides = [f"init_from={checkpoint}", f"data_dir={data['tagging']}", *SETTINGS]
+    plain, half = (
+        prepare_job(TASKS / f"{CHECK['tagging']}.yaml", [*overrides, f"precision={precision}"])
+        for precision in ("fp32", "fp16")
+    )
+    for numbers in plain.plan(1)[0]:
+        for narrow, wide in zip(plain.batches(numbers)[1], half.batches(numbers)[1], strict=True):
+            width = narrow.token_ids.shape[1]
+            assert wide.token_ids.shape[1] == wide.targets.shape[1] == -(-width // 8) * 8
+            assert np.array_equal(wide.token_ids[:, :width], narrow.token_ids)
+            assert (wide.targets[:, width:] == -100).all()
 
 
 @pytest.mark.parametrize(

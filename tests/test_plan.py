@@ -82,9 +82,9 @@ def test_states_are_divided_over_ranks_by_stage():
     parts = [estimate_memory(with_runtime(recipe(), sharding_stage=stage), ROWS, ranks=8) for stage in (0, 1, 2)]
     whole, optimizer, gradients = parts
     count = plan.parameter_count(recipe(), ROWS)
-    assert (whole.weights, whole.gradients, whole.moments, whole.master) == (2 * count, 2 * count, 8 * count, 4 * count)
-    assert (optimizer.moments, optimizer.master, optimizer.gradients) == (count, count // 2, 2 * count)
-    assert (gradients.moments, gradients.gradients, gradients.weights) == (count, count // 4, 2 * count)
+    assert (whole.weights, whole.gradients, whole.moments, whole.master) == (2 * count, 6 * count, 8 * count, 4 * count)
+    assert (optimizer.moments, optimizer.master, optimizer.gradients) == (count, count // 2, 6 * count)
+    assert (gradients.moments, gradients.gradients, gradients.weights) == (count, 6 * count // 8, 2 * count)
     assert {part.activations for part in parts} == {whole.activations}
     assert whole.total == sum(value for name, value in whole.to_json().items() if name != "total")
     alone = estimate_memory(with_runtime(recipe(), sharding_stage=2), ROWS)

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ernie2.config import Size
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.task import FinetuneTask
 from ernie2.schema import Betas, Checks, NotNegative, Positive, Section, Share, Text, build, require
 from ernie2.strict import apply_overrides, from_command_line, load_yaml
 
