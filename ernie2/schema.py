@@ -211,5 +211,8 @@ def _fields_at(cls: Any, path: Path) -> dict[str, Any]:
     for part in path[:-1]:
         if isinstance(part, str):
             annotation = _fields_at(cls, ())[part].annotation
-            cls = next((one for one in (annotation, *get_args(annotation)) if isinstance(one, type)), cls)
+            cls = next(
+                (one for one in (annotation, *get_args(annotation)) if hasattr(one, "__pydantic_fields__")),
+                cls,
+            )
     return {name: field for name, field in cls.__pydantic_fields__.items() if field.init is not False}

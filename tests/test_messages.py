@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from data_gen.arguments import check_arguments
 from data_gen.generators import load_generator
 from ernie2.config import load_recipe
 from ernie2.finetune.run import load_finetune
@@ -110,3 +112,23 @@ def test_a_mistake_is_answered_in_these_words(kind: str, case: str, message: str
 
 def test_the_golden_messages_are_found() -> None:
     assert len(read_golden()) > 140
+
+
+def test_a_generator_of_a_users_own_is_held_against_what_it_says(tmp_path: Path) -> None:
+    """What no YAML can hold (a Path) is left to the generator; what is not simple and cannot be read too."""
+
+    def generate(
+        source, rng, *, packer, language, folder: Path, size: int | None = None, checks: bool = True
+    ): ...
+
+    path = tmp_path / "new.yaml"
+    path.write_text(changed(TASK, "generator_args={folder: x, size: null, checks: false}"), encoding="utf-8")
+    check_arguments(load_task(path), SimpleNamespace(generate=generate))
+    path.write_text(changed(TASK, "generator_args={size: 1.0, checks: 0}"), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        check_arguments(load_task(path), SimpleNamespace(generate=generate))
+    assert error.value.args == (
+        f"{path}: missing key 'generator_args.folder'",
+        f"{path}: generator_args.size: found 1.0, expected a whole number",
+        f"{path}: generator_args.checks: found 0, expected true or false",
+    )
