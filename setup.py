@@ -44,6 +44,7 @@ setup(
     install_requires=[
         "numpy<=1.26.4",
         "pyyaml",
+        "pydantic>=2",
         "tqdm",
         "jieba",
         "rjieba",  # jieba's words, twenty times as fast

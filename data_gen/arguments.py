@@ -1,71 +1,56 @@
-"""A task's generator_args held against the signature of its generator: names, types, and the module's LIMITS."""
+"""A task's generator_args held against the signature of its generator: names, types and ranges."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
-from types import ModuleType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, field, make_dataclass
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ernie2.strict import ConfigError, nearest
+from pydantic.dataclasses import dataclass
+
+from ernie2.schema import Section, build
+from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
 GIVEN = ("source", "rng", "packer", "language")
-_SIMPLE = (bool, int, float, str)
+_SIMPLE = (bool, int, float, str, NoneType)
 
 
 def check_arguments(task: Task, module: ModuleType) -> None:
-    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names the YAML and the key."""
-    parameters = inspect.signature(module.generate).parameters
+    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names YAML and keys."""
+    parameters = dict(inspect.signature(module.generate).parameters)
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    own = {name: parameter for name, parameter in parameters.items() if name not in GIVEN and parameter.kind is not
-           parameter.VAR_KEYWORD}
     for name in GIVEN:
-        if name not in parameters and not takes_all:
-            raise ConfigError(f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is "
-                              f"called as generate(source, rng, *, packer, language, **generator_args)")
-    for name in task.generator_args:
-        if name not in own and not takes_all:
-            hint = nearest(name, own) if own else "; it takes none"
-            raise ConfigError(f"{task.path}: generator_args.{name}: {task.generator} has no such argument{hint}")
-    types, limits = _types(module.generate), getattr(module, "LIMITS", {})
-    for name, parameter in own.items():
-        if name in task.generator_args:
-            _check_value(f"{task.path}: generator_args.{name}", task.generator_args[name], types.get(name), limits.get(name))
-        elif parameter.default is parameter.empty:
-            raise ConfigError(f"{task.path}: generator_args.{name}: missing, {task.generator} needs it")
+        if parameters.pop(name, None) is None and not takes_all:
+            raise ConfigError(
+                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called as "
+                f"generate(source, rng, *, packer, language, **generator_args)"
+            )
+    own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    given = {name: value for name, value in task.generator_args.items() if name in own or not takes_all}
+    build(_section(own, _types(module.generate)), given, str(task.path), "generator_args.")
+
+
+def _section(parameters: dict[str, inspect.Parameter], types: dict[str, Any]) -> type:
+    """The parameters as a section of keys."""
+    keys = [
+        (name, types.get(name, Any), field(default=MISSING if one.default is one.empty else None))
+        for name, one in parameters.items()
+    ]
+    return dataclass(make_dataclass("generator_args", keys, bases=(Section,), kw_only=True))
 
 
 def _types(function: Callable) -> dict[str, Any]:
-    """The annotations that can be read; those of a user's own generator may name what is not there."""
+    """The annotations that a YAML's value can be held against; those of a user's own may name what is not there."""
     try:
-        return get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
+    return {name: hint for name, hint in hints.items() if _is_simple(hint)}
 
 
-def _check_value(where: str, value: object, annotation: Any, limits: tuple[float, float] | None) -> None:
-    kinds = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
-    if all(kind in _SIMPLE or get_origin(kind) is Literal for kind in kinds) and not any(_is(value, kind) for kind in kinds):
-        raise ConfigError(f"{where}: found {value!r}, expected {' or '.join(map(_named, kinds))}")
-    if limits is not None and isinstance(value, int | float):
-        least, most = limits
-        if not least <= value <= most:
-            expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
-            raise ConfigError(f"{where}: found {value}, expected {expected}")
-
-
-def _is(value: object, kind: Any) -> bool:
-    """Whether a value is of a kind; a whole number does for a float, truth for no number."""
-    if get_origin(kind) is Literal:
-        return any(value == one and type(value) is type(one) for one in get_args(kind))
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind
-
-
-def _named(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+def _is_simple(hint: Any) -> bool:
+    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    return all(kind in _SIMPLE or get_origin(kind) in (Annotated, Literal) for kind in kinds)

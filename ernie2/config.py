@@ -7,16 +7,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from ernie2.strict import ConfigError, apply_overrides, build, cli, load_yaml, nearest, require, to_mapping
+from pydantic.dataclasses import dataclass
+
+from ernie2.schema import (
+    Betas,
+    Checks,
+    Dropout,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Texts,
+    build,
+    expect,
+    require,
+    to_mapping,
+)
+from ernie2.strict import ConfigError, apply_overrides, cli, from_command_line, load_yaml, nearest
 from ernie2.warm_start import WEIGHTS, embedding_rows
 
-__all__ = ["BatchConfig", "ConfigError", "CurriculumConfig", "DataConfig", "LrConfig", "MaskingConfig", "ModelConfig",
-           "OptimizerConfig", "Recipe", "RuntimeConfig", "apply_overrides", "build", "cli", "load_recipe", "load_yaml",
-           "nearest", "to_mapping"]
+__all__ = [
+    "BatchConfig",
+    "ConfigError",
+    "CurriculumConfig",
+    "DataConfig",
+    "LrConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "RuntimeConfig",
+    "apply_overrides",
+    "build",
+    "cli",
+    "load_recipe",
+    "load_yaml",
+    "nearest",
+    "to_mapping",
+]
 
 SIZES = {
     # layers, width, heads, feed-forward width. tiny, mini and small are ours; base and large are the paper's (section 4.1).
@@ -27,42 +59,47 @@ SIZES = {
     "large": (24, 1024, 16, 4096),
 }
 _ROWS = {  # key -> key of config.json, rows without init_from (None: as many as the vocabulary has tokens)
-    "vocab_rows": ("vocab_size", None), "max_position_embeddings": ("max_position_embeddings", 513),
-    "sentence_type_vocab_size": ("type_vocab_size", 4), "task_type_vocab_size": ("task_type_vocab_size", 16),
+    "vocab_rows": ("vocab_size", None),
+    "max_position_embeddings": ("max_position_embeddings", 513),
+    "sentence_type_vocab_size": ("type_vocab_size", 4),
+    "task_type_vocab_size": ("task_type_vocab_size", 16),
 }
-LEVELS = ("basic", "word", "phrase", "entity")
+Size = Literal["tiny", "mini", "small", "base", "large"]
+Level = Literal["basic", "word", "phrase", "entity"]
+NOT_EMPTY = expect("a list that is not empty", bool)
+Probability = Annotated[float, expect("0 < {key} < 1", lambda n: 0 < n < 1)]
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Section):
     """The encoder. Sizes and activation follow the released configurations."""
 
     vocab_file: str
     """Vocabulary, one token a line (or `token<TAB>id`). Built from the corpus when it is missing and data.vocab_size is set."""
-    size: Literal["tiny", "mini", "small", "base", "large"] = "base"
+    size: Size = "base"
     """Layers x width: tiny 2x128, mini 4x256, small 6x512, base 12x768, large 24x1024."""
     hidden_act: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers. Released: relu (Chinese), gelu (English)."""
     init_from: str | None = None
     """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random weights."""
-    init_min_match: float = 0.9
+    init_min_match: Share = 0.9
     """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A token embedding
     or layer that is missing or of another shape stops it in any case."""
-    dropout: float = 0.1
+    dropout: Dropout = 0.1
     """Dropout on hidden states and on attention probabilities. Released: 0.1."""
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: NotNegative[float] = 1e-5
     """Epsilon of every LayerNorm. Baidu's code uses 1e-5 (ERNIE issue 75)."""
-    initializer_range: float = 0.02
+    initializer_range: NotNegative[float] = 0.02
     """Standard deviation of the normal initial weights. Released: 0.02."""
-    max_position_embeddings: int | None = None
+    max_position_embeddings: Positive[int] | None = None
     """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512 (English)."""
-    sentence_type_vocab_size: int | None = None
+    sentence_type_vocab_size: Positive[int] | None = None
     """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the shards need if that
     is more; else 4. Released (English 2.0): 4."""
-    task_type_vocab_size: int | None = None
+    task_type_vocab_size: Positive[int] | None = None
     """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more; else 16. Released:
     16."""
-    vocab_rows: int | None = None
+    vocab_rows: Positive[int] | None = None
     """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens). Default: those of
     init_from, else as many as the vocabulary has tokens."""
 
@@ -70,11 +107,10 @@ class ModelConfig:
         self.unnamed = {key for key in _ROWS if getattr(self, key) is None}
         self.take_rows({config_key: rows for config_key, rows in _ROWS.values()})
         if self.init_from and (Path(self.init_from) / WEIGHTS).is_file():
-            self.take_rows(embedding_rows(self.init_from))
-        for key in _ROWS:
-            require((getattr(self, key) or 1) > 0, key, getattr(self, key), "a positive number")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
-        require(0 <= self.init_min_match <= 1, "init_min_match", self.init_min_match, "a share between 0 and 1")
+            try:
+                self.take_rows(embedding_rows(self.init_from))
+            except ConfigError as error:
+                raise ConfigError(f"init_from: {error}") from None
 
     def take_rows(self, there: dict[str, int | None]) -> None:
         """Takes the rows of embeddings that the recipe does not name from a checkpoint's (key of config.json -> rows)."""
@@ -83,19 +119,19 @@ class ModelConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Section):
     """Raw text and the shards made of it."""
 
     shards_dir: str
     """Folder of the shards, one sub-folder a task."""
-    corpus: list[str] = field(default_factory=list)
+    corpus: Texts = field(default_factory=list)
     """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required by tasks whose
     source is `documents`."""
-    query_log: list[str] = field(default_factory=list)
+    query_log: Texts = field(default_factory=list)
     """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is `pairs`."""
-    marked_pairs: list[str] = field(default_factory=list)
+    marked_pairs: Texts = field(default_factory=list)
     """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from the corpus."""
-    entity_dicts: list[str] = field(default_factory=list)
+    entity_dicts: Texts = field(default_factory=list)
     """User dictionaries, `word [tag]` a line, or in jieba's, HanLP's or LAC's form, or CSV; globs allowed."""
     encoding: str = "utf-8"
     """Encoding of those files of corpus, query log and dictionaries that are not UTF-8."""
@@ -107,15 +143,15 @@ class DataConfig:
     """Chinese word segmentation. rjieba gives jieba's words twenty times as fast; auto: rjieba where it is installed."""
     vocab_size: int | None = None
     """Build the vocabulary from the corpus with this many entries when model.vocab_file does not exist."""
-    max_seq_len: int = 512
+    max_seq_len: Annotated[int, expect("16 to 4096 tokens", lambda n: 16 <= n <= 4096)] = 512
     """Tokens in an example, [CLS] and [SEP] included."""
-    mask_prob: float = 0.15
+    mask_prob: Probability = 0.15
     """Share of units chosen for masked-LM prediction (paper section 3.2.1, ERNIE 1.0)."""
-    dev_share: float = 0.005
+    dev_share: Probability = 0.005
     """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task."""
-    max_reject_share: float = 0.5
+    max_reject_share: Annotated[Share, expect("a share between 0 and 1, more than 0", bool)] = 0.5
     """The generation stops when more than this share of documents or rows is rejected."""
-    min_chars: int = 0
+    min_chars: NotNegative[int] = 0
     """Documents of fewer characters are left out."""
     max_chars: int | None = None
     """Documents of more characters are left out. Default: no limit."""
@@ -128,30 +164,27 @@ class DataConfig:
     drop_near_duplicates: bool = False
     """Leave out documents that nearly equal an earlier one (estimated Jaccard similarity of 0.8 or more)."""
 
-    def __post_init__(self) -> None:
-        require(16 <= self.max_seq_len <= 4096, "max_seq_len", self.max_seq_len, "16 to 4096 tokens")
-        require(0 < self.mask_prob < 1, "mask_prob", self.mask_prob, "0 < mask_prob < 1")
-        require(0 < self.dev_share < 1, "dev_share", self.dev_share, "0 < dev_share < 1")
-        require(0 < self.max_reject_share <= 1, "max_reject_share", self.max_reject_share, "a share between 0 and 1")
-        require(self.min_chars >= 0, "min_chars", self.min_chars, "0 or more characters")
-        require(self.max_chars is None or self.max_chars > self.min_chars, "max_chars", self.max_chars, "more than min_chars")
+    def _checks(self) -> Checks:
+        """The longest document is longer than the shortest."""
+        fits = self.max_chars is None or self.max_chars > self.min_chars
+        yield require(fits, "max_chars", self.max_chars, "more than min_chars")
 
 
 @dataclass
-class BatchConfig:
+class BatchConfig(Section):
     """Batches hold tokens, not samples (paper section 4.1: 393,216 tokens)."""
 
-    tokens: int = 393_216
+    tokens: Positive[int] = 393_216
     """Real tokens per optimizer step over all ranks."""
-    micro_tokens: int = 8_192
+    micro_tokens: Positive[int] = 8_192
     """Real tokens per forward on one device, on average. tokens / micro_tokens micro-batches make a step."""
-    pool_batches: int = 32
+    pool_batches: Positive[int] = 32
     """Batches whose samples are sorted by length together, so that padding is small; more = less padding."""
 
-    def __post_init__(self) -> None:
-        for name in ("tokens", "micro_tokens", "pool_batches"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        require(self.tokens % self.micro_tokens == 0, "tokens", self.tokens, f"a multiple of micro_tokens ({self.micro_tokens})")
+    def _checks(self) -> Checks:
+        """Micro-batches make whole steps."""
+        wanted = f"a multiple of micro_tokens ({self.micro_tokens})"
+        yield require(self.tokens % self.micro_tokens == 0, "tokens", self.tokens, wanted)
 
     @property
     def micro_batches(self) -> int:
@@ -160,12 +193,14 @@ class BatchConfig:
 
 
 @dataclass
-class CurriculumConfig:
+class CurriculumConfig(Section):
     """Which task gets which optimizer step (paper section 3.1 and Table 7)."""
 
-    stages: list[list[str]]
+    stages: Annotated[
+        list[Texts], expect("at least one stage, none of them empty", lambda found: found and all(found))
+    ]
     """Tasks that start in each stage, by name."""
-    steps_per_task: int
+    steps_per_task: Positive[int]
     """N: optimizer steps that every task gets in the whole run."""
     mode: Literal["continual_multitask", "multitask", "continual"] = "continual_multitask"
     """continual_multitask: earlier tasks keep getting revisit_steps in every later stage; multitask: all tasks in one stage;
@@ -175,32 +210,29 @@ class CurriculumConfig:
     step: Literal["one_task", "all_tasks"] = "one_task"
     """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active task."""
 
-    def __post_init__(self) -> None:
-        require(self.steps_per_task > 0, "steps_per_task", self.steps_per_task, "a positive number")
-        require(bool(self.stages) and all(self.stages), "stages", self.stages, "at least one stage, none of them empty")
+    def _checks(self) -> Checks:
+        """Names can be those of files; none stands twice."""
         names = [name for stage in self.stages for name in stage]
-        for name in names:
-            require(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "stages", name, "task names of a-z, 0-9 and _")
-            require(names.count(name) == 1, "stages", name, "each task in one stage only; it is revisited by itself")
+        for name in dict.fromkeys(names):
+            well_formed = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+            yield require(well_formed, "stages", name, "task names of a-z, 0-9 and _")
+            once = names.count(name) == 1
+            yield require(once, "stages", name, "each task in one stage only; it is revisited by itself")
 
 
 @dataclass
-class MaskingConfig:
+class MaskingConfig(Section):
     """Which units the masked LM predicts (ERNIE 1.0; USERS question 6)."""
 
-    level: str | list[str | list[str]] = field(default_factory=lambda: [["basic", "phrase", "entity"]])
+    level: Level | Annotated[list[Level | Annotated[list[Level], NOT_EMPTY]], NOT_EMPTY] = field(
+        default_factory=lambda: [["basic", "phrase", "entity"]]
+    )
     """basic, word, phrase or entity: fixed for the run; a list: one entry a stage, the last one holding for later stages;
     an inner list: one of its levels is drawn for each sample."""
-
-    def __post_init__(self) -> None:
-        for stage in self.by_stage():
-            for level in stage:
-                require(level in LEVELS, "level", level, f"one of {', '.join(LEVELS)}{nearest(level, LEVELS)}")
 
     def by_stage(self) -> list[list[str]]:
         """Levels to draw from, one list a stage; the last holds for later stages."""
         entries = [self.level] if isinstance(self.level, str) else self.level
-        require(bool(entries) and all(entries), "level", self.level, "at least one level")
         return [[entry] if isinstance(entry, str) else entry for entry in entries]
 
     def levels(self, stage: int) -> list[str]:
@@ -210,44 +242,35 @@ class MaskingConfig:
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """AdamW with decoupled weight decay on matrices and embeddings only."""
 
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    betas: Betas = field(default_factory=lambda: [0.9, 0.98])
     """Adam's betas (paper section 4.1)."""
-    eps: float = 1e-8
+    eps: NotNegative[float] = 1e-8
     """Adam's epsilon."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative[float] = 0.01
     """Decoupled decay, times the learning rate; LayerNorm and biases have none (released ERNIE 1.0 code)."""
-    clip_norm: float = 1.0
+    clip_norm: NotNegative[float] = 1.0
     """Global norm that gradients are clipped to; 0 = no clipping (released ERNIE 1.0 code)."""
-
-    def __post_init__(self) -> None:
-        require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
 
 
 @dataclass
-class LrConfig:
+class LrConfig(Section):
     """Learning rate as a pure function of the step."""
 
-    peak: float
+    peak: Positive[float]
     """Highest learning rate. Paper: 5e-5 (English), 1.28e-4 (Chinese)."""
     schedule: Literal["noam", "linear", "constant"] = "noam"
     """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then to 0; constant after warm-up."""
-    warmup_steps: int = 4000
+    warmup_steps: NotNegative[int] = 4000
     """Steps of warm-up (paper section 4.1: 4,000 for every task)."""
     restart: Literal["stage", "never", "task"] = "stage"
     """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open point 8)."""
 
-    def __post_init__(self) -> None:
-        require(self.peak > 0, "peak", self.peak, "a positive number")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
-
 
 @dataclass
-class RuntimeConfig:
+class RuntimeConfig(Section):
     """How the run is carried out; none of this changes what is learned, rounding aside."""
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -255,40 +278,37 @@ class RuntimeConfig:
     capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    init_loss_scale: float = 102_400.0
+    init_loss_scale: Positive[float] = 102_400.0
     """First loss scale of fp16 (released code)."""
-    min_loss_scale: float = 1.0
+    min_loss_scale: Positive[float] = 1.0
     """The run stops where the loss scale of fp16 would fall below this: it diverges."""
-    max_bad_steps: int = 3
+    max_bad_steps: NotNegative[int] = 3
     """Steps in a row that are skipped because a loss or gradient is not a number; one more stops the run. 0: stop at once."""
-    startup_limit: float = 600.0
+    startup_limit: Positive[float] = 600.0
     """Seconds that each step of the start-up of several processes may take; then the run stops and says who is missing."""
-    log_every: int = 10
+    log_every: Positive[int] = 10
     """Steps between lines of train.jsonl."""
-    eval_every: int = 1000
+    eval_every: Positive[int] = 1000
     """Steps between evaluations of every task seen so far; each stage's end is evaluated too."""
-    eval_tokens: int = 131_072
+    eval_tokens: Positive[int] = 131_072
     """Dev tokens used per task and evaluation."""
-    save_every: int = 10_000
+    save_every: Positive[int] = 10_000
     """Steps between checkpoints; the end of each stage is saved too."""
-    keep_last: int = 3
+    keep_last: Positive[int] = 3
     """Newest checkpoints kept."""
     max_steps: int | None = None
     """Stop after this many steps in all (for trials); the schedule is that of the full run."""
     visualdl: bool = False
     """Write VisualDL curves to out_dir/visualdl."""
 
-    def __post_init__(self) -> None:
-        for name in ("log_every", "eval_every", "eval_tokens", "save_every", "keep_last", "min_loss_scale", "startup_limit"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        require(self.max_bad_steps >= 0, "max_bad_steps", self.max_bad_steps, "0 or more")
-
 
 @dataclass
-class Recipe:
+class Recipe(Section):
     """One pre-training run, whole. `key=value` on the command line overrides any of it."""
 
-    name: str
+    name: Annotated[
+        str, expect("letters, digits, '_', '-' and '.'", re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*").fullmatch)
+    ]
     """Name of the run."""
     out_dir: str
     """Folder of checkpoints and logs."""
@@ -300,7 +320,7 @@ class Recipe:
     """Stages and steps."""
     lr: LrConfig
     """Learning rate."""
-    seed: int = 1
+    seed: NotNegative[int] = 1
     """Seed of everything: shards, weights, masks, dropout, order."""
     batch: BatchConfig = field(default_factory=BatchConfig)
     """Batch sizes in tokens."""
@@ -311,17 +331,16 @@ class Recipe:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """Precision, logging, checkpoints."""
 
-    def __post_init__(self) -> None:
-        require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name) is not None, "name", self.name,
-                 "letters, digits, '_', '-' and '.'")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        require(self.data.max_seq_len <= self.model.max_position_embeddings, "data.max_seq_len", self.data.max_seq_len,
-                 f"at most model.max_position_embeddings ({self.model.max_position_embeddings})")
-        require(self.batch.micro_tokens >= self.data.max_seq_len, "batch.micro_tokens", self.batch.micro_tokens,
-                 f"at least data.max_seq_len ({self.data.max_seq_len})")
+    def _checks(self) -> Checks:
+        """What sections say of each other."""
+        length, positions = self.data.max_seq_len, self.model.max_position_embeddings
+        wanted = f"at most model.max_position_embeddings ({positions})"
+        yield require(length <= positions, "data.max_seq_len", length, wanted)
+        micro = self.batch.micro_tokens
+        yield require(micro >= length, "batch.micro_tokens", micro, f"at least data.max_seq_len ({length})")
         stages = 1 if self.curriculum.mode == "multitask" else len(self.curriculum.stages)
-        require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level,
-                 f"at most one entry for each of the {stages} stages (to draw a level per sample, use an inner list)")
+        wanted = f"at most one entry for each of the {stages} stages (to draw a level per sample, use an inner list)"
+        yield require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level, wanted)
 
     def task_names(self) -> list[str]:
         """Names of the tasks in the order of the stages."""
@@ -330,6 +349,6 @@ class Recipe:
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Loads a recipe and applies `key=value` overrides. Raises ConfigError (file, dotted key, remedy)."""
+    overrides = list(overrides)
     mapping = apply_overrides(load_yaml(path), overrides)
-    return build(Recipe, mapping, str(path))
-
+    return build(Recipe, mapping, str(path), origins=from_command_line(overrides))

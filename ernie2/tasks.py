@@ -8,77 +8,74 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ernie2.strict import ConfigError, build, load_yaml, nearest
+from pydantic.dataclasses import dataclass
+
+from ernie2.schema import Checks, NotNegative, Positive, Section, build, expect, require
+from ernie2.strict import ConfigError, load_yaml, nearest
 
 TASKS_DIR = Path(__file__).resolve().parent.parent / "tasks" / "pretrain"
 MAX_TOKEN_CLASSES = 127  # token_labels are int8
 MAX_SENTENCE_CLASSES = 32_767  # sentence_label is int16
+Source = Literal["documents", "pairs", "marked_pairs"]
+ModulePath = Annotated[
+    str, expect("a dotted module path", re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*").fullmatch)
+]
 
 
 @dataclass
-class Loss:
+class Loss(Section):
     """One head's loss in a task (heads are a closed set: masked_lm, token, sentence)."""
 
     head: Literal["masked_lm", "token", "sentence"]
     """masked_lm: shared, tied to the token embedding; token: classes for every token; sentence: classes from [CLS]."""
     num_classes: int | None = None
     """Number of classes of a token or sentence head; none for masked_lm."""
-    weight: float = 1.0
+    weight: Positive[float] = 1.0
     """Factor of this loss in the step's loss (paper: not stated, 1)."""
 
-    def __post_init__(self) -> None:
-        if self.weight <= 0:
-            raise ConfigError(f"weight: found {self.weight}, expected a positive number")
+    def _checks(self) -> Checks:
+        """The shards' fields can hold as many classes as there are."""
         if self.head == "masked_lm":
-            if self.num_classes is not None:
-                raise ConfigError("num_classes: head masked_lm has the vocabulary's classes; remove num_classes")
-            return
-        limit = MAX_TOKEN_CLASSES if self.head == "token" else MAX_SENTENCE_CLASSES
-        if self.num_classes is None or not 2 <= self.num_classes <= limit:
-            raise ConfigError(f"num_classes: head {self.head} needs 2 to {limit} classes, found {self.num_classes}")
+            wanted = "nothing: head masked_lm has the vocabulary's classes; remove it"
+            yield require(self.num_classes is None, "num_classes", self.num_classes, wanted)
+        else:
+            most = MAX_TOKEN_CLASSES if self.head == "token" else MAX_SENTENCE_CLASSES
+            wanted = f"2 to {most} classes, which head {self.head} needs"
+            yield require(2 <= (self.num_classes or 0) <= most, "num_classes", self.num_classes, wanted)
 
 
 @dataclass
-class Task:
+class Task(Section):
     """A pre-training task as its YAML declares it."""
 
     name: str
     """Equals the file name."""
-    task_id: int
+    task_id: NotNegative[int]
     """Row of the task embedding; never renumbered, never reused. 0 = the fine-tuning default."""
-    source: Literal["documents", "pairs", "marked_pairs"] | list[Literal["documents", "pairs", "marked_pairs"]]
+    source: Source | Annotated[list[Source], expect("a list of them that is not empty", bool)]
     """What the generator reads: documents of the corpus, or pairs of the query log. In a list, further sources that are
     read where the recipe names files for them (marked_pairs: data.marked_pairs)."""
-    generator: str
+    generator: ModulePath
     """Dotted path of the module whose generate() makes the examples."""
     losses: list[Loss]
     """Heads trained by this task."""
     generator_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of generate()."""
-    balance: float | None = None
+    balance: Positive[float] | None = None
     """No class of the sentence label keeps more than this times the median class's count. Default: as generated."""
-    max_per_class: int | None = None
+    max_per_class: Positive[int] | None = None
     """No class of the sentence label keeps more training examples than this. Default: no limit."""
     path: Path = field(default=Path(), init=False)
 
-    def __post_init__(self) -> None:
+    def _checks(self) -> Checks:
+        """Each head has one loss."""
         heads = [loss.head for loss in self.losses]
-        if not heads or len(set(heads)) != len(heads):
-            raise ConfigError(f"losses: found heads {heads}, expected each head once and at least one")
-        if self.task_id < 0:
-            raise ConfigError(f"task_id: found {self.task_id}, expected 0 or more")
-        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", self.generator) is None:
-            raise ConfigError(f"generator: '{self.generator}' is not a dotted module path")
-        if self.balance is not None and self.balance <= 0:
-            raise ConfigError(f"balance: found {self.balance}, expected a positive number")
-        if self.max_per_class is not None and self.max_per_class < 1:
-            raise ConfigError(f"max_per_class: found {self.max_per_class}, expected 1 or more")
-        if not self.sources:
-            raise ConfigError("source: an empty list; expected documents or pairs")
+        each_once = len(set(heads)) == len(heads) > 0
+        yield require(each_once, "losses", heads, "each head once and at least one")
 
     def loss(self, head: str) -> Loss | None:
         """The task's loss for `head`, or None."""
@@ -132,8 +129,10 @@ def _load_tasks(folder: Path) -> dict[str, Task]:
     for path in sorted(folder.glob("*.yaml")):
         task = load_task(path)
         if task.task_id in by_id:
-            raise ConfigError(f"{path}: task_id: {task.task_id} is already used by {by_id[task.task_id].path}; "
-                              f"ids are never reused, the next free one is {max(by_id) + 1}")
+            raise ConfigError(
+                f"{path}: task_id: {task.task_id} is already used by {by_id[task.task_id].path}; "
+                f"ids are never reused, the next free one is {max(by_id) + 1}"
+            )
         by_id[task.task_id] = task
         tasks[task.name] = task
     if not tasks:
@@ -146,5 +145,7 @@ def select_tasks(names: list[str], where: str) -> list[Task]:
     tasks = load_tasks()
     for name in names:
         if name not in tasks:
-            raise ConfigError(f"{where}: unknown task '{name}' ({TASKS_DIR}/{name}.yaml does not exist){nearest(name, tasks)}")
+            raise ConfigError(
+                f"{where}: unknown task '{name}' ({TASKS_DIR}/{name}.yaml does not exist){nearest(name, tasks)}"
+            )
     return [tasks[name] for name in names]

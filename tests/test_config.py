@@ -11,7 +11,8 @@ import pytest
 from ernie2 import config
 from ernie2.config import ConfigError, Recipe, apply_overrides, build, load_recipe, load_yaml
 from ernie2.curriculum import make_plan
-from ernie2.strict import parse_yaml, to_mapping
+from ernie2.schema import to_mapping
+from ernie2.strict import parse_yaml
 from ernie2.tasks import select_tasks
 
 ROOT = Path(__file__).resolve().parent.parent

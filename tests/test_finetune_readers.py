@@ -14,7 +14,8 @@ from ernie2.finetune.readers import find_file, read_split
 from ernie2.finetune.squad import locate_answer
 from ernie2.finetune.tagging import join_tokens
 from ernie2.finetune.task import FinetuneTask
-from ernie2.strict import ConfigError, build
+from ernie2.schema import build
+from ernie2.strict import ConfigError
 
 BASE = {
     "name": "t",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie2.finetune.data import cut_by_tokens, micro_batches, plan_batches, split_name
-from ernie2.finetune.run import load_finetune, load_finetune_task
+from ernie2.finetune.run import load_finetune
 from ernie2.strict import ConfigError
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
@@ -42,7 +42,10 @@ def test_every_task_of_the_paper_has_a_file():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_file_loads_and_names_its_metrics(name):
-    task = load_finetune_task(TASKS / f"{name}.yaml")
+    task, _ = load_finetune(TASKS / f"{name}.yaml", NEEDED)
+    assert task.name == name
+    for size in task.sizes:
+        load_finetune(TASKS / f"{name}.yaml", NEEDED, size=size)
     chinese = name in {"cmrc2018", "drcd", "dureader", "msra_ner", "xnli", "chnsenticorp", "lcqmc", "bq", "nlpcc_dbqa"}
     assert task.warmup_proportion == (0.0 if chinese else 0.1)
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
@@ -88,8 +91,8 @@ def test_batch_size_and_batch_tokens_displace_each_other():
         ([*NEEDED, "peek_lr=1"], r"unknown key 'peek_lr'; did you mean 'peak_lr'"),
         ([*NEEDED, "metrics=[mcc, f2]"], r"metrics: 'f2' does not fit kind classification"),
         ([*NEEDED, "labels=[a, a]"], r"labels: .*each label once"),
-        ([*NEEDED, "labels=[0, 1]"], r"labels\[0\]: expected text"),
-        ([*NEEDED, "max_seq_len=two"], r"max_seq_len: expected a whole number"),
+        ([*NEEDED, "labels=[0, 1]"], r"labels\[0\]: found 0, expected text"),
+        ([*NEEDED, "max_seq_len=two"], r"max_seq_len: found text 'two', expected a whole number"),
         ([*NEEDED, "batch_size=4", "batch_tokens=512"], r"give one of the two"),
         ([*NEEDED, "kind=tagging", "metrics=[entity_f1]", "labels=[I-A, O]"], r"labels: found 'I-A', expected B-A"),
         ([*NEEDED, "sizes.huge={}"], r"sizes: found 'huge'"),

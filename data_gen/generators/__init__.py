@@ -3,15 +3,16 @@
 It yields what `packer.pack` makes of stretches of the block.
 
 `source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
-`data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. A generator is a pure
-function of these. In place of an example it may yield a `packing.Rejected`, which is counted by its reason. An
-`ernie2.shards.Example` made by hand is taken too, as long as its units are unbroken stretches.
+`data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They are held
+against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small and how large a
+number may be. A generator is a pure function of these. In place of an example it may yield a `packing.Rejected`, which
+is counted by its reason. An `ernie2.shards.Example` made by hand is taken too, as long as its units are unbroken
+stretches.
 
 A generator module may also offer
     num_classes(**generator_args) -> int                         checked against num_classes in the YAML
     describe_label(label, *, language, **generator_args) -> str  what `data_gen.show` and `data_gen.audit` print
     permutation_of(label, **generator_args) -> tuple             the order that a label stands for, which `show` spells out
-    LIMITS                                                       argument -> (least, most) that it may be
     NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT                          next-sentence label -> class, class -> next-sentence label
 Of `language` and the generator_args each function takes those it names. Nothing else in the repository needs to
 know a generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.

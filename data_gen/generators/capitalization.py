@@ -8,16 +8,17 @@ not; every piece of a word carries the word's label. Words of no cased letters (
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import numpy as np
 
 from data_gen.assembling import Packed
 from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.tokens import Document
+from ernie2.schema import between
 from ernie2.shards import IGNORED
 
 LABELS = ("lower case", "capital")
-LIMITS = {"short_seq_prob": (0, 1)}
 
 
 def num_classes() -> int:
@@ -31,7 +32,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: float = 0.1) -> Iterator[Packed | Rejected]:
+             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[Packed | Rejected]:
     """Packs running text as knowledge masking does; text without a cased letter is rejected.
 
     Args:

@@ -13,9 +13,9 @@ left out by the annotation) and the random thinning of "and", "but" and pairs wi
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -25,10 +25,10 @@ from data_gen.packing import Packer, Rejected
 from data_gen.pair_filter import PairFilter
 from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
 from ernie2.characters import code_points
+from ernie2.schema import between
 
 _STAYS = "connective that stays in its sentence"
 _MARKS = re.compile(r"^\W+")
-LIMITS = {"min_tokens": (1, math.inf), "no_conn_share": (0, 10), "max_words": (1, math.inf), "min_letters": (0, 1)}
 
 
 def num_classes() -> int:
@@ -43,7 +43,8 @@ def describe_label(label: int, *, language: str) -> str:
 
 
 def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: int = 4, no_conn_share: float = 0.1, max_words: int = 64, min_letters: float = 0.5,
+             min_tokens: Annotated[int, between(1)] = 4, no_conn_share: Annotated[float, between(0, 10)] = 0.1,
+             max_words: Annotated[int, between(1)] = 64, min_letters: Annotated[float, between(0, 1)] = 0.5,
              balanced: bool = True) -> Iterator[PackedMany | Rejected]:
     """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that are there.
 

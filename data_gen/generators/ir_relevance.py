@@ -8,15 +8,15 @@ of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Pair
+from ernie2.schema import between
 
-LIMITS = {"random_per_query": (0, 1_000)}
 LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")
 _TRIES = 8
 """Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
@@ -33,7 +33,8 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             random_per_query: int | Literal["balanced"] = "balanced") -> Iterator[PackedMany | Rejected]:
+             random_per_query: Annotated[int, between(0, 1_000)] | Literal["balanced"] = "balanced",
+             ) -> Iterator[PackedMany | Rejected]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:

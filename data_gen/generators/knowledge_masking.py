@@ -7,6 +7,7 @@ of the corpus in exactly one example.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -14,12 +15,11 @@ from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, fill
 from data_gen.rows import NO_LABEL
 from data_gen.tokens import Document
-
-LIMITS = {"short_seq_prob": (0, 1)}
+from ernie2.schema import between
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: float = 0.1) -> Iterator[PackedMany]:
+             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[PackedMany]:
     """Packs each document's sentences to about max_seq_len, one segment an example; documents are never joined.
 
     Args:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
 from data_gen.tokens import Document
+from ernie2.schema import between
 
-LIMITS = {"min_tokens": (1, math.inf)}
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
 # Baidu's next-sentence label (1 = follows, 0 = drawn at random) as a class of ours, and the other way.
 NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT = {1: 0, 0: 2}, {0: 1, 1: 0, 2: 0}
@@ -28,7 +28,7 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: int = 4) -> Iterator[PackedMany | Rejected]:
+             min_tokens: Annotated[int, between(1)] = 4) -> Iterator[PackedMany | Rejected]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
     Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences

@@ -8,18 +8,18 @@ after.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 
 from data_gen.assembling import Packed
 from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.tokens import WORD, Document, Sentence
+from ernie2.schema import between
 from ernie2.shards import IGNORED
 
-LIMITS = {"max_segments": (2, math.inf), "short_seq_prob": (0, 1)}
 LABELS = ("only here", "in other segments too")
 
 _ZH = """
@@ -49,7 +49,8 @@ def describe_label(label: int) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             ignore_stop_words: bool = True, max_segments: int = 8, short_seq_prob: float = 0.1,
+             ignore_stop_words: bool = True, max_segments: Annotated[int, between(2)] = 8,
+             short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
              ) -> Iterator[Packed | Rejected]:
     """Splits each document into at least two segments, one example each.
 

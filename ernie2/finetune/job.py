@@ -22,7 +22,8 @@ from ernie2.finetune.readers import find_file
 from ernie2.finetune.run import FinetuneRun, load_finetune
 from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
-from ernie2.strict import ConfigError, differences, make_folder, to_mapping
+from ernie2.schema import to_mapping
+from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
 
 ORIGIN, ENDED = "origin.json", "runs.json"

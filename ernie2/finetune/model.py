@@ -16,7 +16,8 @@ from ernie2.encoder import EncoderConfig
 from ernie2.finetune.run import FinetuneRun
 from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
-from ernie2.strict import ConfigError, build, to_mapping
+from ernie2.schema import build, to_mapping
+from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer, Vocab
 from ernie2.warm_start import embedding_rows, start_from
 

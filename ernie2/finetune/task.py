@@ -5,11 +5,26 @@ Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from ernie2.config import SIZES
-from ernie2.strict import ConfigError, nearest, require
+from pydantic.dataclasses import dataclass
+
+from ernie2.config import Size
+from ernie2.schema import (
+    Checks,
+    Dropout,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Text,
+    Texts,
+    between,
+    expect,
+    require,
+)
+from ernie2.strict import nearest
 
 KINDS = ("classification", "regression", "tagging", "span")
 METRICS_OF_KIND = {
@@ -25,10 +40,16 @@ COLUMNS_OF_KIND = {
     "tagging": ("text_a", "label", "id"),
     "span": (),
 }
+KINDS_OF_KEY = {
+    "labels": ("classification", "tagging"),
+    "pair": ("classification", "regression"),
+    "source_tokens": ("tagging",),
+    "skip_labels": ("classification", "regression", "tagging"),
+}
 
 
 @dataclass
-class FinetuneFiles:
+class FinetuneFiles(Section):
     """Data files, relative to data_dir. A missing `x.tsv` is looked for as `x.tsv.gz` too."""
 
     train: str | list[str]
@@ -40,30 +61,30 @@ class FinetuneFiles:
 
 
 @dataclass
-class FinetuneTask:
+class FinetuneTask(Section):
     """One fine-tuning task as its YAML declares it (PAPER section 7 for the settings)."""
 
-    name: str
+    name: Text
     """Name of the task; equals the file name."""
     kind: Literal["classification", "regression", "tagging", "span"]
     """What the head predicts: a class, a number, a tag for every token, or an answer span."""
     files: FinetuneFiles
     """Data files under data_dir."""
-    metrics: list[str]
+    metrics: Annotated[Texts, expect("at least one metric", bool)]
     """Metrics, in percent; their mean chooses the best checkpoint on dev."""
-    peak_lr: float
+    peak_lr: Positive[float]
     """Highest learning rate; it decays linearly to 0."""
-    epochs: int
+    epochs: Positive[int]
     """Passes over the training data."""
-    labels: list[str] = field(default_factory=list)
+    labels: Texts = field(default_factory=list)
     """Classes, or tags in B-/I-/O form. None for regression and span."""
     label_aliases: dict[str, str] = field(default_factory=dict)
     """Other spellings of labels found in the data (XNLI writes both contradiction and contradictory)."""
-    skip_labels: list[str] = field(default_factory=list)
+    skip_labels: Texts = field(default_factory=list)
     """Rows with such a label are left out and counted (SNLI, CMNLI, OCNLI: `-` where annotators disagree)."""
     positive_label: str | None = None
     """The class that f1 and mrr are about. Default: the last of two; of more, f1 is macro F1."""
-    class_weights: list[float] = field(default_factory=list)
+    class_weights: list[Positive[float]] = field(default_factory=list)
     """Weight of each class in the loss; empty = all alike (the paper's setting)."""
     columns: dict[str, str] = field(default_factory=dict)
     """Header names in the data where they differ from text_a, text_b, label, qid, id."""
@@ -71,124 +92,94 @@ class FinetuneTask:
     """Whether rows have two texts; other files are refused. Default: as train, kept for predict."""
     source_tokens: Literal["visible", "characters", "words"] | None = None
     """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for predict."""
-    task_id: int = 0
+    task_id: NotNegative[int] = 0
     """Row of the task embedding (0: maintainers' advice, ERNIE issue 239)."""
-    max_seq_len: int = 128
+    max_seq_len: Annotated[int, between(8)] = 128
     """Tokens in a sequence, [CLS] and [SEP] included."""
-    doc_stride: int = 128
+    doc_stride: Positive[int] = 128
     """Tokens between the starts of two windows over a text that is too long (span and tagging)."""
-    max_query_len: int = 64
+    max_query_len: Positive[int] = 64
     """Tokens of a question; the rest is cut off and counted (span)."""
-    max_answer_len: int = 100
+    max_answer_len: Positive[int] = 100
     """Tokens of an answer (span)."""
-    n_best: int = 20
+    n_best: Positive[int] = 20
     """Answers kept for each question (span)."""
-    batch_size: int | None = None
+    batch_size: Positive[int] | None = None
     """Samples in an optimizer step. Give this or batch_tokens."""
-    batch_tokens: int | None = None
+    batch_tokens: Positive[int] | None = None
     """Tokens, padding included, in an optimizer step."""
-    warmup_proportion: float = 0.0
+    warmup_proportion: Share = 0.0
     """Share of all steps in which the learning rate rises."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative[float] = 0.01
     """Decoupled weight decay, not on LayerNorm and biases."""
-    head_dropout: float = 0.1
+    head_dropout: Dropout = 0.1
     """Dropout before the classifier."""
-    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sizes: dict[Size, dict[str, Any]] = field(default_factory=dict)
     """Settings that differ by model size: {large: {peak_lr: 5.0e-6}}."""
-    paper: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paper: dict[Size, dict[str, Any]] = field(default_factory=dict)
     """Results of the paper (Tables 5, 6) by size and split: a number is the first metric, a section names metrics."""
 
-    def __post_init__(self) -> None:
-        self._check_numbers()
-        self._check_labels()
+    def _checks(self) -> Checks:
+        """Metrics, columns and labels fit the kind; a batch has one size that holds a sequence."""
+        yield from self._check_kind()
+        yield from self._check_columns()
+        yield from self._check_lengths()
+        yield from self._check_labels() if self.kind in ("classification", "tagging") else ()
+        if self.kind == "tagging":
+            yield from self._check_tags()
+
+    def _check_kind(self) -> Checks:
         for name in self.metrics:
             if name not in METRICS_OF_KIND[self.kind]:
-                raise ConfigError(
-                    f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, METRICS_OF_KIND[self.kind])}"
-                )
-        require(bool(self.metrics), "metrics", self.metrics, "at least one metric")
-        if (self.batch_size is None) == (self.batch_tokens is None):
-            raise ConfigError(
-                f"batch_size: found {self.batch_size} beside batch_tokens {self.batch_tokens}; give one of the two"
-            )
-        self._check_columns()
-        for size in (*self.sizes, *self.paper):
-            require(size in SIZES, "sizes", size, f"one of {', '.join(SIZES)}")
-        if self.batch_tokens is not None:
-            require(
-                self.batch_tokens >= self.max_seq_len,
-                "batch_tokens",
-                self.batch_tokens,
-                f"at least max_seq_len ({self.max_seq_len})",
-            )
+                yield f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, METRICS_OF_KIND[self.kind])}"
+        for key, kinds in KINDS_OF_KEY.items():
+            found = getattr(self, key)
+            wanted = f"nothing, for kind {self.kind}"
+            yield require(self.kind in kinds or found in (None, []), key, found, wanted)
 
-    def _check_columns(self) -> None:
-        allowed = COLUMNS_OF_KIND[self.kind]
+    def _check_columns(self) -> Checks:
+        allowed, names = COLUMNS_OF_KIND[self.kind], list(self.columns.values())
         for column, name in self.columns.items():
             wanted = f"one of {', '.join(allowed) or 'none'} (kind {self.kind})"
-            require(column in allowed, "columns", column, wanted)
-            if list(self.columns.values()).count(name) > 1:
-                raise ConfigError(f"columns.{column}: '{name}' is mapped twice; a column has one meaning")
-        require(self.pair is None or "text_b" in allowed, "pair", self.pair, f"nothing, for kind {self.kind}")
+            yield require(column in allowed, "columns", column, wanted)
+            if names.count(name) > 1:
+                yield f"columns.{column}: '{name}' is mapped twice; a column has one meaning"
         if self.pair is False and "text_b" in self.columns:
-            raise ConfigError("columns.text_b: a second text, but pair is false; leave one of the two out")
-        cut, skip = self.source_tokens, self.skip_labels
-        require(cut is None or self.kind == "tagging", "source_tokens", cut, f"nothing, for kind {self.kind}")
-        require(not skip or self.kind != "span", "skip_labels", skip, "nothing, for kind span")
+            yield "columns.text_b: a second text, but pair is false; leave one of the two out"
 
-    def _check_numbers(self) -> None:
-        for key in ("epochs", "max_query_len", "max_answer_len", "n_best", "doc_stride"):
-            require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
-        for key in ("batch_size", "batch_tokens"):
-            require(getattr(self, key) is None or getattr(self, key) > 0, key, getattr(self, key), "a positive number")
-        require(self.max_seq_len >= 8, "max_seq_len", self.max_seq_len, "8 or more")
-        require(self.peak_lr > 0, "peak_lr", self.peak_lr, "a positive number")
-        require(
-            0 <= self.warmup_proportion <= 1, "warmup_proportion", self.warmup_proportion, "a share between 0 and 1"
-        )
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        require(0 <= self.head_dropout < 1, "head_dropout", self.head_dropout, "0 <= head_dropout < 1")
-        require(self.task_id >= 0, "task_id", self.task_id, "0 or more")
-        if self.kind == "span":
-            room = self.max_seq_len - self.max_query_len - 3
-            require(room > 0, "max_query_len", self.max_query_len, f"at most max_seq_len - 4 ({self.max_seq_len - 4})")
+    def _check_lengths(self) -> Checks:
+        size, tokens = self.batch_size, self.batch_tokens
+        if (size is None) == (tokens is None):
+            yield f"batch_size: found {size} beside batch_tokens {tokens}; give one of the two"
+        wanted = f"at least max_seq_len ({self.max_seq_len})"
+        yield require(tokens is None or tokens >= self.max_seq_len, "batch_tokens", tokens, wanted)
+        most = self.max_seq_len - 4
+        fits = self.kind != "span" or self.max_query_len <= most
+        yield require(fits, "max_query_len", self.max_query_len, f"at most max_seq_len - 4 ({most})")
 
-    def _check_labels(self) -> None:
-        if self.kind in ("regression", "span"):
-            require(not self.labels, "labels", self.labels, f"no labels, for kind {self.kind} has none")
-            return
-        require(len(self.labels) >= 2, "labels", self.labels, "two labels or more")
-        require(len(set(self.labels)) == len(self.labels), "labels", self.labels, "each label once")
-        if self.kind == "tagging":
-            for tag in self.labels:
-                require(
-                    tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2,
-                    "labels",
-                    tag,
-                    "tags of the form O, B-X, I-X",
-                )
-                require(tag[:2] != "I-" or f"B-{tag[2:]}" in self.labels, "labels", tag, f"B-{tag[2:]} in labels too")
-            require("O" in self.labels, "labels", self.labels, "the tag O among them")
+    def _check_labels(self) -> Checks:
+        labels, positive, weights = self.labels, self.positive_label, self.class_weights
+        known = ", ".join(labels)
+        yield require(len(labels) >= 2, "labels", labels, "two labels or more")
+        yield require(len(set(labels)) == len(labels), "labels", labels, "each label once")
         for alias, label in self.label_aliases.items():
-            require(label in self.labels, f"label_aliases.{alias}", label, f"one of {', '.join(self.labels)}")
+            yield require(label in labels, f"label_aliases.{alias}", label, f"one of {known}")
         for label in self.skip_labels:
-            require(label not in self.label_index(), "skip_labels", label, "none of labels and label_aliases")
-        if "mrr" in self.metrics and len(self.labels) > 2 and self.positive_label is None:
-            raise ConfigError(f"positive_label: missing; mrr ranks by one class of {', '.join(self.labels)}")
-        if self.positive_label is not None:
-            require(
-                self.positive_label in self.labels,
-                "positive_label",
-                self.positive_label,
-                f"one of {', '.join(self.labels)}",
-            )
-        if self.class_weights:
-            require(
-                len(self.class_weights) == len(self.labels) and min(self.class_weights) > 0,
-                "class_weights",
-                self.class_weights,
-                f"{len(self.labels)} positive numbers, one for each label",
-            )
+            new = label not in labels and label not in self.label_aliases
+            yield require(new, "skip_labels", label, "none of labels and label_aliases")
+        if "mrr" in self.metrics and len(labels) > 2 and positive is None:
+            yield f"positive_label: missing; mrr ranks by one class of {known}"
+        yield require(positive in (None, *labels), "positive_label", positive, f"one of {known}")
+        wanted = f"{len(labels)} positive numbers, one for each label"
+        yield require(len(weights) in (0, len(labels)), "class_weights", weights, wanted)
+
+    def _check_tags(self) -> Checks:
+        for tag in self.labels:
+            well_formed = tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2
+            yield require(well_formed, "labels", tag, "tags of the form O, B-X, I-X")
+            begins = f"B-{tag[2:]}"
+            yield require(tag[:2] != "I-" or begins in self.labels, "labels", tag, f"{begins} in labels too")
+        yield require("O" in self.labels, "labels", self.labels, "the tag O among them")
 
     @property
     def num_labels(self) -> int:
@@ -204,4 +195,3 @@ class FinetuneTask:
         """Every accepted spelling of a label -> its class."""
         index = {label: i for i, label in enumerate(self.labels)}
         return index | {alias: index[label] for alias, label in self.label_aliases.items()}
-
