@@ -1,4 +1,4 @@
-"""python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json] [--then MODULE]
+"""`python -m ernie2.doctor [RECIPE.yaml] [key=value ...]`: what could stop a run, looked over before it starts.
 
 Looks over this machine and the recipe's folders before a run: versions, devices, memory, addresses, disk, shards, checkpoints.
 With NNODES, NODE_RANK and MASTER set as for run_pretrain.sh (or started by paddle.distributed.launch), all nodes meet at
