@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,10 @@ class Annotator:
         for units in self._units.values():
             hits.update(units.take_hits())
         return hits
+
+    def found_by_file(self, rows: Iterable[int]) -> list[tuple[str, int, int]]:
+        """(dictionary, its entries, how many of them are among these numbers); one of several files counts in each."""
+        return list(self._entries.found_by_file(rows))
 
     def named(self, number: int) -> tuple[str, str]:
         """A dictionary entry, and "entity" or "phrase"."""

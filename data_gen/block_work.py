@@ -11,7 +11,7 @@ import gc
 import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,11 @@ def named_entry(settings: Settings, number: int) -> tuple[str, str]:
     return _annotator_of(settings).named(number)
 
 
+def found_by_file(settings: Settings, rows: Iterable[int]) -> list[tuple[str, int, int]]:
+    """(dictionary, its entries, how many of them are among these numbers); one of several files counts in each."""
+    return _annotator_of(settings).found_by_file(rows)
+
+
 def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
     key = s.vocab_file, s.lower_case, s.language, s.segmenter, s.dictionaries, s.text.encoding, s.contents
     if key not in _annotators:
@@ -175,7 +180,8 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
     room = blocks_room(folder, block.source)
     unknown = annotator.take_unknown()
     write_note(room / f"{block.name}.hits.json", [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)])
-    read = {"size": block.size, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
+    lines = sum(len(piece.data.splitlines()) for piece in block.pieces)
+    read = {"size": block.size, "lines": lines, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
             "unknown": unknown.total()}
     write_note(room / f"{block.name}.json", {
         **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})

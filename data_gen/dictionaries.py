@@ -8,7 +8,6 @@ guessed, where the entry has three characters or more.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
 from collections import Counter
@@ -18,17 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, joined_hashes, leftmost, sequence_hashes, symbols_of
-from data_gen.reading.documents import clean_text
-from data_gen.reading.streams import expand_paths, read_lines
+from data_gen.reading.dictionary_lines import read_words
+from data_gen.reading.streams import expand_paths
 from ernie2.characters import code_points, to_text
 from ernie2.config import ConfigError
-
-ENTITY_TAGS = frozenset(["nr", "nrf", "nrj", "nrfg", "nrt", "ns", "nsf", "nt", "nz", "person", "place", "organisation",
-                         "organization", "product", "entity", "per", "loc", "org"])
-"""Tags of named entities: jieba's (person, place, organisation, other proper noun) and plain words."""
-PHRASE_TAGS = frozenset(["i", "l", "j", "phrase"])
-"""Tags of phrases: jieba's idiom, fixed expression and abbreviation, and the plain word."""
-KNOWN_TAGS = ENTITY_TAGS | PHRASE_TAGS
 
 MIN_CHARS, MAX_CHARS = 2, MAX_LENGTH
 """Characters of the shortest and longest entry that is used."""
@@ -47,13 +39,19 @@ class Entries(Mapping[str, bool]):
         text: All words end to end, in the order in which they were first met.
         starts: int64 (n + 1), where each begins in `text`, and where the last ends.
         is_entity: bool (n).
-        skipped: How many lines were not used, by reason: "blank" (a tag without a word), "one_character", "too_long",
+        skipped: How many lines were not used, by reason: "header", "blank" (a tag without a word), "one_character", "too_long",
             "duplicate". A word that is there as an entity and as a phrase is an entity and a duplicate.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, bool]] = (), skipped: Mapping[str, int] | None = None,
-                 where: str = "dictionaries") -> None:
+                 files: Mapping[str, int] | None = None, where: str = "dictionaries") -> None:
         """Takes (word, whether it is an entity), words of 1 to MAX_CHARS characters; a word may come several times.
+
+        Args:
+            pairs: The words, file after file.
+            skipped: Counts of lines that are not among them; looked at when `pairs` is at its end, as is `files`.
+            files: File -> how many of the words it gave.
+            where: What they are, for messages.
 
         Raises:
             ConfigError: 2^24 - 1 words or more; the message begins with `where`.
@@ -71,7 +69,9 @@ class Entries(Mapping[str, bool]):
         self.skipped = Counter(skipped or {})
         if len(self) > MAX_ENTRIES:
             raise ConfigError(f"{where}: {len(self):,} entries; at most {MAX_ENTRIES:,} can be used, so leave some out")
-        self.rows = HashTable(self._without_duplicates(np.concatenate(hashes)))
+        given = np.concatenate(hashes)
+        self.rows = HashTable(self._without_duplicates(given))
+        self._files, self._rows_given = dict(files or {}), self.rows.find(given) if files else None
 
     def _without_duplicates(self, hashes: np.ndarray) -> np.ndarray:
         """The hashes with each word once, at its first place; it is an entity if it is one anywhere."""
@@ -92,6 +92,15 @@ class Entries(Mapping[str, bool]):
     def of(cls, entries: Mapping[str, bool]) -> Entries:
         """The same entries in this form."""
         return entries if isinstance(entries, cls) else cls(entries.items())
+
+    def found_by_file(self, rows: Iterable[int]) -> Iterator[tuple[str, int, int]]:
+        """(file, its entries, how many of them are among `rows`); an entry of several files counts in each."""
+        found, first = np.zeros(len(self), bool), 0
+        found[list(rows)] = True
+        for file, count in self._files.items():
+            mine = np.unique(self._rows_given[first:first + count])
+            yield file, len(mine), int(found[mine].sum())
+            first += count
 
     def word(self, row: int) -> str:
         """The row-th entry."""
@@ -121,58 +130,30 @@ class _Items(ItemsView[str, bool]):
 
 
 def load_entries(paths: Iterable[str | Path], encoding: str = "utf-8") -> Entries:
-    """Reads dictionaries, plain or compressed: one `word [tag]` a line, `#` begins a comment line.
+    """Reads dictionaries, see `data_gen.reading.dictionary_lines.read_words`.
 
-    Entries without a tag are phrases in a file whose name begins with `phrase`, and entities in any other
-    (person_x.txt, place.txt). Word and tag are parted by a TAB, or by white space where the last field is a known
-    tag; numbers (jieba's frequencies) between them are passed over. Entries may hold spaces; those of a single
-    character and those of more than MAX_CHARS are left out.
+    Entries without a tag that says it are phrases in a file whose name begins with `phrase`, and entities in any other
+    (person_x.txt, place.txt). They may hold spaces; those of a single character and those of more than MAX_CHARS are left out.
 
     Raises:
-        ConfigError: missing, damaged or wrongly encoded file, unknown tag after a TAB (names file and line), no entry at all.
+        ConfigError: a file is missing or cannot be used, or too many entries.
     """
     skipped: Counter[str] = Counter()
-    files = expand_paths(paths, "dictionary") if paths else []
-    return Entries((pair for path in files for pair in _read(path, encoding, skipped)), skipped, "data.entity_dicts")
+    files: dict[str, int] = {}
+    found = expand_paths(paths, "dictionary") if paths else []
+    return Entries((pair for path in found for pair in _usable(path, encoding, skipped, files)), skipped, files,
+                   "data.entity_dicts")
 
 
-def _read(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tuple[str, bool]]:
-    """Words of a file, and whether each is an entity."""
-    default = not path.name.startswith("phrase")
-    empty = True
-    for number, line in read_lines(path, encoding):
-        word, _, tag = line.partition("\t")
-        # Nearly all lines are a plain word, with a known tag or without one.
-        if not word.isalnum() or tag and tag not in KNOWN_TAGS:
-            if line.startswith("#") or not line.strip():
-                continue
-            word, tag = _parse(line, f"{path}:{number}")
-        empty = False
+def _usable(path: Path, encoding: str, skipped: Counter[str], files: dict[str, int]) -> Iterator[tuple[str, bool]]:
+    """Entries of a file that can be used; puts their number under `files`."""
+    files[str(path)] = 0
+    for word, is_entity in read_words(path, encoding, skipped):
         if MIN_CHARS <= len(word) <= MAX_CHARS:
-            yield word, tag in ENTITY_TAGS if tag else default
+            files[str(path)] += 1
+            yield word, is_entity
         else:
             skipped["too_long" if word[MAX_CHARS:] else "one_character" if word else "blank"] += 1
-    if empty:
-        raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of "
-                          f"data.entity_dicts")
-
-
-def _parse(line: str, source: str) -> tuple[str, str | None]:
-    """Word and tag (or None) of a line."""
-    if "\t" in line:
-        word, *fields = (field.strip() for field in line.split("\t"))
-        tags = [field for field in fields if field and not field.isdigit()]
-        if tags and tags[0] not in KNOWN_TAGS:
-            near = difflib.get_close_matches(tags[0], sorted(KNOWN_TAGS), 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{source}: unknown tag {tags[0]!r}; {hint}known: {', '.join(sorted(KNOWN_TAGS))}")
-        return clean_text(" ".join(word.split())), tags[0] if tags else None
-    fields, tag = line.split(), None
-    if len(fields) > 1 and fields[-1] in KNOWN_TAGS:
-        tag = fields.pop()
-    if len(fields) > 1 and fields[-1].isdigit() and (tag is not None or len(fields) == 2):
-        fields.pop()
-    return clean_text(" ".join(fields)), tag
 
 
 class Matches:

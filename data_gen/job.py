@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.block_work import Settings, dictionary_notes, named_entry, work
+from data_gen.block_work import Settings, dictionary_notes, found_by_file, named_entry, work
 from data_gen.blocks import PIECES_A_BLOCK, Block, block_bytes_for, group_dev, group_pieces, parse_block
 from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
@@ -172,7 +172,9 @@ class Job:
                     if not unmerged[done.task.name]:
                         aside.submit(remove_files, self.notes.spills(done.task, "train"))
             for task in self.tasks:
-                check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe)
+                check_splits(task, {split: self.notes.made(task, split) for split in SPLITS}, self.recipe,
+                             lambda task=task: {source: self.notes.read(source) for source in self.block_bytes
+                                                if source in task.sources})
             for _ in self.engine.run(self._merge_calls("dev")):
                 pass
 
@@ -246,8 +248,14 @@ class Job:
         if frequent and self.recipe.data.language == "zh":
             segmenter = load_segmenter(self.settings.segmenter)
             joined = [row for row in frequent if len(segmenter.cut(row[0])) > 1]
-        return {"dictionary_hits_total": hits.total(), "dictionary_hits": frequent[:HITS_KEPT],
+        return {"dictionaries": self._dictionaries(hits), "dictionary_hits_total": hits.total(),
+                "dictionary_hits": frequent[:HITS_KEPT],
                 "dictionary_hits_joined": joined[:HITS_KEPT]}
+
+    def _dictionaries(self, hits: Counter) -> list[list[Any]]:
+        """Rows of a dictionary file, its entries, and how many of them were found."""
+        counts = {file: counts for file, *counts in found_by_file(self.settings, hits)}
+        return [[str(path), *counts[str(path.absolute())]] for path in self.inputs.dictionaries]
 
     def _reject_rows(self, read: dict[str, Read]) -> Iterator[dict[str, Any]]:
         """What was left out, one row each, up to so many a reason: {task (null: the readers), file, line, reason, text}."""
@@ -269,6 +277,11 @@ class Job:
                 self.out(f"left out by {task.name}: {reason}: {count:,}")
         for source, one in read.items():
             self.out(f"{source.replace('_', ' ')} read: {one.documents:,}")
+        for file, entries, found in self._dictionaries(sum((one.hits for one in read.values()), Counter())):
+            self.out(f"dictionary {file}: {found:,} of {entries:,} entries found in the text")
+            if not found:
+                self.warnings.append(f"WARNING: {file}: none of its {entries:,} entries is in the text: is it of this "
+                                     f"language and field, a `word [tag]` a line? See docs/data.md#dictionaries")
         for line in self.warnings:
             self.out(line)
 

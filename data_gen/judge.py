@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_gen.annotate import CHINESE_PAGE
 from data_gen.merge import summed
+from data_gen.notes import Read
+from data_gen.reading.formats import SOURCES
 from data_gen.reading.rejects import RejectCounter
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
@@ -18,6 +20,12 @@ from ernie2.tasks import Task
 
 ITEMS_BEFORE_JUDGING = 1_000
 """Documents or rows read before data.max_reject_share can stop a run that is still reading."""
+LONG = 20
+"""Lines of a document, on average, beyond which the ends of documents may be missing."""
+MOST_CUT = 0.5
+"""Share of documents that were cut off longer ones beyond which the ends of documents are taken to be missing."""
+BLANK_LINE = ("in a .txt file a document ends at a blank line: put one between documents, or write them as JSON objects "
+              "with `text`, one a line (.jsonl)")
 MOST_UNKNOWN = 0.5
 """Share of tokens that are [UNK] beyond which the vocabulary is taken for the wrong one."""
 
@@ -71,6 +79,11 @@ class Judge:
             items = self._files[file] + rejected
             if rejected > self._limit * items:
                 yield f"WARNING: {file}: {rejected:,} of {items:,} left out; rejects.jsonl says why"
+        parts = self._reading.notes["long_document"] + self._rejects.notes["long_document"]
+        if parts > MOST_CUT * self._files.total():
+            first = (self._reading.examples | self._rejects.examples)["long_document"][0][0]
+            yield (f"WARNING: {first}: a document of more than 4 MB, cut at line ends, as are {parts:,} of "
+                   f"{self._files.total():,} documents; {BLANK_LINE}")
 
 
 def write_rejects(path: Path, rows: list[dict[str, Any]], tasks: Sequence[str]) -> None:
@@ -96,15 +109,45 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe) -> None:
-    """Raises ConfigError for a task without train or without dev examples."""
+def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe,
+                 read: Callable[[], dict[str, Read]]) -> None:
+    """Raises ConfigError for a task without train or without dev examples.
+
+    Args:
+        task: The task.
+        notes: Split -> what it made of each block.
+        recipe: The recipe.
+        read: Gives what each of the task's sources came to.
+    """
     accepted = {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS}
+    empty = next((split for split in SPLITS if not accepted[split]), None)
+    if empty is None:
+        return
     reasons = Counter(summed(note["reasons"] for split in SPLITS for note in notes[split]))
     why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
-    why = f" (rejected: {why})" if why else ""
-    if not accepted["train"]:
-        raise ConfigError(f"task '{task.name}': no training example in the whole input{why}; give it text that it can use, or "
-                          f"leave it out of curriculum.stages")
-    if not accepted["dev"]:
-        raise ConfigError(f"task '{task.name}': no example in the dev split{why}: too few {task.sources[0]} are held out; raise "
-                          f"data.dev_share (now {recipe.data.dev_share:g}) or give more text")
+    raise ConfigError(f"task '{task.name}': no example in the {empty} split{f' (rejected: {why})' if why else ''}: "
+                      + "; ".join(_shortage(source, one, empty, recipe) for source, one in read().items()))
+
+
+def _shortage(source: str, read: Read, empty: str, recipe: Recipe) -> str:
+    """Why what was read of a source gives no example of a split, and what helps."""
+    key, noun = SOURCES[source].key, "document" if source == "documents" else "row"
+    items = read.documents - read.rejects.notes["near_duplicate"]
+    mine = read.held_out if empty == "dev" else items - read.held_out
+    share = f"data.dev_share ({recipe.data.dev_share:g})"
+    files = ", ".join(f"{file}: {count:,}" for file, count in read.files.most_common(3))
+    files += ", ..." * (len(read.files) > 3)
+    lines = f"{read.lines:,} line{'s' * (read.lines != 1)}"
+    what = f"{key} is {items:,} {noun}{'s' * (items != 1)} in {lines} ({files})"
+    remedy = f"give more {noun}s"
+    if noun == "document" and read.lines > LONG * items:
+        remedy += f", or mark where they end: {BLANK_LINE}"
+    if items == 1:
+        return f"{what}, and one {noun} falls to one split as a whole, whatever {share} is; {remedy}"
+    if not mine:
+        change = "raise" if empty == "dev" else "lower"
+        return (f"{what}, none of them in that split: a hash of their text holds out {share} of them; {change} it, or "
+                f"{remedy}")
+    either = f"raise {share}" if empty == "dev" else "leave the task out of curriculum.stages"
+    them = "it" if mine == 1 else "them"
+    return f"{what}, {mine:,} of them in that split, and the task makes nothing of {them}; {either}, or {remedy}"

@@ -24,6 +24,11 @@ class Read:
     rejects: RejectCounter = field(default_factory=lambda: RejectCounter(keep=ROWS_KEPT))
     documents: int = 0
     """Documents or pairs."""
+    files: Counter = field(default_factory=Counter)
+    """File -> its documents or pairs."""
+    held_out: int = 0
+    """Documents or pairs of the dev split."""
+    lines: int = 0
     size: int = 0
     """Bytes."""
     hits: Counter = field(default_factory=Counter)
@@ -83,11 +88,15 @@ class Notes:
             for name in self.names[f"{source}.{split}"]:
                 note = self.block(name)
                 read.rejects.merge(RejectCounter.from_json(note["rejects"]))
-                read.documents += sum(note["files"].values()) * (split == "train")
-                read.size += note["size"] * (split == "train")
+                if split == "train":  # all of the input; the dev blocks are what they held out
+                    read.files.update(note["files"])
+                    read.held_out += len(note["dev"])
+                    read.lines += note["lines"]
+                    read.size += note["size"]
                 hits, unknown = read_note(blocks_room(self._work, source) / f"{name}.hits.json")
                 read.hits.update(dict(hits))
                 read.unknown.update(dict(unknown))
+        read.documents = read.files.total()
         return read
 
     def _names_of(self, task: Task, split: str) -> list[str]:

@@ -96,7 +96,7 @@ class DataConfig:
     marked_pairs: list[str] = field(default_factory=list)
     """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from the corpus."""
     entity_dicts: list[str] = field(default_factory=list)
-    """User dictionaries, one `word [tag]` a line; globs allowed."""
+    """User dictionaries, `word [tag]` a line, or in jieba's, HanLP's or LAC's form, or CSV; globs allowed."""
     encoding: str = "utf-8"
     """Encoding of those files of corpus, query log and dictionaries that are not UTF-8."""
     language: Literal["zh", "en"] = "zh"

@@ -139,6 +139,7 @@ def test_dev_classes_are_those_of_train(train: list[int], dev: list[int], odd: i
 def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
     made = [example(vocab, ["北 国 的 科学家 北 北 ."]) for _ in range(2)] + shuffled(vocab, 8)
     statistics = {"accepted": {"train": 21, "dev": 1}, "unknown_tokens": [["－", 40], ["<「", 9], ["」", 8], ["\x1b", 7]],
+                  "dictionaries": [["a&b.txt", 1300, 0], ["c.txt", 9, 4]],
                   "dictionary_hits": [["放射", "phrase", 9]], "dictionary_hits_joined": [["中国 人民", "entity", 1200]]}
     write_shards(tmp_path / "shards", "knowledge_masking", made, made[:1], vocab, statistics=statistics)
     raw = audited(capsys, tmp_path / "shards")
@@ -146,7 +147,9 @@ def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.C
     assert "unknown tokens, most often － · <「 · 」: another vocabulary may help" in out
     assert "[UNK] stands most often for: － 40 · <「 9 · 」 8 · \ufffd 7" in out
     assert "top dictionary entity of several words: 中国 人民 1,200" in out and "top dictionary phrase: 放射 9" in out
+    assert "◐ dictionary a&b.txt: 0 of 1,300 entries found" in out and " dictionary c.txt: 4 of 9 entries found" in out
     page = (tmp_path / "shards/audit.html").read_text(encoding="utf-8")
+    assert "a&amp;b.txt</td><td>1,300</td><td>" in page and "◐ none" in page
     assert "<span>&lt;「 <small>9</small></span>" in page and "<th scope=\"col\" class=\"w\">Context</th>" not in page
     assert "<b>Entities of several words</b><span>中国 人民 <small>1,200</small>" in page
     statistics["unknown_tokens"].append(["ＡＢＣ", 1])

@@ -72,11 +72,33 @@ def test_a_line_of_a_million_characters(recipe: Path, tmp_path: Path) -> None:
     assert notes["long_sentence"] == 1
 
 
-def test_a_corpus_of_one_document(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "corpus" / "good.txt").write_text("The old house fell. Rain came. Nobody saw it.\n", encoding="utf-8")
-    message = refused(capsys, recipe)
-    assert "task 'knowledge_masking'" in message and "data.dev_share" in message
-    assert "documents" in message and not (tmp_path / "shards" / "knowledge_masking").exists()
+ARTICLE = "The old house {} fell. Rain came. Nobody saw it.\n"
+ARTICLES = "".join(map(ARTICLE.format, range(300)))
+
+
+@pytest.mark.parametrize(("text", "share", "said"), [
+    (ARTICLE, 0.001, ["no example in the dev split: data.corpus is 1 document in 1 line", "give more documents"]),
+    (ARTICLES, 0.2, ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"]),
+    (ARTICLES.replace("\n", "\r"), 0.999, ["train split: data.corpus is 1 document in 300 lines", "blank"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.001, ["2 documents in 4 lines", "none of them in that split", "raise it, or give"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}", 0.999, ["2 documents in 4 lines", "none of them in that split", "lower it, or give"]),
+    (f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}", 0.5, ["'sentence_distance'", "1 of them in that split", "nothing of it"])])
+def test_a_corpus_of_few_documents(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, share: float,
+                                   said: list[str]) -> None:
+    (tmp_path / "corpus" / "good.txt").write_bytes(text.encode())
+    message = refused(capsys, recipe, f"data.dev_share={share}")
+    said = ["error: task '", f"({tmp_path}/corpus/good.txt: ", *said]
+    assert all(words in message for words in said), message
+    assert not (tmp_path / "shards" / "knowledge_masking").exists()
+
+
+def test_long_documents_that_were_cut_are_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_gen.reading.cutting.LONG_DOCUMENT", 10_000)
+    (tmp_path / "corpus" / "good.txt").write_text("".join(map(ARTICLE.format, range(4_000))), encoding="utf-8")
+    assert code_of(main, recipe, "data.dev_share=0.5", "--tasks", "knowledge_masking", "--workers", 1) == 0
+    printed = capsys.readouterr().out
+    assert "good.txt:1: a document of more than 4 MB" in printed and "ends at a blank line" in printed
 
 
 @pytest.mark.parametrize("text", ["", "\n \n\t\r\n\n"])
@@ -134,8 +156,18 @@ def test_a_dictionary_with_duplicates_blanks_and_regex_characters(recipe: Path, 
     words = tmp_path / "words.txt"
     words.write_text("old\nold\nold\tphrase\n\n   \n\u200b\tns\n\tns\nhouse\n.*\n[a-z]+(\n\\\n^$\n", encoding="utf-8")
     assert code_of(main, recipe, f"data.entity_dicts=[{words}]", "--workers", 1) == 0
-    hits = read_index(tmp_path / "shards" / "knowledge_masking")["statistics"]["dictionary_hits"]
-    assert {(entry, kind) for entry, kind, _ in hits} == {("old", "entity"), ("house", "entity")}
+    statistics = read_index(tmp_path / "shards" / "knowledge_masking")["statistics"]
+    assert {(entry, kind) for entry, kind, _ in statistics["dictionary_hits"]} == {("old", "entity"), ("house", "entity")}
+    assert statistics["dictionaries"] == [[str(words), 5, 2]]
+
+
+def test_a_dictionary_of_which_nothing_is_found(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, text in (("some.txt", "old\nzebra\n"), ("none.txt", "zebra\nyak\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert code_of(main, recipe, f"data.entity_dicts=[{tmp_path}/some.txt,{tmp_path}/none.txt]", "--workers", 1) == 0
+    printed = capsys.readouterr().out
+    assert "some.txt: 1 of 2 entries found" in printed and "none.txt: 0 of 2 entries found" in printed
+    assert printed.count("WARNING") == 1 and f"WARNING: {tmp_path / 'none.txt'}: none of its 2 entries" in printed
 
 
 @pytest.mark.parametrize("data, said", [

@@ -22,8 +22,8 @@ def dictionary(path: Path, text: str) -> Path:
 
 
 def test_dictionary_formats(tmp_path: Path) -> None:
-    text = ("\ufeff# comment\n周杰伦\t nr \n清华大学 nt\nred hat\tproduct\n上海 2000 ns\n打酱油 phrase\nC#\nNew York\n"
-            "守株待兔\t120\ti\n山\n\n北京 100\r\n  中国\u3000人民  \n巴\u200b黎\t\n上\t海 \t ns\n天津\t3")
+    text = ("\ufeff# comment\n周杰伦\t nr \n清华大学 nt\nred hat\tproduct\n上海\t2000\tns\n打酱油 phrase\nC#\nNew York\n"
+            "守株待兔\t120\ti\n山\n\n北京\t100\r\n  中国\u3000人民  \n巴\u200b黎\t\n上\t海 \t ns\n天津\t3")
     path = tmp_path / "person_x.txt.gz"
     path.write_bytes(gzip.compress(text.encode()))
     with pytest.raises(ConfigError, match=r"person_x.txt.gz:15: unknown tag '海'"):
@@ -41,6 +41,41 @@ def test_dictionary_formats(tmp_path: Path) -> None:
     assert load_entries([]) == {} and not load_entries([])
 
 
+FILLER = "".join(f"city{i}\n" for i in range(40))
+
+
+@pytest.mark.parametrize(("name", "text", "entities", "phrases"), [
+    ("d.txt", "东港石化 3 n\n", "东港石化", ""),
+    ("phrase_d.txt", "东港石化 3 n\n云计算 5\n台中\n王安石 2 nr\n", "王安石", "东港石化 云计算 台中"),
+    ("d.txt", "云计算 5\n李小福 2 nr\n创新办 3 i\neasy_install 3 eng\nEdu Trust认证 2000\n台中\n凱特琳 nz\n韩玉赏鉴 3 nz\n",
+     "云计算 李小福 easy_install Edu_Trust认证 台中 凱特琳 韩玉赏鉴", "创新办"),
+    ("d.txt", "江苏路 ns 1\n攻城狮 n 1000 nz 1\n破釜沉舟 i 3\n", "江苏路 攻城狮", "破釜沉舟"),
+    ("d.txt", "春天/TIME\n李明/PER\nAC/DC/nz\n落花流水/i\n花/n 开/v\n落 阳\n", "春天 李明 AC/DC 花开 落阳", "落花流水"),
+    ("d.txt", "词语,词性\n北京,ns\n东港石化,n\n打酱油,phrase,5\n", "北京 东港石化", "打酱油"),
+    ("d.csv", 'name\r\n"Washington, D.C."\r\nParis\r\n', "Washington,_D.C. Paris", ""),
+    ("d.csv", 'word;tag\n"St; John";place\nParis;n\n', "St;_John Paris", ""),
+    ("d.tsv", "word\tfreq\ttag\n北京\t3\tns\n", "北京", ""),
+    ("d.txt", "北京\r上海 ns\r天津\t3\r", "北京 上海 天津", ""),
+    ("d.txt", "Boeing 747 nz\nParis ns\nApollo 11 product\n", "Boeing_747 Paris Apollo_11", ""),
+    ("d.txt", "Boeing 747\nWindows 10\niPhone 6s\nmarket place\nvitamin c\nAC/DC\nTCP/IP\nkm/h\nWashington, D.C.\nParis, 1900\n"
+     "波音 747\n维生素 C\n东港石化 nz\n" + FILLER, "Boeing_747 Windows_10 iPhone_6s market_place vitamin_c AC/DC TCP/IP km/h "
+     "Washington,_D.C. Paris,_1900 波音_747 维生素_C 东港石化 " + FILLER, "")])
+def test_dictionaries_as_people_have_them(tmp_path: Path, name: str, text: str, entities: str, phrases: str) -> None:
+    """jieba's, HanLP's, LAC's form, CSV; and words that only look so."""
+    words = {word.replace("_", " ") if "easy" not in word else word: kind
+             for kind, names in ((True, entities), (False, phrases)) for word in names.split()}
+    assert load_entries([dictionary(tmp_path / name, text)]) == words
+
+
+@pytest.mark.parametrize(("text", "line", "part"), [
+    ("Boeing 747\nArea 51\n", 1, "747"), ("波音 747\n波音 737\n空客 320\n", 1, "747"), ("北京\n歼 20\n", 2, "20"),
+    ("Paris\nmarket place\nLondon\n", 2, "place"), ("n/a\nTCP/IP\n", 1, "a"), ("春天/SEASON\n花/n 开/v\n落 阳\n", 1, "SEASON"),
+    ("Paris, 1900\nRome\n", 1, ",")])
+def test_a_form_that_cannot_be_told_is_refused(tmp_path: Path, text: str, line: int, part: str) -> None:
+    with pytest.raises(ConfigError, match=rf"d.txt:{line}: is '{part}' in .* a TAB behind the word"):
+        load_entries([dictionary(tmp_path / "d.txt", text)])
+
+
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     """Duplicates, lines without a word, single characters, entries longer than any phrase."""
     lines = ["发表讲话", "北京", "北京\tns", "\tnr", " \t", "\u200b\tns", "山", "长" * MAX_CHARS, "长" * (MAX_CHARS + 1),
@@ -55,6 +90,9 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "message"), [
     ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"),
+    ("北京 LOCATION\n", "d.txt:1: unknown tag 'LOCATION'"), ("北京/ns\n春天/SEASON\n上海/ns\n苏州/ns\n", "d.txt:2: unknown tag"),
+    ('北京,ns\n"上海,ns\n苏州,ns\n天津,ns\n', "d.txt:2: no line of a CSV file"),
+    ('{"word": "北京"}\n', "d.txt:1: a dictionary in JSON"),
     ("# nothing\n\n  \n", "d.txt: no entry in it"), ("", "no entry"),
 ])
 def test_bad_dictionary_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -69,6 +107,20 @@ def test_missing_and_wrongly_encoded_dictionaries_are_refused(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="d.txt:1: not utf-8"):
         load_entries([tmp_path / "d.txt"])
     assert load_entries([tmp_path / "d.txt"], "gb18030") == {"北京": True, "上海": True}
+    (tmp_path / "d.txt").write_text("北京\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match="d.txt: UTF-16; convert it"):
+        load_entries([tmp_path / "d.txt"])
+    (tmp_path / "d.txt").write_text("ab\n" * 50_000 + "北京\n", encoding="utf-8")
+    assert load_entries([tmp_path / "d.txt"], "gb18030") == {"ab": True, "北京": True}, "what is not ASCII comes late"
+
+
+def test_hits_by_file(tmp_path: Path) -> None:
+    """An entry of two files counts in both."""
+    one, two = dictionary(tmp_path / "a.txt", "北京\n上海\n北京\n"), dictionary(tmp_path / "phrase_b.txt", "天津\n北京\n")
+    found = load_entries([one, two, dictionary(tmp_path / "c.txt", "山\n")])
+    rows = [list(found).index("北京")]
+    assert list(found.found_by_file(rows)) == [(str(one), 2, 1), (str(two), 2, 1), (str(tmp_path / "c.txt"), 0, 0)]
+    assert [count for *_, count in found.found_by_file([])] == [0, 0, 0]
 
 
 def test_entries_are_a_mapping() -> None:

@@ -64,11 +64,15 @@ def test_odd_bytes_are_cleaned_and_counted(tmp_path: Path) -> None:
 def test_jsonl_takes_all_forms_and_counts_bad_lines(tmp_path: Path, name: str) -> None:
     rows = ['{"text": "一。\\n\\n二。"}', "", '{"title": "题", "content": "三。\\n四。", "id": 7}',
             '{"content": "五。"}', "{broken", "[1]", '{"text": 3}',
-            '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六\\r七\tx"}', "[" * 100_000, "1" * 5000]
+            '{"title": "只有题目"}', '{"text": " \\n "}', '{"text": "\\ud800六\\r七\tx"}', "[" * 100_000, "1" * 5000,
+            '{"text": null, "content": "八。", "title": 5}', '{"text": "九", "text": "十"}', "NaN",
+            '{"text": "甲", "id": NaN, "x": {"a": 1e999}}', '{"text": "乙", "id": ' + "1" * 5000 + "}"]
     path, rejects = write(tmp_path / name, "\n".join(rows)), RejectCounter()
     assert read(path, rejects) == [(":1", ["一。", "二。"]), (":3", ["题", "三。", "四。"]), (":4", ["五。"]),
-                                   (":10", ["六", "七 x"])]
-    assert rejects.counts == {"bad_json": 4, "no_text": 2, "empty_document": 1} and rejects.total == 7
+                                   (":10", ["六", "七 x"]), (":13", ["八。"]), (":16", ["甲"])]
+    assert rejects.counts == {"bad_json": 6, "no_text": 2, "empty_document": 1, "doubled_key": 1}
+    assert rejects.notes["odd_title"] == 1
+    assert rejects.examples["no_text"][0] == [f"{path}:7", "text, or title and content, wanted; the fields are text (int)"]
     assert rejects.examples["bad_json"][0] == [f"{path}:5", "{broken"]
     assert rejects.examples["no_text"][1] == [f"{path}:8", "text, or title and content, wanted; the fields are title"]
     assert rejects.examples["broken_character"] == [[f"{path}:10", "\\ud800六"]]
@@ -108,7 +112,18 @@ def test_a_json_array_of_records(tmp_path: Path) -> None:
     path, rejects = write(tmp_path / "part-2021.json.gz", json.dumps(records, ensure_ascii=False, indent=1)), RejectCounter()
     found = read(path, rejects)
     assert found == [(f":{n + 1}", [f"题{n}", f"文{n}。", "]},{"]) for n in range(20_000)]
-    assert rejects.counts == {"no_text": 1} and rejects.examples["no_text"][0][0] == f"{path}:20001"
+    assert rejects.counts == {"bad_json": 1, "no_text": 1} and rejects.examples["no_text"][0][0] == f"{path}:20002"
+    odd = '[{"text": "一。"}, 1, NaN,\n{"text": "二。"}, null]\n4 [{"text": "三。"}] x'
+    path, rejects = write(tmp_path / "b.json", odd), RejectCounter()
+    assert [text for _, text in read(path, rejects)] == [["一。"], ["二。"], ["三。"]]
+    assert [text for _, text in rejects.examples["bad_json"]] == ["1", " NaN", "null", "4", "x"]
+
+
+@pytest.mark.parametrize("text", ["一。\r二。\r\r三。\r", "一。\r二。\r\r三。\n", "一。\r二。\r\r三。\r四。\r\r五。\r\n"])
+def test_lines_of_old_macs(tmp_path: Path, text: str) -> None:
+    rejects = RejectCounter()
+    found = read(write(tmp_path / "a.txt", text), rejects)
+    assert found[:1] == [(":1", ["一。", "二。"])] and found[1][0] == ":4" and rejects.notes["cr_line_ends"] == 1
 
 
 def test_other_encodings(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from conftest import tiny_example
 
 from data_gen.interchange import baidu, jsonl
 from data_gen.interchange.__main__ import main
-from data_gen.interchange.lines import BadLine
+from data_gen.interchange.lines import BadLine, RejectLog, read
 from ernie2.shards import LEVELS, Example, ShardReader
 from ernie2.tasks import load_tasks
 from ernie2.tokenizer import SPECIAL_TOKENS, Vocab
@@ -238,7 +238,8 @@ def test_jsonl_fills_in_what_can_be_left_out(vocab_file: Path) -> None:
 
 
 @pytest.mark.parametrize(("line", "reason"), [
-    ("[1]", "not a JSON object"), ("{", "not JSON"), ('{"token_ids": [1, 5, 2], "label": 1}', "unknown key 'label'"),
+    ("[1]", "not a JSON object"), ("{", "not JSON"),
+    ('{"token_ids": [' + "1" * 5000 + "]}", "not JSON"), ('{"token_ids": [1, 5, 2], "label": 1}', "unknown key 'label'"),
     ('{"sentence_ids": [0]}', "neither tokens"), ('{"tokens": ["[CLS]", "x", "[SEP]"]}', "not in the vocabulary"),
     ('{"tokens": ["[CLS]", "t1", "[SEP]"], "token_ids": [1, 5, 2]}', "do not agree"), ('{"tokens": "abc"}', "list of strings"),
     ('{"token_ids": [1, true, 2]}', "whole numbers"), ('{"token_ids": [1, 99, 2]}', "outside the vocabulary"),
@@ -251,3 +252,10 @@ def test_jsonl_fills_in_what_can_be_left_out(vocab_file: Path) -> None:
 def test_a_bad_object_is_named(vocab_file: Path, line: str, reason: str) -> None:
     with pytest.raises(BadLine, match=reason):
         jsonl.parser(Vocab.load(vocab_file))(line)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_machine(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.tsv").write_bytes(end.join(["a", "", "b", ""]).encode())
+    lines = read([tmp_path / "a.tsv"], RejectLog(None, 0.5))
+    assert [(line.number, line.text) for line in lines] == [(1, "a"), (3, "b")]

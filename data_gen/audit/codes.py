@@ -24,10 +24,12 @@ CODES = {
     "near_duplicate": "documents that nearly equal an earlier one, left out (data.drop_near_duplicates)",
     "relevance_0": "query log: rows judged irrelevant, set aside, as the class of random titles is drawn",
     "unknown_marker": "marked pairs: the connective is not in the list of the language",
+    "odd_title": "JSON objects whose title or desc is no string: read without it",
     # what was left out
     "bad_json": "lines that are no JSON object",
     "bad_label": "query log: clicked or relevance is none of the values it may have",
     "binary": "zero bytes: not text",
+    "doubled_key": "JSON objects in which a key stands twice",
     "damaged_file": "compressed files that end early or do not unpack",
     "empty_document": "documents with no text left after cleaning",
     "empty_marker": "marked pairs without a connective",

@@ -82,7 +82,7 @@ def read_rejects(path: Path) -> dict[tuple[str | None, str], Reject]:
         for line in file:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if not isinstance(row, dict) or not isinstance(row.get("reason"), str):
                 continue

@@ -19,7 +19,7 @@ from data_gen.audit.pictures import (
     tells,
 )
 from data_gen.audit.task import TaskAudit
-from data_gen.audit.text import SIGNS
+from data_gen.audit.text import SIGNS, dictionaries
 from data_gen.audit.verdict import Verdict
 from data_gen.readable import introduction
 from data_gen.terminal import cut, printable
@@ -53,7 +53,8 @@ def page(shards: Path, audits: Sequence[tuple[TaskAudit, Verdict]], recipe: Reci
     return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
             f"<title>Audit of {escape(shards)}</title><style>{CSS}</style></head><body><main>"
-            f"{_header(shards, audits, measured)}{_verdicts(audits, measured)}{_reading(measured)}{sections}"
+            f"{_header(shards, audits, measured)}{_verdicts(audits, measured)}{_reading(measured)}"
+            f"{_dictionaries(measured)}{sections}"
             f"<footer>Made {made} from {escape(shards.absolute())} by data_gen.audit.</footer></main></body></html>\n")
 
 
@@ -132,6 +133,15 @@ def _reading(measured: Sequence[TaskAudit]) -> str:
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     return ("<h3>Reading the input</h3><p>Before any task saw it. The counts are of the input of the tasks that read it, by "
             "their sources: of characters, lines, rows, documents or files, as the words say.</p>" + table(heads, rows))
+
+
+def _dictionaries(measured: Sequence[TaskAudit]) -> str:
+    """How many entries of each dictionary occur."""
+    none = f'<span class="bad">{SIGNS["odd"]} none</span>'
+    rows = [[escape(file), f"{entries:,}", f"{found:,}" if found else none]
+            for file, (entries, found) in dictionaries(measured).items()]
+    return ("<h3>Dictionaries</h3><p>Entries, and how many of them were found in the text at least once.</p>"
+            + table(["=File", "Entries", "Found"], rows, "facts")) if rows else ""
 
 
 def _section(task: TaskAudit, color: str, recipe: Recipe | None) -> str:

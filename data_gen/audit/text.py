@@ -45,6 +45,18 @@ def reading(tasks: Sequence[TaskAudit]) -> Iterator[str]:
             reject = rejects.get(reason) if key == "read_rejected" else None
             example = f", for example {printable(reject.examples[0])}" if reject and reject.examples else ""
             yield f"{what}: {reason}{words}: {count:,}" + cut(example, 70)
+    for file, (entries, found) in dictionaries(tasks).items():
+        sign = "" if found else f"{SIGNS['odd']} "
+        yield f"{sign}dictionary {printable(file)}: {found:,} of {entries:,} entries found in the text"
+
+
+def dictionaries(tasks: Sequence[TaskAudit]) -> dict[str, tuple[int, int]]:
+    """Dictionary file -> its entries, and how many of them were found, in the sources of the task that has the most."""
+    counts: dict[str, tuple[int, int]] = {}
+    for task in tasks:
+        for file, entries, found in task.statistics.get("dictionaries") or []:
+            counts[file] = max((entries, found), counts.get(file, (0, 0)))
+    return counts
 
 
 def details(task: TaskAudit, paint: Painter) -> Iterator[str]:

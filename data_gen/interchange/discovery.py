@@ -146,7 +146,7 @@ def _objects(lines: Iterable[Line], rejects: RejectLog) -> Iterator[Row]:
             record = json.loads(line.text)
             record = {str(key).lower(): value for key, value in record.items()}
             yield line.path, line.number, [next(record[name] for name in sorted(names) if name in record) for names in NAMES]
-        except (json.JSONDecodeError, RecursionError, AttributeError):
+        except (ValueError, RecursionError, AttributeError):
             rejects.add(line.path, line.number, "not a JSON object", line.text)
         except StopIteration:
             rejects.add(line.path, line.number, "wrong_columns", line.text)

@@ -39,7 +39,7 @@ def parser(vocab: Vocab) -> Parse:
     def parse(text: str) -> Example:
         try:
             record = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise BadLine("not JSON") from None
         require(isinstance(record, dict), "not a JSON object")
         unknown = [key for key in record if key not in KEYS and not key.startswith("_")]

@@ -130,7 +130,8 @@ def read(paths: Sequence[Path], rejects: RejectLog, dev: bool = False) -> Iterat
             stream = Stream(path)
             with contextlib.closing(stream):
                 for chunk in _ended(stream):
-                    *lines, rest = (rest + chunk).split(b"\n")
+                    lines = (rest + chunk).splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
+                    rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
                     for line in lines:
                         number += 1
                         yield from _decoded(path, number, line, dev, rejects)
@@ -156,9 +157,9 @@ def _decoded(path: Path, number: int, line: bytes, dev: bool, rejects: RejectLog
         return
     rejects.seen += 1
     try:
-        yield Line(path, number, line.decode("utf-8").rstrip("\r"), dev)
+        yield Line(path, number, line.decode("utf-8").rstrip("\r\n"), dev)
     except UnicodeDecodeError:
-        rejects.add(path, number, "not UTF-8", line.decode("utf-8", "replace"))
+        rejects.add(path, number, "not UTF-8", line.rstrip(b"\r\n").decode("utf-8", "replace"))
 
 
 def names_columns(fields: Sequence[str], columns: Sequence[str]) -> bool:

@@ -105,7 +105,8 @@ class FileCutter:
         if mark and head.startswith(mark):
             self._rejects.note(self._path, "bom")
             head, self._offset = head[len(mark):], len(mark)
-        old_mac = b"\r" in head and b"\n" not in head
+        # Of old Macs; a file put together may have other line ends among them.
+        old_mac = head.count(b"\r") - head.count(b"\r\n") > head.count(b"\n")
         if old_mac:
             self._rejects.note(self._path, "cr_line_ends")
         chunks = self._chunks(head, old_mac, damage)
@@ -122,12 +123,12 @@ class FileCutter:
         yield from chunks
 
     def _chunks(self, head: bytes, old_mac: bool, damage: DamagedFile | None) -> Iterator[bytes]:
-        yield head.replace(b"\r", b"\n") if old_mac else head
+        yield _line_feeds(head) if old_mac else head
         if damage is not None:
             raise damage
         for chunk in self._stream:
             self._taken += len(chunk)
-            yield chunk.replace(b"\r", b"\n") if old_mac else chunk
+            yield _line_feeds(chunk) if old_mac else chunk
 
     def _is_text(self, head: bytes) -> bool:
         """Whether the file is worth reading; if not, it is counted."""
@@ -194,3 +195,7 @@ class FileCutter:
         self._line += 1
         self._offset += self._skipped
         self._skipped = 0
+
+
+def _line_feeds(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

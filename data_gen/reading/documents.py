@@ -25,16 +25,27 @@ __all__ = ["LABEL_COLUMNS", "Raw", "RawDocument", "RawMarkedPair", "RawPair", "R
            "expand_paths", "is_dev", "parse", "read_all", "read_lines"]
 
 _DOC_LINE = re.compile(r"^</?doc\b[^\n]*>$", re.MULTILINE)
-_DECODE_JSON = json.JSONDecoder(strict=False).decode
+
+
+class _Doubled(dict):
+    """An object in which a key stands twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    return record if len(record) == len(pairs) else _Doubled(record)
+
+
+_DECODE_JSON = json.JSONDecoder(strict=False, object_pairs_hook=_object).decode
 
 
 def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[Any]:
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
-    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `no_text` (no field that holds text),
-    `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`, `empty_title`,
-    `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see `cleaning.Change`, and `html`), `long_document`,
-    `relevance_0` (judged irrelevant: set aside).
+    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text` (no field
+    that holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`,
+    `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see `cleaning.Change`, and `html`),
+    `long_document`, `odd_title`, `relevance_0` (judged irrelevant: set aside).
 
     Raises:
         ConfigError: unknown encoding, missing package.
@@ -100,9 +111,15 @@ def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpt
                 record = None
             if not isinstance(record, dict):
                 rejects.add(source, "bad_json", line)
+            elif isinstance(record, _Doubled):
+                rejects.add(source, "doubled_key", line)
             elif (text := record_text(record)) is None:
-                rejects.add(source, "no_text", f"text, or title and content, wanted; the fields are {', '.join(record)}")
+                fields = [name + (f" ({type(of).__name__})" if not isinstance(of, str) else "") for name, of in record.items()]
+                rejects.add(source, "no_text", f"text, or title and content, wanted; the fields are {', '.join(fields)}")
             else:
+                titles = [record.get(name) or "" for name in ("title", "desc")]
+                if record.get("text") is None and None in map(_paragraphs, titles):
+                    rejects.note(source, "odd_title", line)
                 sources.append(source)
                 texts.append(text)
                 firsts.append(rows)
@@ -123,7 +140,7 @@ def record_text(record: dict[str, Any]) -> str | None:
     and `content` or `answer` follow each other (WuDao, news2016zh, webtext2019zh, baike2018qa), without a `desc` that
     is a beginning or part of the rest. Each can be a list of paragraphs. Other fields do not count.
     """
-    if "text" in record:
+    if record.get("text") is not None:
         return _paragraphs(record["text"])
     body = _paragraphs(record.get("content", record.get("answer")))
     if body is None:

@@ -136,6 +136,8 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         for token in _JSON_TOKEN.finditer(buffer, place):
             if token[1] == b"":
                 break  # a string that goes on in the next chunk
+            if depth < 2 and (other := buffer[place:token.start()].strip(b" \t\r\n,")):
+                records += bytes(other).split(b",")  # numbers, or what has no place there
             if token[1] is not None:
                 if depth == 1:
                     records.append(token[0])
@@ -155,3 +157,5 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
             raise DamagedFile(f"no JSON array, or a record of more than {LONG_LINE / 1e6:.0f} MB in it")
     if depth:
         raise DamagedFile("the JSON array does not end")
+    if rest := bytes(buffer).strip():
+        yield rest.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"

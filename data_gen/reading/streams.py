@@ -239,25 +239,25 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
     """Lines of a file whose every line matters (a dictionary), with their numbers from 1.
 
     Yields:
-        (number, line); without line ends, byte-order mark or CR. A file that begins as UTF-8 is read as UTF-8, whatever
-        `encoding` says: it is that of the other files.
+        (number, line); without line ends (LF, CRLF or CR) and byte-order mark. A file that begins as UTF-8 is read as
+        UTF-8, whatever `encoding` says: it is that of the other files.
 
     Raises:
         ConfigError: cannot be read, damaged, not in `encoding` (names line and byte offset), unknown encoding.
     """
-    name, number, offset = check_encoding(encoding), 0, 0
+    name, number, offset, is_ascii = check_encoding(encoding), 0, 0, True
     try:
         stream = Stream(path)
         rest = b""
         for chunk in _with_end(stream):
-            if number == 0 and not rest and is_utf8(chunk):
+            if is_ascii and not (is_ascii := chunk.isascii()) and is_utf8(chunk):
                 name = "utf-8"
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
+            lines = (rest + chunk).splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
+            rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
             for line in lines:
                 number += 1
-                yield number, _decode(line, name, path, number, offset).removeprefix("\ufeff").rstrip("\r")
-                offset += len(line) + 1
+                yield number, _decode(line.rstrip(b"\r\n"), name, path, number, offset).removeprefix("\ufeff")
+                offset += len(line)
     except DamagedFile as error:
         raise ConfigError(f"{path}: {error}; copy it again") from None
     except OSError as error:
@@ -288,6 +288,8 @@ def _decode(line: bytes, encoding: str, path: Path, number: int, offset: int) ->
         return line.decode(encoding)
     except UnicodeDecodeError as error:
         bad = line[error.start:error.start + 4].hex(" ")
+        if line.startswith((b"\xff\xfe", b"\xfe\xff")) and not offset:
+            raise ConfigError(f"{path}: UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)") from None
         other = "gb18030" if encoding == "utf-8" else "utf-8"
         raise ConfigError(f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
                           f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the "
