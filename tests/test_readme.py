@@ -80,7 +80,7 @@ SAYS = {
     "bash tests/run.sh": "passed",
     "python -m data_gen.generators.sentence_reordering 4": class_table(4),
     "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "label 2: different documents",
-    "python -m data_gen.audit out/demo/shards": "== ir_relevance",
+    "python -m data_gen.audit out/demo/shards": "● sentence_distance",
     PREDICT: "859 predictions",
 }
 
