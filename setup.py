@@ -35,7 +35,10 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["ernie2", "data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"],
+    packages=[
+        *("ernie2", "ernie2.finetune"),
+        *("data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"),
+    ],
     package_data={"ernie2": ["*.css", "*.sh"], "data_gen.audit": ["*.css"]},
     entry_points={"console_scripts": ["ernie2=ernie2.__main__:console"]},
     python_requires=">=3.10,<3.13",  # numpy 1.26, which paddlenlp asks for, has no wheel for 3.13

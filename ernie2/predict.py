@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ernie2 import logs
-from ernie2.finetune_data import prepare
-from ernie2.finetune_eval import predict, write_json_lines
-from ernie2.finetune_model import load_finetuned
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.data import prepare
+from ernie2.finetune.eval import predict, write_json_lines
+from ernie2.finetune.model import load_finetuned
+from ernie2.finetune.readers import read_split
+from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
-from ernie2.readers import read_split
 from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192

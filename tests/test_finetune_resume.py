@@ -16,8 +16,8 @@ from finetuning import SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
 from test_finetune import TASKS, lines, run
 
-from ernie2 import finetune
-from ernie2.finetune_job import prepare_job
+from ernie2.finetune import __main__ as finetune
+from ernie2.finetune.job import prepare_job
 from ernie2.strict import ConfigError, cli
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie2.finetune_data import cut_by_tokens, micro_batches, plan_batches, split_name
-from ernie2.finetune_run import load_finetune, load_finetune_task
+from ernie2.finetune.data import cut_by_tokens, micro_batches, plan_batches, split_name
+from ernie2.finetune.run import load_finetune, load_finetune_task
 from ernie2.strict import ConfigError
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"

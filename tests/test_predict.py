@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
 
-from ernie2 import finetune, predict
-from ernie2.finetune_job import prepare_job
+from ernie2 import predict
+from ernie2.finetune import __main__ as finetune
+from ernie2.finetune.job import prepare_job
 from ernie2.predict import predict_file
 from ernie2.strict import ConfigError, cli
 

@@ -14,7 +14,9 @@ from conftest import ROOT
 
 from data_gen import connectives
 from data_gen.generators.sentence_reordering import class_table
-from ernie2 import config, finetune_run, finetune_task, tasks
+from ernie2 import config, tasks
+from ernie2.finetune import run as finetune_run
+from ernie2.finetune import task as finetune_task
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))

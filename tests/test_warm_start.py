@@ -13,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 from test_checkpoint import prepare
 from test_finetune import TASKS
 
-from ernie2 import finetune, pretrain
-from ernie2.finetune_job import prepare_job
-from ernie2.finetune_model import build_model
+from ernie2 import pretrain
+from ernie2.finetune import __main__ as finetune
+from ernie2.finetune.job import prepare_job
+from ernie2.finetune.model import build_model
 from ernie2.strict import ConfigError
 
 EMBEDDING = "ernie.embeddings.{}_embeddings.weight"

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import TaggedSample, TextSample
-from ernie2.squad import QuestionSample
-from ernie2.tagging import TaggedText
+from ernie2.finetune.readers import TaggedSample, TextSample
+from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.tagging import TaggedText
+from ernie2.finetune.task import FinetuneTask
 from ernie2.tokenizer import Encoding, Tokenizer
 
 IGNORED = -100
@@ -228,7 +228,9 @@ def _windowed(
     width = task.max_seq_len - len(prefix) - (3 if paired else 2)
     ranges = windows(len(text.ids), width, task.doc_stride)
     counts["samples read in windows"] += len(ranges) > 1
-    counts["samples in windows without overlap (lower doc_stride)"] += len(ranges) > 1 and task.doc_stride >= width
+    counts["samples in windows without overlap (lower doc_stride)"] += (
+        len(ranges) > 1 and task.doc_stride >= width
+    )
     for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
         window = text.ids[start:stop]
         ids, sentences = _sequence(tokenizer, prefix if paired else window, window if paired else None)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ernie2.disk import write_json
-from ernie2.finetune_eval import MAJORITY_RULE, majority
-from ernie2.finetune_job import Job
+from ernie2.finetune.eval import MAJORITY_RULE, majority
+from ernie2.finetune.job import Job
 from ernie2.logs import logger
 
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent

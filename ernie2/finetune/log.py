@@ -24,8 +24,16 @@ class FinetuneLog:
         active: False on every rank but 0: nothing is written.
     """
 
-    def __init__(self, out_dir: Path, run: int, step: int, done: int, total_steps: int,
-                 sums: dict[str, float] | None = None, active: bool = True) -> None:
+    def __init__(
+        self,
+        out_dir: Path,
+        run: int,
+        step: int,
+        done: int,
+        total_steps: int,
+        sums: dict[str, float] | None = None,
+        active: bool = True,
+    ) -> None:
         self.active, self.total_steps, self.done, self.done_before = active, total_steps, done, done
         self.started = time.monotonic()
         self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
@@ -86,7 +94,11 @@ class FinetuneLog:
         self._write("metrics", record)
         splits = "  ".join(f"{name} {describe(values)}" for name, values in record["metrics"].items())
         logger.info(
-            "run %d  step %d  %s%s", record["run"], record["step"], splits, "  (best)" if record.get("best") else ""
+            "run %d  step %d  %s%s",
+            record["run"],
+            record["step"],
+            splits,
+            "  (best)" if record.get("best") else "",
         )
 
     def close(self) -> None:

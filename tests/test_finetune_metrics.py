@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from test_readers import make_task
+from test_finetune_readers import make_task
 
-from ernie2 import metrics
-from ernie2.finetune_eval import score
-from ernie2.readers import TextSample
+from ernie2.finetune import metrics
+from ernie2.finetune.eval import score
+from ernie2.finetune.readers import TextSample
+from ernie2.finetune.tagging import Entity, entities_of
 from ernie2.strict import ConfigError
-from ernie2.tagging import Entity, entities_of
 
 
 def test_accuracy_and_f1():

@@ -1,6 +1,6 @@
 """What a fine-tuning task is: tasks/finetune/*.yaml as a dataclass. No tensors here.
 
-Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2.finetune_run`.
+Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2.finetune.run`.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ernie2.features import Feature, source_of_piece
-from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import TaggedSample
-from ernie2.squad import QuestionSample
+from ernie2.finetune.features import Feature, source_of_piece
+from ernie2.finetune.readers import TaggedSample
+from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.tagging import entities_of
+from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError
-from ernie2.tagging import entities_of
 
 
 def decode(

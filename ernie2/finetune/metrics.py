@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ernie2.finetune.tagging import Entity
 from ernie2.strict import ConfigError
-from ernie2.tagging import Entity
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:

@@ -22,14 +22,14 @@ from paddle.nn import functional as F
 
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, restore_weights, save_training
-from ernie2.features import IGNORED
-from ernie2.finetune_data import FinetuneBatch, Prepared
-from ernie2.finetune_eval import autocast, model_inputs, predict, score, write_predictions
-from ernie2.finetune_job import Job, prepare_job
-from ernie2.finetune_log import FinetuneLog
-from ernie2.finetune_model import build_model, save_finetuned
-from ernie2.finetune_result import finish
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.data import FinetuneBatch, Prepared
+from ernie2.finetune.eval import autocast, model_inputs, predict, score, write_predictions
+from ernie2.finetune.features import IGNORED
+from ernie2.finetune.job import Job, prepare_job
+from ernie2.finetune.log import FinetuneLog
+from ernie2.finetune.model import build_model, save_finetuned
+from ernie2.finetune.result import finish
+from ernie2.finetune.task import FinetuneTask
 from ernie2.gradients import GradientSums
 from ernie2.model import ErnieForFinetuning
 from ernie2.moments import optimizer_arrays
@@ -48,7 +48,9 @@ def fine_tune(job: Job) -> dict[str, Any]:
     config, stop = job.start.config, distributed.Stop()
     cpu.prepare()
     attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size)
-    model = build_model(job.task, job.start, job.run, job.seed(1))  # weights that do not fit stop it before out_dir is made
+    model = build_model(
+        job.task, job.start, job.run, job.seed(1)
+    )  # weights that do not fit stop it before out_dir is made
     ended = job.open()
     for number in range(ended + 1, job.run.repeat + 1):
         if number > 1:
@@ -68,8 +70,14 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
     """
     task, run, seed, folder = job.task, job.run, job.seed(number), job.folder(number)
     optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
-    trainer = Trainer(job, model, optimizer, GradientSums(model.parameters(), 0, job.rank, job.ranks),
-                      LossScaler(run.precision == "fp16"), stop)
+    trainer = Trainer(
+        job,
+        model,
+        optimizer,
+        GradientSums(model.parameters(), 0, job.rank, job.ranks),
+        LossScaler(run.precision == "fp16"),
+        stop,
+    )
     steps, evaluations = job.plan(seed)
     warmup = int(task.warmup_proportion * len(steps))
     done, best, log = trainer.restore(number)
@@ -124,13 +132,30 @@ class Trainer:
             logs.logger.info("run %d: going on from %s", number, folder)
         return state["step"], state["best"], self.job.open_log(number, state["step"], state["sums"])
 
-    def save(self, folder: Path, done: int, seed: int, best: dict[str, Any], log: FinetuneLog, seconds: float) -> None:
+    def save(
+        self, folder: Path, done: int, seed: int, best: dict[str, Any], log: FinetuneLog, seconds: float
+    ) -> None:
         """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due here is still to come."""
         if self.job.rank == 0:
-            state = {"seed": seed, "tokens": log.sums["tokens"], "seconds": seconds, "scaler": self.scaler.state_dict(),
-                     "best": best, "sums": log.sums}
-            save_training(folder, done, self.model, optimizer_arrays(self.model, self.optimizer), self.job.start.config,
-                          self.job.start.vocab_file, self.job.settings, state, keep_last=1)
+            state = {
+                "seed": seed,
+                "tokens": log.sums["tokens"],
+                "seconds": seconds,
+                "scaler": self.scaler.state_dict(),
+                "best": best,
+                "sums": log.sums,
+            }
+            save_training(
+                folder,
+                done,
+                self.model,
+                optimizer_arrays(self.model, self.optimizer),
+                self.job.start.config,
+                self.job.start.vocab_file,
+                self.job.settings,
+                state,
+                keep_last=1,
+            )
         distributed.barrier()
 
     def step(self, numbers: np.ndarray, key: tuple[int, int], lr: float, log: FinetuneLog) -> float:
@@ -171,14 +196,23 @@ class Trainer:
             raise ConfigError(
                 f"seed {key[0]}, step {key[1] + 1}: the loss is {total:g}, the gradient norm {norm:g}: the run has "
                 f"diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion ({task.warmup_proportion:g})"
-                + ("" if job.run.precision == "fp32" else f", or use another precision than {job.run.precision}")
+                + (
+                    ""
+                    if job.run.precision == "fp32"
+                    else f", or use another precision than {job.run.precision}"
+                )
             )
         self.scaler.update(overflow)
         if not overflow:
             self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
-        log.step(total, sum(counts), sum(int(b.lengths.sum()) for b in batches), sum(b.token_ids.size for b in batches))
+        log.step(
+            total,
+            sum(counts),
+            sum(int(b.lengths.sum()) for b in batches),
+            sum(b.token_ids.size for b in batches),
+        )
         return norm
 
 
@@ -208,14 +242,20 @@ def count_targets(task: FinetuneTask, batch: FinetuneBatch) -> int:
     return int((batch.targets != IGNORED).sum()) if task.kind == "tagging" else len(batch.targets)
 
 
-def evaluate(job: Job, model: ErnieForFinetuning, parts: list[Prepared]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate(
+    job: Job, model: ErnieForFinetuning, parts: list[Prepared]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split -> metrics (labelled splits only), and split -> predictions."""
     predictions = {
-        part.name: predict(model, part, job.task, job.start.tokenizer, job.run.micro_tokens, job.run.precision)
+        part.name: predict(
+            model, part, job.task, job.start.tokenizer, job.run.micro_tokens, job.run.precision
+        )
         for part in parts
     }
     return {
-        part.name: score(job.task, part.split.samples, predictions[part.name]) for part in parts if part.split.labelled
+        part.name: score(job.task, part.split.samples, predictions[part.name])
+        for part in parts
+        if part.split.labelled
     }, predictions
 
 
@@ -229,7 +269,16 @@ def evaluate_dev(
     selection = float(distributed.sum_over_ranks(np.array([selection if job.rank == 0 else 0.0]))[0])
     is_best = selection > best.get("selection", -math.inf)
     seed = job.seed(number)
-    log.metrics({"run": number, "seed": seed, "step": done, "metrics": metrics, "selection": selection, "best": is_best})
+    log.metrics(
+        {
+            "run": number,
+            "seed": seed,
+            "step": done,
+            "metrics": metrics,
+            "selection": selection,
+            "best": is_best,
+        }
+    )
     if not is_best:
         return best
     keep(job, model, job.folder(number), predictions)

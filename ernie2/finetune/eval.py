@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie2 import cmrc, metrics
 from ernie2.batching import padded_width
-from ernie2.decoding import decode
-from ernie2.finetune_data import Prepared, collate, cut_by_tokens
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune import cmrc, metrics
+from ernie2.finetune.data import Prepared, collate, cut_by_tokens
+from ernie2.finetune.decoding import decode
+from ernie2.finetune.tagging import Entity, entities_of
+from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning
-from ernie2.tagging import Entity, entities_of
 from ernie2.tokenizer import Tokenizer
 
 
@@ -56,7 +56,9 @@ def run_model(
     return outputs
 
 
-def model_inputs(batch: Any, task: FinetuneTask) -> tuple[paddle.Tensor, paddle.Tensor, int, paddle.Tensor | None]:
+def model_inputs(
+    batch: Any, task: FinetuneTask
+) -> tuple[paddle.Tensor, paddle.Tensor, int, paddle.Tensor | None]:
     """Arguments of `ErnieForFinetuning.forward` for a micro-batch."""
     lengths = paddle.to_tensor(batch.lengths) if batch.padded else None
     return paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids), task.task_id, lengths
@@ -81,14 +83,18 @@ def predict(
     return decode(task, part.split.samples, part.features, outputs)
 
 
-def score(task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
+def score(
+    task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
+) -> dict[str, float]:
     """The task's metrics, in percent. Samples must have labels."""
     if task.kind == "span":
         values = cmrc.cmrc_scores(
             {record["id"]: record["answer"] for record in predictions}, {s.qid: s.references for s in samples}
         )
     elif task.kind == "tagging":
-        found = [[Entity(e["type"], e["start"], e["end"]) for e in record["entities"]] for record in predictions]
+        found = [
+            [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]] for record in predictions
+        ]
         values = {"entity_f1": metrics.entity_f1(found, gold_entities(task, samples))}
     elif task.kind == "regression":
         scores, labels = [record["score"] for record in predictions], [sample.label for sample in samples]
@@ -96,7 +102,9 @@ def score(task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict
     else:
         classes = np.array([task.labels.index(record["label"]) for record in predictions])
         positive = task.labels[task.positive_index]
-        values = _class_scores(task, samples, classes, [record["probabilities"][positive] for record in predictions])
+        values = _class_scores(
+            task, samples, classes, [record["probabilities"][positive] for record in predictions]
+        )
     return {name: round(values[name], 4) for name in task.metrics}
 
 
@@ -111,7 +119,9 @@ def _class_scores(
     }
     if "mrr" in task.metrics:
         qids, relevant = [sample.qid or sample.text_a for sample in samples], labels == task.positive_index
-        values["mrr"] = metrics.random_mrr(qids, relevant) if scores is None else metrics.mrr(qids, scores, relevant)
+        values["mrr"] = (
+            metrics.random_mrr(qids, relevant) if scores is None else metrics.mrr(qids, scores, relevant)
+        )
     return values
 
 
@@ -168,11 +178,15 @@ def _from_dictionary(task: FinetuneTask, train: Sequence[Any], samples: Sequence
     return found
 
 
-def write_predictions(folder: Path, split: str, task: FinetuneTask, predictions: Sequence[dict[str, Any]]) -> Path:
+def write_predictions(
+    folder: Path, split: str, task: FinetuneTask, predictions: Sequence[dict[str, Any]]
+) -> Path:
     """Writes predictions/<split>.jsonl, or .json for span with <split>_nbest.json beside it. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     if task.kind == "span":
-        write_json_lines(folder / f"{split}_nbest.json", [{record["id"]: record["nbest"] for record in predictions}])
+        write_json_lines(
+            folder / f"{split}_nbest.json", [{record["id"]: record["nbest"] for record in predictions}]
+        )
         path = folder / f"{split}.json"
         write_json_lines(path, [{record["id"]: record["answer"] for record in predictions}])
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError, apply_overrides, build, load_yaml, nearest, require
 
 UNSET_TWIN = {

@@ -15,21 +15,36 @@ from ernie2 import cpu, distributed, out_dir, precision
 from ernie2.batching import padded_width
 from ernie2.checkpoint import checkpoints, newest_whole
 from ernie2.disk import file_digest, write_json
-from ernie2.finetune_data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
-from ernie2.finetune_log import FinetuneLog
-from ernie2.finetune_model import Start, check_fit, read_start
-from ernie2.finetune_run import FinetuneRun, load_finetune
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
+from ernie2.finetune.log import FinetuneLog
+from ernie2.finetune.model import Start, check_fit, read_start
+from ernie2.finetune.readers import find_file
+from ernie2.finetune.run import FinetuneRun, load_finetune
+from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
-from ernie2.readers import find_file
 from ernie2.strict import ConfigError, differences, make_folder, to_mapping
 from ernie2.warm_start import WEIGHTS
 
 ORIGIN, ENDED = "origin.json", "runs.json"
-RESULTS = (ENDED, "result.json", *(f"{run}{name}" for run in ("", "run_*/") for name in ("best", "predictions", "step_*")))
+RESULTS = (
+    ENDED,
+    "result.json",
+    *(f"{run}{name}" for run in ("", "run_*/") for name in ("best", "predictions", "step_*")),
+)
 """What a run leaves in its folder that another must not find there."""
-FREE = ("out_dir", "data_dir", "init_from", "init_min_match", "config_from", "vocab_file", "log_every", "save_every",
-        "micro_tokens", "sizes", "paper")
+FREE = (
+    "out_dir",
+    "data_dir",
+    "init_from",
+    "init_min_match",
+    "config_from",
+    "vocab_file",
+    "log_every",
+    "save_every",
+    "micro_tokens",
+    "sizes",
+    "paper",
+)
 """Settings that the numbers of a run do not depend on; files and weights are compared by content."""
 
 
@@ -90,13 +105,17 @@ class Job:
         width = padded_width(
             int(train.lengths[numbers].max()), self.run.precision, self.start.config.max_position_embeddings
         )
-        arrays = [collate([train.features[i] for i in part], self.task.kind, pad_id, width=width) for part in parts]
+        arrays = [
+            collate([train.features[i] for i in part], self.task.kind, pad_id, width=width) for part in parts
+        ]
         return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
 
     @property
     def settings(self) -> str:
         """Everything that was set, as YAML."""
-        return yaml.safe_dump(to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True
+        )
 
     def open(self) -> int:
         """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
@@ -123,9 +142,14 @@ class Job:
             except (OSError, ValueError):
                 before = {ORIGIN: "none"}
             if changed := differences(before, origin):
-                words = "; ".join(f"{key}: {str(old)[:60]} there, {str(new)[:60]} here" for key, (old, new) in changed.items())
-                raise ConfigError(f"out_dir: {self.out_dir} holds the results of another run ({words[:600]}); "
-                                  f"name another out_dir, or remove that folder")
+                words = "; ".join(
+                    f"{key}: {str(old)[:60]} there, {str(new)[:60]} here"
+                    for key, (old, new) in changed.items()
+                )
+                raise ConfigError(
+                    f"out_dir: {self.out_dir} holds the results of another run ({words[:600]}); "
+                    f"name another out_dir, or remove that folder"
+                )
             if (self.out_dir / ENDED).is_file():
                 self.ended = json.loads((self.out_dir / ENDED).read_text(encoding="utf-8"))
         for folder in (self.folder(number) for number in range(1, self.run.repeat + 1)):
@@ -136,12 +160,20 @@ class Job:
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
         settings = {key: value for key, value in yaml.safe_load(self.settings).items() if key not in FREE}
-        names = [name for role in vars(self.task.files).values() for name in ([role] if isinstance(role, str) else role or [])]
+        names = [
+            name
+            for role in vars(self.task.files).values()
+            for name in ([role] if isinstance(role, str) else role or [])
+        ]
         found = {name: find_file(self.run.data_dir, name) for name in names}
         weights = self.start.weights and file_digest(self.start.weights / WEIGHTS)
-        return {"settings": settings, "weights": weights, "vocabulary": self.start.tokenizer.vocab.digest,
-                "encoder": self.start.config.to_json(),
-                "files": {name: path and file_digest(path) for name, path in found.items()}}
+        return {
+            "settings": settings,
+            "weights": weights,
+            "vocabulary": self.start.tokenizer.vocab.digest,
+            "encoder": self.start.config.to_json(),
+            "files": {name: path and file_digest(path) for name, path in found.items()},
+        }
 
     def newest_checkpoint(self, number: int) -> Path | None:
         """Where run `number` goes on, the same on every rank; None where it begins."""
@@ -153,7 +185,9 @@ class Job:
         """The log of run `number`, from optimizer step `step` on."""
         steps = len(self.plan(self.seed(number))[0])
         done = (number - 1) * steps + step
-        return FinetuneLog(self.out_dir, number, step, done, self.run.repeat * steps, sums, active=self.rank == 0)
+        return FinetuneLog(
+            self.out_dir, number, step, done, self.run.repeat * steps, sums, active=self.rank == 0
+        )
 
     def end_run(self, entry: dict[str, Any]) -> None:
         """Notes the result of a run: it is not trained again, so its checkpoints go."""

@@ -13,8 +13,8 @@ from ernie2 import cpu
 from ernie2.checkpoint import checkpoints, restore_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig
-from ernie2.finetune_run import FinetuneRun
-from ernie2.finetune_task import FinetuneTask
+from ernie2.finetune.run import FinetuneRun
+from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
 from ernie2.strict import ConfigError, build, to_mapping
 from ernie2.tokenizer import Tokenizer, Vocab
@@ -54,7 +54,9 @@ def checkpoint_folder(path: str, key: str) -> Path:
     found = checkpoints(folder)
     if found:
         return found[-1][1]
-    raise ConfigError(f"{key}: {path} is no checkpoint folder (no config.json) and no run with step_* folders in it")
+    raise ConfigError(
+        f"{key}: {path} is no checkpoint folder (no config.json) and no run with step_* folders in it"
+    )
 
 
 def read_start(run: FinetuneRun) -> Start:
@@ -69,7 +71,9 @@ def read_start(run: FinetuneRun) -> Start:
     else:
         folder = checkpoint_folder(source, "config_from" if run.init_from == "none" else "init_from")
         config, vocab_file = EncoderConfig.from_json(folder / "config.json"), folder / "vocab.txt"
-        if run.init_from != "none":  # the embeddings' own rows: config.json may leave them out or say otherwise
+        if (
+            run.init_from != "none"
+        ):  # the embeddings' own rows: config.json may leave them out or say otherwise
             config = replace(config, **embedding_rows(folder))
         if not config.task_type_vocab_size:
             config = replace(config, task_type_vocab_size=ModelConfig(vocab_file="").task_type_vocab_size)
@@ -80,7 +84,9 @@ def read_start(run: FinetuneRun) -> Start:
             )
         lower_case = checkpoint_lower_case(folder)
     lower_case = lower_case if run.lower_case is None else run.lower_case
-    return Start(config, Tokenizer(vocab, lower_case), vocab_file, None if run.init_from == "none" else folder)
+    return Start(
+        config, Tokenizer(vocab, lower_case), vocab_file, None if run.init_from == "none" else folder
+    )
 
 
 def checkpoint_lower_case(folder: Path) -> bool:
@@ -90,7 +96,9 @@ def checkpoint_lower_case(folder: Path) -> bool:
         return bool(config[LOWER_CASE_KEY])
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
-        return bool(yaml.safe_load(recipe.read_text(encoding="utf-8")).get("data", {}).get("lower_case", True))
+        return bool(
+            yaml.safe_load(recipe.read_text(encoding="utf-8")).get("data", {}).get("lower_case", True)
+        )
     return True
 
 
@@ -102,7 +110,9 @@ def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:
             f"set max_seq_len={config.max_position_embeddings} or less"
         )
     if task.task_id >= config.task_type_vocab_size:
-        raise ConfigError(f"task_id: {task.task_id}, but the encoder has {config.task_type_vocab_size} task embeddings")
+        raise ConfigError(
+            f"task_id: {task.task_id}, but the encoder has {config.task_type_vocab_size} task embeddings"
+        )
 
 
 def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -> ErnieForFinetuning:
@@ -114,7 +124,14 @@ def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -
     model = ErnieForFinetuning(start.config, task.kind, task.num_labels, task.head_dropout)
     initialise(model, start.config.initializer_range, seed)
     if start.weights is not None:  # one that was fine-tuned before has a head of another task
-        start_from(model, start.weights, len(start.tokenizer.vocab), run.init_min_match, "init_from", skip="classifier.")
+        start_from(
+            model,
+            start.weights,
+            len(start.tokenizer.vocab),
+            run.init_min_match,
+            "init_from",
+            skip="classifier.",
+        )
     return model
 
 
@@ -131,7 +148,9 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
         ConfigError: not a fine-tuned model, or weights that do not fit its configuration.
     """
     folder = Path(folder)
-    folder = folder / "best" if not (folder / "config.json").is_file() and (folder / "best").is_dir() else folder
+    folder = (
+        folder / "best" if not (folder / "config.json").is_file() and (folder / "best").is_dir() else folder
+    )
     config = EncoderConfig.from_json(folder / "config.json")
     mapping: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if TASK_KEY not in mapping:

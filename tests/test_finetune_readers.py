@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import find_file, read_split
-from ernie2.squad import locate_answer
+from ernie2.finetune.readers import find_file, read_split
+from ernie2.finetune.squad import locate_answer
+from ernie2.finetune.tagging import join_tokens
+from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError, build
-from ernie2.tagging import join_tokens
 
 BASE = {
     "name": "t",

@@ -2,7 +2,7 @@
 
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at \\t,
 nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
-(`ernie2.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a ConfigError
+(`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a ConfigError
 naming file and line (or the place in the JSON).
 """
 
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ernie2.finetune_task import COLUMNS_OF_KIND, FinetuneTask
-from ernie2.squad import QuestionSample, read_questions
+from ernie2.finetune.squad import QuestionSample, read_questions
+from ernie2.finetune.tagging import TaggedText, as_bio, read_tagged
+from ernie2.finetune.task import COLUMNS_OF_KIND, FinetuneTask
 from ernie2.strict import ConfigError, nearest
-from ernie2.tagging import TaggedText, as_bio, read_tagged
 
 LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
@@ -206,7 +206,9 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     for key, name in names.items():
         if key in task.columns and name in header:
             columns[key] = header.index(name)
-        elif key in free and (key not in task.columns or labels == "ignored"):  # predict reads our own names too
+        elif key in free and (
+            key not in task.columns or labels == "ignored"
+        ):  # predict reads our own names too
             columns[key] = header.index(key)
     needed = {"text_a": True, "text_b": task.pair or "text_b" in task.columns, "label": labels == "required"}
     needed |= {key: key in task.columns and labels != "ignored" for key in ("qid", "id")}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ernie2.cmrc import answer_em, answer_f1, cmrc_scores, longest_common_run, normalise, units
+from ernie2.finetune.cmrc import answer_em, answer_f1, cmrc_scores, longest_common_run, normalise, units
 
 
 def test_units_are_chinese_characters_and_words():

@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from ernie2.features import IGNORED, Feature, build_features
-from ernie2.finetune_run import FinetuneRun
-from ernie2.finetune_task import FinetuneTask
-from ernie2.readers import Split, find_file, read_split
+from ernie2.finetune.features import IGNORED, Feature, build_features
+from ernie2.finetune.readers import Split, find_file, read_split
+from ernie2.finetune.run import FinetuneRun
+from ernie2.finetune.tagging import cut_of
+from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError
-from ernie2.tagging import cut_of
 from ernie2.tokenizer import Tokenizer, Vocab
 
 UNKNOWN_WARN, UNKNOWN_STOP = 0.05, 0.5  # shares of [UNK] among a split's tokens
 UNKNOWN_FEW = 20  # fewer tokens than this say little of a vocabulary
-POOL_BATCHES = 32  # batches whose sequences are sorted by length together: padding stays small, the order random
+POOL_BATCHES = (
+    32  # batches whose sequences are sorted by length together: padding stays small, the order random
+)
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,11 @@ class Data:
     def counts(self) -> dict[str, dict[str, int]]:
         """Split -> rows, and what was skipped, repaired or cut, by reason."""
         return {
-            part.name: {"samples": len(part.split.samples), "sequences": len(part.features), **+part.split.counts}
+            part.name: {
+                "samples": len(part.split.samples),
+                "sequences": len(part.features),
+                **+part.split.counts,
+            }
             for part in (self.train, *self.dev, *self.test)
         }
 
@@ -128,7 +134,9 @@ def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Sp
             path = find_file(run.data_dir, name)
             if path is not None:
                 called = role if len(names) == 1 or role == "train" else split_name(name)
-                splits[role].append(read_split(path, called, task, "optional" if role == "test" else "required"))
+                splits[role].append(
+                    read_split(path, called, task, "optional" if role == "test" else "required")
+                )
                 settle(task, splits[role][-1])
             elif role == "test":
                 notes.append(f"no test file {Path(run.data_dir) / name}: test is skipped")
@@ -199,7 +207,9 @@ def cut_by_tokens(numbers: np.ndarray, lengths: np.ndarray, tokens: int) -> list
     return [part for part in runs if len(part)]
 
 
-def micro_batches(numbers: np.ndarray, lengths: np.ndarray, tokens: int, at_least: int = 1) -> list[np.ndarray]:
+def micro_batches(
+    numbers: np.ndarray, lengths: np.ndarray, tokens: int, at_least: int = 1
+) -> list[np.ndarray]:
     """Cuts a batch into micro-batches of at most `tokens` tokens, and into `at_least` parts where it has so many."""
     parts = cut_by_tokens(numbers[np.argsort(lengths[numbers], kind="stable")], lengths, tokens)
     while len(parts) < min(at_least, len(numbers)):
@@ -228,11 +238,7 @@ class FinetuneBatch:
 
 
 def collate(
-    features: Sequence[Feature],
-    kind: str,
-    pad_id: int,
-    with_targets: bool = True,
-    width: int = 0,
+    features: Sequence[Feature], kind: str, pad_id: int, with_targets: bool = True, width: int = 0
 ) -> FinetuneBatch:
     """Pads sequences into arrays, of at least `width` tokens."""
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)

@@ -6,10 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_readers import make_task
+from test_finetune_readers import make_task
 
-from ernie2.decoding import best_spans, decode
-from ernie2.features import (
+from ernie2.finetune.data import settle
+from ernie2.finetune.decoding import best_spans, decode
+from ernie2.finetune.eval import score
+from ernie2.finetune.features import (
     IGNORED,
     Feature,
     belonging,
@@ -19,12 +21,10 @@ from ernie2.features import (
     source_of_piece,
     windows,
 )
-from ernie2.finetune_data import settle
-from ernie2.finetune_eval import score
-from ernie2.readers import TaggedSample, TextSample, read_split
-from ernie2.squad import QuestionSample
+from ernie2.finetune.readers import TaggedSample, TextSample, read_split
+from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.tagging import Entity, TaggedText, entities_of, join_tokens
 from ernie2.strict import ConfigError
-from ernie2.tagging import Entity, TaggedText, entities_of, join_tokens
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]

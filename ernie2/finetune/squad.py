@@ -89,9 +89,7 @@ def _answers(path: Path, found: Any, place: str) -> Iterator[tuple[str, int]]:
         found = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     found = [] if found in (None, "", {}) else [found] if isinstance(found, (str, dict)) else found
     if not isinstance(found, list):
-        raise ConfigError(
-            f"{path}: {place}: expected [{{text, answer_start}}, ...], found {_shown(found)}"
-        )
+        raise ConfigError(f"{path}: {place}: expected [{{text, answer_start}}, ...], found {_shown(found)}")
     for i, answer in enumerate(found):
         answer = {"text": answer} if isinstance(answer, str) else answer
         text = _get(path, answer, "text", str, f"{place}[{i}]")
@@ -133,9 +131,7 @@ def _get(path: Path, node: Any, key: str, kind: type | tuple[type, ...], place: 
     value = node[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = {list: "a list", str: "text"}.get(kind, "text or a whole number")
-        raise ConfigError(
-            f"{path}: {place}.{key}: expected {wanted}, found {_shown(value)}"
-        )
+        raise ConfigError(f"{path}: {place}.{key}: expected {wanted}, found {_shown(value)}")
     if isinstance(value, str) and _SURROGATE.search(value):
         raise ConfigError(
             f"{path}: {place}.{key}: half of a surrogate pair, which is no character; write it whole"
