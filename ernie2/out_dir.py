@@ -16,7 +16,9 @@ from ernie2.logs import logger
 from ernie2.strict import ConfigError
 
 LOCK = ".lock"
-LEFTOVER = re.compile(r"(step_\d{7,})\.(tmp|old)-\d+")
+ORIGIN = "origin.json"
+"""In the folder of a fine-tuning: what its numbers depend on."""
+LEFTOVER = re.compile(r"(step_\d{7,}|best)\.(tmp|old)-\d+")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "make room and start the same command again, or name an out_dir on another disk"
 

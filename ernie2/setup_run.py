@@ -32,7 +32,7 @@ from ernie2.shards import SENTENCE_TYPES, ShardReader
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
-from ernie2.warm_start import check_same_function, embedding_rows, start_from
+from ernie2.warm_start import WEIGHTS, check_same_function, embedding_rows, start_from
 
 
 @dataclass
@@ -191,6 +191,8 @@ def _choose_checkpoint(run: Run, where: str) -> int:
         key = f"{where}: out_dir"
         make_folder(run.out_dir, key)
         out_dir.hold(run.out_dir, key)
+        if (run.out_dir / out_dir.ORIGIN).exists():
+            raise ConfigError(f"{key}: {run.out_dir} holds a fine-tuning; name another out_dir")
         out_dir.clean(run.out_dir)
         found = newest_whole(run.out_dir)
         choice = found[0] if found else -1
@@ -221,6 +223,9 @@ def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vo
                        recipe.model.vocab_file)
     elif Vocab.load(theirs).digest != vocab.digest:
         raise ConfigError(f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}")
+    if not (folder / WEIGHTS).is_file():
+        raise ConfigError(f"{key}: {folder} holds no {WEIGHTS} (a run's folder: name one of its step_*; .pdparams: save it anew "
+                          f"with save_pretrained(FOLDER, safe_serialization=True))")
     check_same_function(folder, model.config.to_json(), key)
     start_from(model, folder, len(vocab), recipe.model.init_min_match, key)
 

@@ -39,7 +39,8 @@ def _read(path: Path, read: Any) -> Any:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; a checkpoint folder holds {path.name}") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a safetensors file of float32 or float16 arrays: {error}") from None
+        raise ConfigError(f"{path}: not a safetensors file of float32 or float16 arrays: {error}; of another kind, save it "
+                          f"anew as float32") from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -52,7 +53,9 @@ def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     path = Path(folder) / WEIGHTS
     arrays = _with_prefix(read_arrays(path))
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            raise ConfigError(f"{path}: {name} holds {array.dtype}, expected floating-point weights")
+        if not np.isfinite(array).all():
             raise ConfigError(f"{path}: {name} holds values that are not finite numbers; the run it comes from diverged")
     return arrays
 
@@ -68,7 +71,7 @@ def embedding_rows(folder: str | Path) -> dict[str, int]:
             return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - no mapping
 
     shapes = _with_prefix(_read(Path(folder) / WEIGHTS, read))
-    return {key: shapes[name][0] for key, name in EMBEDDINGS.items() if name in shapes}
+    return {key: shapes[name][0] for key, name in EMBEDDINGS.items() if shapes.get(name)}
 
 
 def _with_prefix(named: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +188,8 @@ def check_same_function(folder: str | Path, config: dict[str, Any], key: str) ->
         raise ConfigError(f"{path}: not an encoder configuration: expected an object")
     for name in ("hidden_act", "num_attention_heads"):
         if name in theirs and theirs[name] != config[name]:
-            raise ConfigError(f"{key}: {folder} was trained with {name} {theirs[name]}, this model has {config[name]}; "
-                              f"set the recipe's to the checkpoint's")
+            remedy = "set model.hidden_act to it" if name == "hidden_act" else "model.size has to be the checkpoint's"
+            raise ConfigError(f"{key}: {folder} was trained with {name} {theirs[name]}, this model has {config[name]}; {remedy}")
     if theirs.get("layer_norm_eps", config["layer_norm_eps"]) != config["layer_norm_eps"]:
-        logger.warning("  layer_norm_eps: %g in %s, %g here (as the recipe says)", theirs["layer_norm_eps"], path,
+        logger.warning("  layer_norm_eps: %s in %s, %s here (as the recipe says)", theirs["layer_norm_eps"], path,
                        config["layer_norm_eps"])

@@ -301,7 +301,7 @@ def test_mistakes_stop_before_the_first_step(tiny_recipe, tmp_path):
     recipe = build(Recipe, tiny_recipe, "r.yaml")
     with pytest.raises(ConfigError, match="3 ranks share 2 micro-batches"):
         prepare_run(recipe, "r.yaml", rank=0, ranks=3)
-    with pytest.raises(ConfigError, match="bad.model.safetensors: no such file"):
+    with pytest.raises(ConfigError, match="model.init_from: .*bad holds no model.safetensors"):
         (tmp_path / "bad").mkdir()
         save_file({"x": np.zeros(1)}, str(tmp_path / "bad" / "other.safetensors"))
         prepare(tiny_recipe, f"model.init_from={tmp_path / 'bad'}")

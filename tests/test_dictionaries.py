@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import random
 import time
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_a_form_that_cannot_be_told_is_refused(tmp_path: Path, text: str, line: 
         load_entries([dictionary(tmp_path / "d.txt", text)])
 
 
+@pytest.mark.parametrize("line", [
+    "云计算 5 人名", "云计算 n v", "云计算 5 vn1", "云计算/n", "云计算 5 n/v", "云计算 1,000 n", "云计算 1e5 n", "云计算,5,n",
+    "云计算 5 n\t"])
+def test_a_line_that_is_not_of_the_files_form_is_refused(tmp_path: Path, line: str) -> None:
+    good = [f"{a}{b}公司 {n} nz" for n, (a, b) in enumerate(itertools.product("东南西北上下", "港石化工"), 2)]
+    good += ["New York 3 nz", "Edu Trust认证 2000", "波音 747 3 nz", "TCP/IP协议 3 n", "清华"]
+    assert len(load_entries([dictionary(tmp_path / "d.txt", "\n".join(good))])) == len(good)
+    with pytest.raises(ConfigError, match=rf"d.txt:{len(good) + 1}: .*TAB behind the word"):
+        load_entries([dictionary(tmp_path / "d.txt", "\n".join([*good, line]))])
+
+
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     """Duplicates, lines without a word, single characters, entries longer than any phrase."""
     lines = ["发表讲话", "北京", "北京\tns", "\tnr", " \t", "\u200b\tns", "山", "长" * MAX_CHARS, "长" * (MAX_CHARS + 1),
@@ -92,7 +104,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     ("周杰伦\tnr\n清华\tplaces\n", r"d.txt:2: unknown tag 'places'; did you mean 'place'"),
     ("北京 LOCATION\n", "d.txt:1: unknown tag 'LOCATION'"), ("北京/ns\n春天/SEASON\n上海/ns\n苏州/ns\n", "d.txt:2: unknown tag"),
     ('北京,ns\n"上海,ns\n苏州,ns\n天津,ns\n', "d.txt:2: no line of a CSV file"),
-    ('{"word": "北京"}\n', "d.txt:1: a dictionary in JSON"),
+    ('{"word": "北京"}\n', "d.txt:1: a dictionary in JSON"), ('{\n "北京": "ns"\n}\n', "d.txt:1: a dictionary in JSON"),
     ("# nothing\n\n  \n", "d.txt: no entry in it"), ("", "no entry"),
 ])
 def test_bad_dictionary_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -88,6 +88,8 @@ LAST_LAYER = "ernie.encoder.layers.1."
     (lambda arrays: arrays.update({"ernie.pooler.dense.bias": np.zeros(3, np.float32)}), "the pooler is of another shape"),
     (lambda arrays: [arrays.pop(name) for name in list(arrays)] and arrays.update(x=np.zeros(3)), "token embedding is missing"),
     (lambda arrays: arrays[LAST_LAYER + "norm1.bias"].fill(np.nan), "values that are not finite"),
+    (lambda arrays: arrays.update({WORD: (arrays[WORD] * 50).astype(np.int8)}), "holds int8, expected floating-point"),
+    (lambda arrays: arrays.update({POSITION: np.array(3, np.float32)}), "the position embedding is of another shape"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_has_to_be_there_stops_the_run_by_name(start, request, change, words):
     key = "init_min_match=0" if "finetuned" in request.node.name else "model.init_min_match=0"

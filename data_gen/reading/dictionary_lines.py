@@ -46,7 +46,8 @@ HEADERS = frozenset((
 
 _MARKED = re.compile(r"[,;|/\s]")
 _SEPARATED = re.compile(r"[,;|/]")
-_JSON = re.compile(r'\s*[{\[]\s*["{\[]')
+_JSON = re.compile(r'\s*[{\[]\s*(["{\[]|$)')
+_ODD_NUMBER = re.compile(r"[0-9][0-9,.eE]*")  # that is no number of ours
 
 
 class _Columns(NamedTuple):
@@ -138,7 +139,10 @@ class _Lines:
         if is_first and _is_header(line, 1 if self.is_csv else 2):
             return None
         if "\t" in line:
-            return _of_fields([field.strip() for field in line.split("\t")], source)
+            word, *rest = (field.strip() for field in line.split("\t"))
+            if (columns := _spaced(word.split() or [""])) and columns.sure and columns.number:
+                raise _doubt(line, f"{columns.number} {columns.tags[0]}", "frequency and a tag", source)
+            return _of_fields([word, *rest], source)
         if _JSON.match(line):
             raise ConfigError(f"{source}: a dictionary in JSON; write one `word<TAB>tag` a line")
         if not self.is_csv and not _MARKED.search(line):
@@ -162,6 +166,8 @@ class _Lines:
 
     def _doubtful(self, line: str, columns: _Columns | None, source: str) -> tuple[str, bool | None]:
         """Entry of a line in a file without marks, which may have columns all the same."""
+        if self._form.mark == " ":
+            _check_fits(line, columns, source)
         if columns is None:
             return _clean(line), None
         word, level = columns.word, None
@@ -181,6 +187,15 @@ class _Lines:
                 raise _doubt(line, columns.number, "frequency", source)
             word += "" if self._form.numbers else f" {columns.number}"
         return _clean(word), level
+
+
+def _check_fits(line: str, columns: _Columns | None, source: str) -> None:
+    """In a file of `word frequency tag` a line of several fields that is none of these would be a word that is never found."""
+    fields = columns.word.split() if columns else []
+    odd = columns is None and " " in line.strip() or columns is not None and columns.mark != " "
+    if odd or len(fields) > 1 and (fields[-1] in TAGS or _ODD_NUMBER.fullmatch(fields[-1]) and not _is_number(fields[-1])):
+        raise ConfigError(f"{source}: {line.strip()[:60]!r} is not `word frequency tag` as the other lines are; write it so, or "
+                          f"put a TAB behind the word")
 
 
 def _form_of(lines: Iterator[str]) -> _Form:
