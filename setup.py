@@ -40,6 +40,7 @@ setup(
         *("data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"),
     ],
     package_data={"ernie2": ["*.css", "*.sh"], "data_gen.audit": ["*.css"]},
+    entry_points={"console_scripts": ["ernie2=ernie2.__main__:console"]},
     python_requires=">=3.10,<3.13",  # numpy 1.26, which paddlenlp asks for, has no wheel for 3.13
     install_requires=[
         "numpy<=1.26.4",

@@ -1,6 +1,6 @@
-"""`python -m data_gen.vocab CORPUS... --size N --out vocab.txt [--language zh|en] [--no-lower-case] [--encoding utf-8]`
+"""`python -m data_gen.vocab CORPUS... --size N --out vocab.txt`: builds a vocabulary from text.
 
-Builds a vocabulary: the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece
+It holds the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece
 pieces of all other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs
 (.tsv). The same text gives the same file, byte for byte.
 """

@@ -1,4 +1,4 @@
-"""python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json]
+"""`python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json]`: what could stop a run, looked over before it starts.
 
 Looks over this machine and the recipe's folders before a run: versions, devices, memory, ports, disk, shards.
 Exit code 0, or 1 where there is a problem. What has to be the same on all nodes is printed as digests;

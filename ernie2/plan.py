@@ -1,4 +1,4 @@
-"""python -m ernie2.plan RECIPE.yaml [key=value ...] [--ranks N] [--device-memory GIB] [--tokens-per-s N] [--json]
+"""`python -m ernie2.plan RECIPE.yaml [key=value ...]`: stages, batches, memory and time of a run, before it starts.
 
 The stage table, the batch arithmetic, an estimate of memory with the largest batch.micro_tokens that fits, and of time,
 before anything is computed. No tensors here.

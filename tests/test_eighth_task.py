@@ -1,4 +1,4 @@
-"""Adding an eighth task costs one YAML and one generator: done here exactly as tasks/README.md says, in a copy."""
+"""Adding an eighth task costs one YAML and one generator: done here exactly as the pages say, in a copy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import ROOT
 
 FENCE = re.compile(r"^`(?P<path>[\w/]+\.(?:py|yaml))`\n\n```(?:python|yaml)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
-def test_the_tutorials_task_is_made_and_learns(tmp_path):
+PAGES = {
+    "paragraph_boundary": ("tasks/README.md", "the second sentence opens a new paragraph"),
+    "sentence_order": ("README.md", "label 1"),
+}
+"""Task -> the page that adds it, and what show says of its class 1."""
+
+
+@pytest.mark.parametrize("task", PAGES)
+def test_the_pages_task_is_made_and_learns(tmp_path, task):
+    page, label = PAGES[task]
     for folder in ("ernie2", "data_gen", "tasks", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    files = {match["path"]: match["text"] for match in FENCE.finditer((ROOT / "tasks/README.md").read_text(encoding="utf-8"))}
-    assert sorted(files) == ["data_gen/generators/paragraph_boundary.py", "tasks/pretrain/paragraph_boundary.yaml"]
+    files = {match["path"]: match["text"] for match in FENCE.finditer((ROOT / page).read_text(encoding="utf-8"))}
+    assert sorted(files) == [f"data_gen/generators/{task}.py", f"tasks/pretrain/{task}.yaml"]
     for path, text in files.items():
-        assert not (tmp_path / path).exists(), "the tutorial's task is not shipped"
+        assert not (tmp_path / path).exists(), "the page's task is not shipped"
         (tmp_path / path).write_text(text, encoding="utf-8")
 
     def run(*arguments: str) -> str:
@@ -28,11 +38,11 @@ def test_the_tutorials_task_is_made_and_learns(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    recipe = ["tasks/recipes/demo.yaml", "curriculum.stages=[[paragraph_boundary]]", "masking.level=word", "out_dir=out/eighth"]
+    recipe = ["tasks/recipes/demo.yaml", f"curriculum.stages=[[{task}]]", "masking.level=word", "out_dir=out/eighth"]
     run("data_gen", *recipe, "--workers", "1")
-    shown = run("data_gen.show", "out/demo/shards/paragraph_boundary", "-n", "2", "--class", "1")
-    assert "the second sentence opens a new paragraph" in shown
-    run("data_gen.audit", "out/demo/shards/paragraph_boundary")
+    shown = run("data_gen.show", f"out/demo/shards/{task}", "-n", "2", "--class", "1")
+    assert label in shown
+    run("data_gen.audit", f"out/demo/shards/{task}")
     run("ernie2.pretrain", *recipe, "curriculum.steps_per_task=40", "runtime.log_every=1", "batch.tokens=1024", "lr.warmup_steps=5")
     records = [json.loads(line) for line in (tmp_path / "out/eighth/train.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [record["loss"] for record in records]

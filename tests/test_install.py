@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -117,6 +118,11 @@ def test_every_package_and_data_file_is_named(declared):
                                                  for package, patterns in declared["package_data"].items() for pattern in patterns)]
     assert files and not unnamed
     assert declared["version"] == __import__("ernie2").__version__
+
+
+def test_the_console_command_is_there(declared):
+    assert declared["entry_points"] == {"console_scripts": ["ernie2=ernie2.__main__:console"]}
+    assert callable(importlib.import_module("ernie2.__main__").console)
 
 
 def test_licence_is_apache_2(declared):

@@ -1,4 +1,4 @@
-"""The pages: README's commands run, its map is the territory, links lead somewhere, keys and lists are the code's."""
+"""The pages: their commands run, README is short and true, links lead somewhere, keys and lists are the code's."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from ernie2.finetune import run as finetune_run
 from ernie2.finetune import task as finetune_task
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
-PAGES = (ENGLISH, CHINESE, "tasks/README.md", "examples/README.md", "docs/data.md", "docs/data_inside.md", "docs/corpora.md",
-         "docs/shards.md", "docs/interchange.md", "docs/cluster.md", "docs/scaling.md")
+DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+PAGES = (ENGLISH, CHINESE, "tasks/README.md", "examples/README.md", *DOCS)
+PAIRS = [(page.replace(".zh.md", ".md"), page) for page in PAGES if page.endswith(".zh.md")]
+"""A page and its Chinese twin."""
+LIMIT = 12 * 1024
+"""Bytes of a README that is read to its end."""
 
 
 def read(page: str) -> str:
@@ -28,7 +32,7 @@ def read(page: str) -> str:
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page's bash blocks, one a line."""
+    """The commands of a page's bash blocks, one a line. What is not to be run as it stands is in a text block."""
     blocks = re.findall(r"^```bash\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
 
@@ -41,12 +45,12 @@ DEMO = "data.shards_dir=out/demo/shards model.vocab_file=out/demo/vocab.txt"
 MINI = "out_dir=out/mini data.shards_dir=out/mini/shards model.vocab_file=out/mini/vocab.txt"
 PLAN = "python -m ernie2.plan tasks/recipes/table7.yaml"
 
-# What is appended to a command of README so that it takes seconds; out/ stands for a folder of the test's own. A
-# command that is not here fails the test: whoever writes it into README decides how it is run here.
+# What is appended to a command of a page so that it takes seconds; out/ stands for a folder of the test's own. A
+# command that is not here fails the test: whoever writes it into a page decides how it is run here.
 QUICK = {
     PLAN: "",
-    f"{PLAN} curriculum.mode=multitask": "",
-    f"{PLAN} curriculum.mode=continual": "",
+    "python docs/map.py": "",
+    "python -m ernie2 --help": "",
     "python -m data_gen.generators.sentence_reordering 4": "",
     "python -m data_gen.vocab examples/en/corpus.txt --size 2000 --out out/vocab_en.txt": "",
 }
@@ -78,13 +82,17 @@ SAYS = {
     "bash tests/run.sh": "passed",
     "python -m data_gen.generators.sentence_reordering 4": class_table(4),
     "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "label 2: different documents",
-    "python -m data_gen.audit out/demo/shards": "== ir_relevance",
+    "python -m data_gen.audit out/demo/shards": "● sentence_distance",
     PREDICT: "859 predictions",
 }
 
 
+NOISE = ("ccache", "distutils", "pkg_resources", "OMP_NUM_THREADS")
+"""Of what paddle and its companions say at their import."""
+
+
 class Workshop:
-    """Runs README's commands in the checkout, each once, with out/ leading to a temporary folder."""
+    """Runs the pages' commands in the checkout, each once, with out/ leading to a temporary folder."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.done = out, {}
@@ -117,12 +125,12 @@ def check(workshop: Workshop, command: str) -> None:
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-3000:]
     assert SAYS.get(command, "") in printed, printed[-3000:]
+    assert not any(word in done.stderr for word in NOISE), done.stderr[:3000]
 
 
-def test_every_command_of_readme_is_covered():
-    found = commands(ENGLISH)
-    assert len(found) > 10 and len(set(found)) == len(found)
-    assert set(found) == {*QUICK, *SLOW}
+def test_every_command_of_the_pages_is_covered():
+    assert len(commands(ENGLISH)) > 8
+    assert {command for page in PAGES for command in commands(page)} == {*QUICK, *SLOW}
 
 
 @pytest.mark.parametrize("command", QUICK)
@@ -137,47 +145,68 @@ def test_slow_commands_run(command, workshop):
 
 
 def test_table_7_is_what_the_command_prints(workshop):
-    table = re.search(r"^```text\n(task .*?)^```", read(ENGLISH), re.MULTILINE | re.DOTALL)[1]
+    table = re.search(r"^```text\n(task +stage 1.*?)^```", read(ENGLISH), re.MULTILINE | re.DOTALL)[1]
     assert table in workshop.run(PLAN).stdout
 
 
-# ---- the map, the links, the two languages --------------------------------------------------------------------------
+# ---- README: short, and true ----------------------------------------------------------------------------------------
 
 
-def map_rows(page: str) -> dict[str, str]:
-    """Path -> what the page's map says of it."""
-    section = re.split(r"^## ", read(page), flags=re.MULTILINE)
-    maps = [part for part in section if part.startswith(("Map", "文件地图"))]
-    assert len(maps) == 1
-    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", maps[0], re.MULTILINE)
-    assert len(dict(rows)) == len(rows), "a file stands twice in the map"
-    return dict(rows)
+@pytest.mark.parametrize("page", [ENGLISH, CHINESE])
+def test_readme_is_short(page):
+    assert len((ROOT / page).read_bytes()) <= LIMIT
 
 
-def test_the_map_lists_every_file():
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
-                            capture_output=True, check=False)
-    if listed.returncode:
+def first_column(page: str) -> list[str]:
+    """The files and folders that the page's plan of the house names."""
+    part = re.split(r"^## (?:The plan of the house|代码地图)$", read(page), flags=re.MULTILINE)[1].split("\n## ")[0]
+    return [path for row in re.findall(r"^\| (`.+?`) \|", part, re.MULTILINE) for path in re.findall(r"`([^`]+)`", row)]
+
+
+def test_the_plan_of_the_house_is_the_house():
+    paths = first_column(ENGLISH)
+    assert len(paths) > 25 and paths == first_column(CHINESE)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_map_lists_every_program_with_what_it_does(workshop):
+    files = subprocess.run(["git", "ls-files", "*.py", "*.sh"], cwd=ROOT, text=True, capture_output=True, check=False)
+    if files.returncode:
         pytest.skip("not a git checkout")
-    files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
-    rows = map_rows(ENGLISH)
-    folders = tuple(row for row in rows if row.endswith("/"))
-    assert set(rows) - set(folders) <= files, "in the map, not in the repository"
-    assert all(any(name.startswith(folder) for name in files) for folder in folders)
-    # A folder's row speaks for its data and pages; a program has a row of its own.
-    spoken_for = {name for name in files if name.startswith(folders) and not name.endswith((".py", ".sh"))}
-    missing = files - spoken_for - set(rows)
-    assert missing <= {"LICENSE", ".gitignore", ENGLISH, CHINESE}
+    lines = dict(line.split("  ", 1) for line in workshop.run("python docs/map.py").stdout.splitlines())
+    assert {name for name in files.stdout.split() if (ROOT / name).exists()} <= lines.keys()
+    assert all(len(summary) > 10 for summary in lines.values())
 
 
-def test_both_languages_say_the_same():
-    assert commands(CHINESE) == commands(ENGLISH)
-    assert list(map_rows(CHINESE)) == list(map_rows(ENGLISH))
-    for pattern in (r"^```text\n.*?^```", r"issues/(\d+)", r"^#+ "):
-        found = [re.findall(pattern, read(page), re.MULTILINE | re.DOTALL) for page in (ENGLISH, CHINESE)]
-        assert found[0] == found[1] and len(found[0]) > 3
-    rows = [len(re.findall(r"^\|", read(page), re.MULTILINE)) for page in (ENGLISH, CHINESE)]
+def test_figures_and_picture_are_those_of_the_real_run():
+    report = read("benchmarks/results/mini_zh.md")
+    rows = re.findall(r"^\| (?:the model|frequency guess|from this model|from random weights) \|(.+)\|$", read(ENGLISH), re.M)
+    shares = {f"{100 * float(value):.1f}" for value in re.findall(r"\| (0\.\d{3}) (?=\|)", report)}
+    means = {f"{float(value):.1f}" for value in re.findall(r"\*\*(\d+\.\d\d)\*\*", report)}
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    assert [len(row) for row in cells] == [5] * 4
+    assert all(cell in shares for row in cells[:2] for cell in row)
+    assert all(cell in means for row in cells[2:] for cell in row)
+    drawn = re.sub(r'<rect class="hover".*?</rect>', "", read("benchmarks/results/mini_zh.svg"), flags=re.DOTALL)
+    panels = re.findall(r"<g transform=\"[^\"]+\">(<svg .*?</svg>)</g>", read("docs/mini_zh.svg"), re.DOTALL)
+    assert len(panels) == 2 and all(panel in drawn for panel in panels)
+
+
+# ---- the two languages, the links -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("english, chinese", PAIRS)
+def test_both_languages_say_the_same(english, chinese):
+    assert commands(chinese) == commands(english)
+    for pattern in (r"^```(?:text|yaml|python)\n.*?^```", r"issues/(\d+)", r"^#+ "):
+        found = [re.findall(pattern, read(page), re.MULTILINE | re.DOTALL) for page in (english, chinese)]
+        assert found[0] == found[1]
+    rows = [len(re.findall(r"^\|", read(page), re.MULTILINE)) for page in (english, chinese)]
     assert rows[0] == rows[1]
+
+
+def test_pages_with_a_chinese_twin_are_found():
+    assert len(PAIRS) == 6 and all((ROOT / page).exists() for pair in PAIRS for page in pair)
 
 
 def anchors(page: Path) -> set[str]:

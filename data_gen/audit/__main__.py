@@ -2,7 +2,7 @@
 
 Exit code 1 where files are damaged or a label is degenerate: a class without an example, one class with more than 95% of
 them, or a token head with one class only. A class that the generator declares unused is none; and where a head of many
-classes has fewer than 20 examples a class, a missing one is odd, not wrong.
+classes has fewer than 20 examples a class, a missing one is a matter of little text, not wrong.
 """
 
 from __future__ import annotations

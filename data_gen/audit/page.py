@@ -20,7 +20,7 @@ from data_gen.audit.pictures import (
 )
 from data_gen.audit.task import TaskAudit
 from data_gen.audit.text import SIGNS, dictionaries
-from data_gen.audit.verdict import Verdict
+from data_gen.audit.verdict import Verdict, little_text
 from data_gen.readable import introduction
 from data_gen.terminal import cut, printable
 from ernie2.chart_scales import compact, escape
@@ -104,7 +104,8 @@ def _verdicts(audits: Sequence[tuple[TaskAudit, Verdict]], measured: Sequence[Ta
         found += [f"<li>{escape(words)}</li>" for words in verdict.odd]
         rows.append([name, f'<span class="{kind}">{SIGNS[verdict.state]} {state}</span>',
                      f"<ul>{''.join(found)}</ul>" if found else "–", escape("; ".join(verdict.fine)) or "–"])
-    return table(["<Task", "<Verdict", "=What is wrong or odd", "=What is fine"], rows, "verdicts")
+    few = f"<p>{escape(little_text(audits).capitalize())}.</p>" if little_text(audits) else ""
+    return table(["<Task", "<Verdict", "=What is wrong or odd", "=What is fine"], rows, "verdicts") + few
 
 
 def _reading(measured: Sequence[TaskAudit]) -> str:

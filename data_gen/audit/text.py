@@ -10,7 +10,7 @@ import numpy as np
 from data_gen.audit.codes import in_words
 from data_gen.audit.measure import KINDS, LEVELS, SplitMeasure
 from data_gen.audit.task import TaskAudit
-from data_gen.audit.verdict import Verdict
+from data_gen.audit.verdict import Verdict, little_text
 from data_gen.terminal import Cell, Painter, cut, printable, table, wrapped
 
 SIGNS = {"good": "●", "odd": "◐", "bad": "▼"}
@@ -20,7 +20,7 @@ CLASSES_SHOWN = 10
 
 
 def summary(audits: Sequence[tuple[TaskAudit, Verdict]], paint: Painter, width: int) -> Iterator[str]:
-    """The verdict on each task."""
+    """The verdict on each task, and what there is too little of."""
     left = max(len(task.name) for task, _ in audits) + 4
     for task, verdict in audits:
         name = paint(f"{SIGNS[verdict.state]} {task.name}", verdict.state) + " " * (left - len(task.name) - 2)
@@ -31,6 +31,8 @@ def summary(audits: Sequence[tuple[TaskAudit, Verdict]], paint: Painter, width: 
             for line in wrapped(cells, max(width - left, 20), paint):
                 yield name + line
                 name = " " * left
+    cells = [Cell(((word, ""),), spaced=True) for word in little_text(audits).split()]
+    yield from wrapped(cells, width, paint)
 
 
 def reading(tasks: Sequence[TaskAudit]) -> Iterator[str]:

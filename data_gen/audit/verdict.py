@@ -40,11 +40,13 @@ class Verdict:
     Attributes:
         bad: What makes the audit fail.
         odd: What somebody should look at.
+        few: What is there in so small a number that measures are noisy; `little_text` says it once for all tasks.
         fine: What is as it should be.
     """
 
     bad: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    few: list[str] = field(default_factory=list)
     fine: list[str] = field(default_factory=list)
 
     @property
@@ -81,9 +83,9 @@ def judge(task: TaskAudit, allow_missing: bool = False) -> Verdict:
 
 def _splits(task: TaskAudit, verdict: Verdict) -> None:
     train, dev = task.splits["train"], task.splits["dev"]
-    share, source, text = "raise data.dev_share", "is the corpus in data.corpus twice?", "give more text"
+    share, source = "raise data.dev_share", "is the corpus in data.corpus twice?"
     if task.imported is not None:
-        share, source, text = "raise --dev-share", "are the same lines in the imported files twice?", "import more lines"
+        share, source = "raise --dev-share", "are the same lines in the imported files twice?"
         share = "name more files with --dev" if task.imported.get("dev_files") else share
     if not train.samples:
         verdict.bad.append("no training example")
@@ -91,8 +93,7 @@ def _splits(task: TaskAudit, verdict: Verdict) -> None:
     if not dev.samples:
         verdict.odd.append(f"no dev example: {share}")
     elif dev.samples < FEW_DEV:
-        count = f"{dev.samples} dev example{'s' * (dev.samples > 1)}"
-        verdict.odd.append(f"only {count}: a noisy measure; {share} or {text}")
+        verdict.few.append(f"{dev.samples} dev example{'s' * (dev.samples > 1)}")
     if train.percentile(0.5) < SHORT:
         verdict.odd.append(f"half of the examples have {train.percentile(0.5)} tokens or fewer")
     if train.repeated_share > REPEATED:
@@ -122,9 +123,9 @@ def _labels(task: TaskAudit, head: str, verdict: Verdict, allow_missing: bool) -
         rarest = int(counts[counts > 0].min())
         chance = len(used) > FEW_CLASSES and (total < ENOUGH * len(used) or rarest < TAIL)
         if chance:
-            words += f"; with {total:,} {unit} for {len(used)} classes that may be chance: "
-            words += "give more text" if task.imported is None else "import more lines"
-        (verdict.odd if chance or allow_missing else verdict.bad).append(words)
+            verdict.few.append(f"{words} (with {total:,} {unit} that may be chance)")
+        else:
+            (verdict.odd if allow_missing else verdict.bad).append(words)
     if one_token_class:
         verdict.bad.append(f"all labelled tokens have class {top} ({task.name_of(top)}): nothing to learn")
     elif share > LEANS:
@@ -232,6 +233,12 @@ def _losses(task: TaskAudit, verdict: Verdict) -> None:
         who = "generator" if task.imported is None else "import"
         verdict.odd.append(f"the {who} rejected more than it made ({total:,} against {accepted:,}): mostly {reason} "
                            f"({count:,})")
+
+
+def little_text(audits: Sequence[tuple[TaskAudit, Verdict]]) -> str:
+    """What only more text would change, of all tasks in one sentence; empty where there is enough."""
+    few = "; ".join(f"{task.name}: {', '.join(verdict.few)}" for task, verdict in audits if verdict.few)
+    return few and f"little text, so that measures are noisy (more of it or a larger dev share would help): {few}"
 
 
 def _small(share: float) -> str:

@@ -1,5 +1,4 @@
-"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT|none data_dir=FOLDER [key=value
-...]
+"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT data_dir=FOLDER [key=value ...]
 
 Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs (`repeat`, with
 seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that checkpoint; the mean of the
