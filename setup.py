@@ -36,12 +36,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=["ernie2", "data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"],
-    package_data={"ernie2": ["*.css", "*.sh"], "data_gen.audit": ["*.css"]},
+    package_data={"ernie2": ["*.css", "*.html", "*.svg", "*.sh"], "data_gen.audit": ["*.css", "*.html"]},
     python_requires=">=3.10,<3.13",  # numpy 1.26, which paddlenlp asks for, has no wheel for 3.13
     install_requires=[
         "numpy<=1.26.4",
         "pyyaml",
         "tqdm",
+        "jinja2",  # pages
+        "matplotlib",  # their line charts
+        "rich",  # text on a terminal
         "jieba",
         "rjieba",  # jieba's words, twenty times as fast
         "tokenizers>=0.21,<0.22",

@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT
 from shard_making import TEXTS, audited, example, shuffled, write_shards, write_two_tasks, write_vocab
 
-from data_gen.audit.codes import CODES, in_words
+from data_gen.audit.files import CODES, in_words
 from data_gen.audit.measure import LEVELS, Units, measure, padding
 from data_gen.audit.task import Expectation, default_recipe
-from data_gen.audit.verdict import Verdict, _apart, _labels
+from data_gen.audit.verdict import Verdict, _apart, _labels, small_corpus
 from data_gen.generators.ir_relevance import LABELS
 from data_gen.reading import cleaning
 from ernie2.batching import TaskStream
@@ -120,7 +120,7 @@ def test_labels(head: str, counts: list[int], bad: int, odd: int) -> None:
                            expectation=lambda head: Expectation("", even))
     verdict = Verdict()
     _labels(task, head, verdict, False)
-    assert (len(verdict.bad), len(verdict.odd)) == (bad, odd), verdict
+    assert (len(verdict.bad), len(verdict.odd + verdict.small)) == (bad, odd), verdict
 
 
 @pytest.mark.parametrize(("train", "dev", "odd"), [
@@ -136,6 +136,23 @@ def test_dev_classes_are_those_of_train(train: list[int], dev: list[int], odd: i
         assert "class 0 (0) is 33.3% of train, 62.5% of dev" in verdict.odd[0] and "29% of its examples" in verdict.odd[0]
 
 
+def test_a_small_corpus_is_said_once() -> None:
+    """Few dev examples in most tasks are one remark; a task that alone is small is odd."""
+
+    def tasks(*sizes: int) -> list[tuple[SimpleNamespace, Verdict]]:
+        return [(SimpleNamespace(name=f"task{size}", splits={"dev": SimpleNamespace(samples=size)}),
+                 Verdict(small=["only few"] * (size < 100))) for size in sizes]
+
+    found = tasks(20, 30, 5000)
+    found[0][1].small.append("3 of 9 classes have no example; that may be chance: give more text")
+    note = small_corpus(found)
+    assert "2 of 3 tasks have 20 to 30 dev examples" in note
+    assert "task20: 3 of 9 classes have no example; that may be chance; give more text" in note
+    assert {verdict.state for _, verdict in found} == {"good"}
+    for found in (tasks(20), tasks(20, 5000), tasks(20, 5000, 6000)):
+        assert small_corpus(found) is None and found[0][1].state == "odd"
+
+
 def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
     made = [example(vocab, ["北 国 的 科学家 北 北 ."]) for _ in range(2)] + shuffled(vocab, 8)
     statistics = {"accepted": {"train": 21, "dev": 1}, "unknown_tokens": [["－", 40], ["<「", 9], ["」", 8], ["\x1b", 7]],
@@ -149,8 +166,8 @@ def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.C
     assert "top dictionary entity of several words: 中国 人民 1,200" in out and "top dictionary phrase: 放射 9" in out
     assert "◐ dictionary a&b.txt: 0 of 1,300 entries found" in out and " dictionary c.txt: 4 of 9 entries found" in out
     page = (tmp_path / "shards/audit.html").read_text(encoding="utf-8")
-    assert "a&amp;b.txt</td><td>1,300</td><td>" in page and "◐ none" in page
-    assert "<span>&lt;「 <small>9</small></span>" in page and "<th scope=\"col\" class=\"w\">Context</th>" not in page
+    assert re.search(r"a&amp;b.txt</td>\s*<td>1,300</td>\s*<td>", page) and "◐ none" in page
+    assert "<span>&lt;「 <small>9</small></span>" in page and "where they stand most often" not in page
     assert "<b>Entities of several words</b><span>中国 人民 <small>1,200</small>" in page
     statistics["unknown_tokens"].append(["ＡＢＣ", 1])
     write_shards(tmp_path / "shards", "knowledge_masking", made, made[:1], vocab, statistics=statistics)
