@@ -7,6 +7,7 @@ charts too, are the CSS variables of report.css. All text that reaches it is esc
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
@@ -43,8 +44,8 @@ TOP, BOTTOM = 34, 22
 """Pixels above and below the plot."""
 LABEL_GAP = 13.5
 """Pixels from one curve's label to the next."""
-FEW_POINTS = 25
-"""Up to so many are marked; more would cover the line."""
+SPOT = 12
+"""Pixels of a plot for each point that is marked; more spots would cover the line."""
 STRIPS = 40
 """Stretches of a chart that tell their values when the mouse is over them."""
 STYLES = {
@@ -198,33 +199,44 @@ def line_chart(
         "svg.hashsalt": f"{title} {size}",
         "text.parse_math": False,
         "font.size": 11,
-        "path.simplify_threshold": 1.0,  # pixels: long runs log more points than there are
     }
+    settings["path.simplify_threshold"] = 1.0  # pixels: long runs log more points than there are
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has it
         figure = Figure((width / 72, height / 72))
         figure.text(0, 1 - 13 / height, clean(title), gid="name")
         if not series:
             figure.text(0.5, 0.5, "nothing logged yet", ha="center")
-            return _svg(figure, title)
-        labels = [_label(one, share, int(width / 2 / CHAR)) for one in series]
-        right = width - 17 - CHAR * max(12, *map(len, labels))
-        left = 10 + CHAR * 5
-        axes = figure.add_axes(
-            (left / width, BOTTOM / height, (right - left) / width, 1 - (TOP + BOTTOM) / height)
-        )
-        _scales(axes, run, series, share, zero)
-        _stages(axes, run, right - left)
-        for one in series:
-            _curve(axes, one)
-        _end_labels(axes, series, labels, (right - left, height - TOP - BOTTOM))
-        low, high = axes.get_ylim()
-        hidden = sum(int(((one.raw[1] < low) | (one.raw[1] > high)).sum()) for one in series)
-        if hidden:
-            figure.text(1, 1 - (TOP - 4) / height, f"{hidden} off the scale", ha="right", gid="stage")
-        return _svg(
-            figure, title, _hover(run, series, share, (left, TOP, right - left, height - TOP - BOTTOM))
-        )
+        return _svg(figure, title, _plot(figure, run, series, share, zero) if series else "")
+
+
+def _plot(figure: Figure, run: Run, series: Sequence[Series], share: bool, zero: bool) -> str:
+    """Axes, stages, curves and labels. Returns the strips that tell values under the mouse."""
+    width, height = 72 * figure.get_size_inches()
+    labels = [_label(one, share, int(width / 2 / CHAR)) for one in series]
+    right = 17 + CHAR * max(12, *map(len, labels))
+    left, down = 10 + CHAR * 5, height - TOP - BOTTOM
+    axes = figure.add_axes((left / width, BOTTOM / height, 1 - (left + right) / width, down / height))
+    axes.set_xlim(0, max(run.last_step, 1))
+    axes.set_ylim(*_y_range(series, share, zero))
+    _scales(axes, share)
+    _stages(axes, run)
+    for one in series:
+        _curve(axes, one)
+    _end_labels(axes, series, labels)
+    low, high = axes.get_ylim()
+    hidden = sum(int(((one.raw[1] < low) | (one.raw[1] > high)).sum()) for one in series)
+    if hidden:
+        figure.text(1, 1 - (TOP - 4) / height, f"{hidden} off the scale", ha="right", gid="stage")
+    return _hover(run, series, share, (left, TOP, width - left - right, down))
+
+
+def _pixels(axes: Axes) -> tuple[float, float]:
+    """Width and height of the plot."""
+    width, height = 72 * axes.figure.get_size_inches()
+    box = axes.get_position()
+    return box.width * width, box.height * height
 
 
 def _label(one: Series, share: bool, room: int) -> str:
@@ -236,47 +248,45 @@ def _label(one: Series, share: bool, room: int) -> str:
     return f"{label if len(label) <= room else label[: room - 1] + '…'} {note}".strip()
 
 
-def _scales(axes: Axes, run: Run, series: Sequence[Series], share: bool, zero: bool) -> None:
-    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
-
-    values = np.concatenate([one.known[1] for one in series])
-    ends = [
-        fence(one.raw[1]) for one in series if one.kind == "smooth"
-    ]  # a rare spike must not flatten the curve
-    low, high = (
-        min(values.min(), *(end[0] for end in ends), np.inf),
-        max(values.max(), *(end[1] for end in ends), -np.inf),
-    )
+def _y_range(series: Sequence[Series], share: bool, zero: bool) -> tuple[float, float]:
+    values = [one.known[1] for one in series]
+    # Of what is smoothed the raw values, too, but a rare spike must not flatten the curve.
+    values += [np.array(fence(one.raw[1])) for one in series if one.kind == "smooth"]
+    low, high = float(np.concatenate(values).min()), float(np.concatenate(values).max())
     if high - low < 1e-6 * max(abs(low), abs(high)):  # the rounding of equal values is no curve
         low = high
     room = 0.07 * (high - low) or 0.05 * abs(high) or (0.05 if share else 1.0)
-    bottom = 0.0 if zero and low >= 0 else max(low - room, 0.0 if low >= 0 else -np.inf)
-    axes.set_ylim(bottom, min(high + room, 1.0) if share and high <= 0.999 else high + room)
-    axes.set_xlim(0, max(run.last_step, 1))
-    axes.annotate("steps", (1, 0), (14, -15), "axes fraction", "offset pixels", annotation_clip=False)
+    bottom = low - room if low < 0 else 0.0 if zero else max(low - room, 0.0)
+    return bottom, min(high + room, 1.0) if share and high <= 0.999 else high + room
+
+
+def _scales(axes: Axes, share: bool) -> None:
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
     thousands = EngFormatter(sep="")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    small = FuncFormatter(lambda value, _: f"{100 * value:.6g}%" if share else _plain(value))
+    steps = max(int(_pixels(axes)[0] / 55), 2)
+    axes.xaxis.set_major_locator(MaxNLocator(steps, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(thousands)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
-    small = FuncFormatter(lambda value, _: f"{100 * value:.6g}%" if share else _plain(value))
-    axes.yaxis.set_major_formatter(thousands if high >= 1000 else small)
+    axes.yaxis.set_major_formatter(thousands if axes.get_ylim()[1] >= 1000 else small)
+    axes.annotate("steps", (1, 0), (17, -15), "axes fraction", "offset pixels", annotation_clip=False)
     axes.tick_params(axis="x", length=3, width=0.8, color=_color("soft"), pad=3)
     axes.tick_params(axis="y", length=0, pad=5)
     axes.grid(axis="y", color=_color("hair"), linewidth=1)
     axes.set_axisbelow(True)
     axes.patch.set_visible(False)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "right", "top"]].set_visible(False)
     axes.spines["bottom"].set_color(_color("soft"))
 
 
-def _stages(axes: Axes, run: Run, width: float) -> None:
+def _stages(axes: Axes, run: Run) -> None:
     """Shades every other stage; names those with room for it."""
     for number, stage in enumerate(run.stages):
         if number % 2 == 0:
             axes.axvspan(stage.start, stage.stop, color=_color("band"), linewidth=0, zorder=0, gid="band")
         name = run.stage_name(stage.number)
-        room = (stage.stop - stage.start) / max(run.last_step, 1) * width / 6.2
+        room = (stage.stop - stage.start) / max(run.last_step, 1) * _pixels(axes)[0] / 6.2
         name = name if len(name) < room else name.split()[-1]
         if len(name) < room:
             middle = (stage.start + stage.stop) / 2
@@ -288,7 +298,7 @@ def _curve(axes: Axes, one: Series) -> None:
     if one.kind == "smooth":
         axes.plot(*one.raw, color=color, linewidth=1, alpha=0.3)
     marks = {}
-    if one.kind != "level" and one.known.shape[1] <= FEW_POINTS:
+    if one.kind != "level" and one.known.shape[1] <= _pixels(axes)[0] / SPOT:
         fill = _color("page") if one.kind == "marked" else color
         marks = {"marker": "o", "markersize": 4.2 if one.kind == "marked" else 2, "markerfacecolor": fill}
     axes.plot(
@@ -296,41 +306,32 @@ def _curve(axes: Axes, one: Series) -> None:
     )
 
 
-def _end_labels(
-    axes: Axes, series: Sequence[Series], labels: Sequence[str], size: tuple[float, float]
-) -> None:
+def _end_labels(axes: Axes, series: Sequence[Series], labels: Sequence[str]) -> None:
     """Labels in the order of the curves' ends, apart from each other, each joined to its curve by a line."""
-    (low, high), (width, height) = axes.get_ylim(), size
+    low, high = axes.get_ylim()
     ends = [min(max((one.known[1, -1] - low) / (high - low), 0.0), 1.0) for one in series]
-    order = sorted(range(len(ends)), key=ends.__getitem__)
-    gap, places = LABEL_GAP / height, [ends[number] for number in order]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    highest = 1 - 3.5 / height
-    for i in reversed(range(len(places))):  # pushed past the top: push back down
-        places[i] = min(places[i], highest)
-        highest = places[i] - gap
-    for number, place in zip(order, places, strict=True):
-        one, end = series[number], ends[number]
-        color = _color(one.color)
-        last = one.known[0, -1]
-        if last < axes.get_xlim()[1]:  # the curve ends before the picture does
-            axes.plot(
-                [last, axes.get_xlim()[1]],
-                [one.known[1, -1]] * 2,
-                color=color,
-                linewidth=1.2,
-                linestyle=(0, (1, 3)),
-            )
-        axes.plot(
-            [1, 1 + 9 / width, 1 + 13 / width],
-            [end, place, place],
-            transform=axes.transAxes,
-            clip_on=False,
-            color=color,
-            linewidth=1.2,
-        )
-        axes.text(1 + 16 / width, place, labels[number], transform=axes.transAxes, va="center", gid="end")
+    width, height = _pixels(axes)
+    for one, label, end, place in zip(series, labels, ends, _apart(ends, height), strict=True):
+        style = {"color": _color(one.color), "linewidth": 1.2, "clip_on": False}
+        last, right = one.known[0, -1], axes.get_xlim()[1]
+        if last < right:  # the curve ends before the picture does
+            axes.plot([last, right], [low + end * (high - low)] * 2, linestyle=(0, (1, 3)), **style)
+        lead = [1, 1 + 9 / width, 1 + 13 / width]
+        axes.plot(lead, [end, place, place], transform=axes.transAxes, **style)
+        axes.text(1 + 16 / width, place, label, transform=axes.transAxes, va="center", gid="end")
+
+
+def _apart(ends: Sequence[float], height: float) -> list[float]:
+    """Places for labels near `ends`, in their order and LABEL_GAP apart, as shares of `height` pixels."""
+    order, gap = sorted(range(len(ends)), key=ends.__getitem__), LABEL_GAP / height
+    places, least, most = list(ends), -np.inf, 1 - 3.5 / height
+    for number in order:
+        places[number] = max(places[number], least)
+        least = places[number] + gap
+    for number in reversed(order):  # pushed past the top: push back down
+        places[number] = min(places[number], most)
+        most = places[number] - gap
+    return places
 
 
 def _hover(run: Run, series: Sequence[Series], share: bool, box: tuple[float, float, float, float]) -> str:

@@ -1,8 +1,8 @@
 """What the audit measures in the shards of one task, shard by shard, holding counts and a sample alone.
 
-Lengths, sentence labels and sizes are counted over all examples. What needs the tokens (masking units, unknown
-tokens, token labels, repeats) is counted over a sample: the first examples of shards spread evenly over the
-split. Shards are shuffled when they are made, so that their first examples are a random draw.
+Lengths, sentence labels and sizes are counted over all examples. What needs the tokens (masking units,
+unknown tokens, token labels, repeats) is counted over a sample: the first examples of shards spread
+evenly over the split. Shards are shuffled when they are made, so that these are a random draw.
 """
 
 from __future__ import annotations
