@@ -39,7 +39,7 @@ setup(
         *("ernie2", "ernie2.finetune"),
         *("data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"),
     ],
-    package_data={"ernie2": ["*.css", "*.sh"], "data_gen.audit": ["*.css"]},
+    package_data={"ernie2": ["*.css", "*.html", "*.svg", "*.sh"], "data_gen.audit": ["*.css", "*.html"]},
     entry_points={"console_scripts": ["ernie2=ernie2.__main__:console"]},
     python_requires=">=3.10,<3.13",  # numpy 1.26, which paddlenlp asks for, has no wheel for 3.13
     install_requires=[
@@ -47,6 +47,9 @@ setup(
         "pyyaml",
         "pydantic>=2",
         "tqdm",
+        "jinja2",  # pages
+        "matplotlib",  # their line charts
+        "rich",  # text on a terminal
         "jieba",
         "rjieba",  # jieba's words, twenty times as fast
         "tokenizers>=0.21,<0.22",

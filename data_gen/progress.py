@@ -10,7 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
     from data_gen.block_work import Done
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -28,25 +32,26 @@ class Progress:
         unit: "B" (shown as MB = 1e6 bytes), or another word.
     """
 
-    def __init__(self, total: int, out: Callable[[str], None], what: str = "generate", unit: str = "B") -> None:
+    def __init__(
+        self, total: int, out: Callable[[str], None], what: str = "generate", unit: str = "B"
+    ) -> None:
         self.total, self.done, self._out, self._what, self._unit = max(total, 1), 0, out, what, unit
         self._resumed, self._estimated = 0, False
         self._start = self._last = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm  # here: it takes a twentieth of a second
-
-            self._bar = tqdm(total=self.total, unit=unit, unit_scale=unit == "B", desc=what, dynamic_ncols=True, smoothing=0)
+        self._bar = _bar(unit) if sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._task = self._bar.add_task(what, total=self.total)
+            self._bar.start()
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
-            self._bar.total = max(self.done, 1) if error is None else self.total
-            self._bar.refresh()
-            self._bar.close()
+            self._bar.update(self._task, total=max(self.done, 1) if error is None else self.total)
+            self._bar.stop()
         if error is None and self._unit == "B":
             before = f" ({self._resumed / 1e6:.1f} MB of it in a run before)" if self._resumed else ""
             rate = f", {self._rate() / 1e6:.2f} MB/s" if self.done > self._resumed else ""
@@ -62,13 +67,15 @@ class Progress:
         self.done += count
         self._resumed += count if resumed else 0
         if self._bar is not None:
-            self._bar.update(count)
+            self._bar.update(self._task, advance=count, refresh=True)
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             left = max(self.total - self.done, 0) / max(self._rate(), 1e-9)
             scale, word = (1e6, "MB") if self._unit == "B" else (1, self._unit)
-            self._out(f"{self._what}: {self.done / scale:,.1f} of {self.total / scale:,.1f} {word}, "
-                      f"{self._rate() / scale:.2f} {word}/s, {left:.0f} s left")
+            self._out(
+                f"{self._what}: {self.done / scale:,.1f} of {self.total / scale:,.1f} {word}, "
+                f"{self._rate() / scale:.2f} {word}/s, {left:.0f} s left"
+            )
 
     def estimate(self, done: Done, workers: int, folder: Path) -> None:
         """Says, after the first block, how long it will take and how much room; once.
@@ -82,19 +89,24 @@ class Progress:
             return
         self._estimated = True
         blocks, free = self.total / done.size, shutil.disk_usage(folder).free
-        seconds = max(self.total - self._resumed, done.size) / done.size * done.seconds * MERGE_FACTOR / workers
+        seconds = (
+            max(self.total - self._resumed, done.size) / done.size * done.seconds * MERGE_FACTOR / workers
+        )
         room = blocks * (done.spilled + done.shard_bytes)
-        self.say(f"about {_time(seconds)} with {workers} worker{'s' * (workers > 1)} of {_bytes(done.memory)} of memory; "
-                 f"{_bytes(blocks * done.shard_bytes)} of shards and up to {_bytes(blocks * done.spilled)} of temporary files in "
-                 f"{folder} ({_bytes(free)} free)")
+        memory, shards, spilled, needed, left = (
+            decimal(round(size))
+            for size in (done.memory, blocks * done.shard_bytes, blocks * done.spilled, room, free)
+        )
+        plural = "s" * (workers > 1)
+        self._out(
+            f"about {_time(seconds)} with {workers} worker{plural} of {memory} of memory; {shards} of "
+            f"shards and up to {spilled} of temporary files in {folder} ({left} free)"
+        )
         if room > free:
-            self.say(f"WARNING: the disk is too small: {folder} needs about {_bytes(room)}; finished work is kept if it fills up")
-
-    def say(self, line: str) -> None:
-        """A line of text, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.clear()
-        self._out(line)
+            self._out(
+                f"WARNING: the disk is too small: {folder} needs about {needed}; finished work is kept "
+                "if it fills up"
+            )
 
     def _rate(self) -> float:
         return (self.done - self._resumed) / max(self.seconds, 1e-9)
@@ -106,5 +118,16 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _bytes(count: float) -> str:
-    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+def _bar(unit: str) -> Bar:
+    """A bar on standard error; lines printed meanwhile stand above it."""
+    from rich import console, progress  # here: they take a tenth of a second
+
+    counts = progress.DownloadColumn() if unit == "B" else progress.MofNCompleteColumn()
+    columns = "{task.description}", progress.BarColumn(), counts, progress.TimeRemainingColumn()
+    # Not refreshed by a thread: workers are forked, and one forked amid its writing would find the lock held.
+    return progress.Progress(
+        *columns,
+        console=console.Console(stderr=True),
+        auto_refresh=False,
+        redirect_stdout=sys.stdout.isatty(),
+    )

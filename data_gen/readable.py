@@ -1,4 +1,4 @@
-"""An example as text: its tokens, its segments, its units of several words, a draw of masks. For a terminal and for a page.
+"""An example as text: tokens, segments, units of several words, a draw of masks. For a terminal and a page.
 
 Shapes: T tokens of an example.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from data_gen.generators import Generator
 from ernie2.masking import draw_masks
@@ -39,7 +40,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Predicted:
-    """One token that a draw of masks makes a target: what the model sees in its place (## and all), and its text."""
+    """A token that a draw of masks makes a target: what the model sees in its place (with ##), its text."""
 
     seen: str
     truth: str
@@ -71,7 +72,7 @@ class Readable:
         return "".join(" " * self.spaced[i] + self.texts[i] for i in range(start, stop)).strip()
 
     def segments(self) -> list[tuple[int, int]]:
-        """[start, stop) of each segment: what a [SEP] closes; the first has [CLS], the last what may follow a [SEP]."""
+        """[start, stop) of each segment, closed by a [SEP]; the first has [CLS], the last what may follow."""
         ends = np.flatnonzero(self.example.token_ids == self.tokenizer.vocab.sep_id) + 1
         edges = [0, *ends.tolist()]
         edges += [len(self)] if edges[-1] < len(self) else []
@@ -85,8 +86,10 @@ class Readable:
         else:
             units, special = spans["word"], spans["word"] < 0
         wider = {level: self.units(level) for level in WIDER_LEVELS} if spans is not None else {}
-        longest = sorted(((stop - start, level, start, stop) for level, found in wider.items() for start, stop in found),
-                         reverse=True)
+        longest = sorted(
+            ((stop - start, level, start, stop) for level, found in wider.items() for start, stop in found),
+            reverse=True,
+        )
         words = []
         for start, stop in runs(np.where(special, -2 - np.arange(len(self)), units)):
             opens = tuple(level for _, level, first, _ in longest if first == start)
@@ -101,10 +104,12 @@ class Readable:
         return [(a, b) for a, b in runs(ids) if ids[a] >= 0 and words[a] != words[b - 1]]
 
     def draw(self, level: str, rng: np.random.Generator, mask_prob: float = 0.15) -> dict[int, Predicted]:
-        """One draw of masks, as the trainer draws them: place of each token to predict -> what is seen there."""
+        """A draw of masks as the trainer draws them: place of each token to predict -> what is seen."""
         vocab = self.tokenizer.vocab
         ordinary = np.flatnonzero(~vocab.special)
-        shown, places = draw_masks(self.example, level, vocab.continuation, vocab.mask_id, ordinary, mask_prob, rng)
+        shown, places = draw_masks(
+            self.example, level, vocab.continuation, vocab.mask_id, ordinary, mask_prob, rng
+        )
         found = {}
         for place in places.tolist():
             seen, truth = int(shown[place]), int(self.example.token_ids[place])
@@ -129,7 +134,7 @@ class Readable:
 
     def _space(self, before: int, row: int) -> bool:
         decode = self.tokenizer.decode
-        return decode([before, row])[len(decode([before])):].startswith(" ")
+        return decode([before, row])[len(decode([before])) :].startswith(" ")
 
 
 def runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -138,16 +143,12 @@ def runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
     yield from zip([0, *edges], [*edges, len(ids)], strict=True)
 
 
-def original_positions(generator: Generator, label: int | None, segments: int) -> list[int] | None:
+def original_positions(generator: Generator, decoded: Readable) -> list[int] | None:
     """Where each segment stood before the generator shuffled them, from 0; None where it does not shuffle.
 
     A generator says so with `permutation_of(label, **generator_args)`.
-
-    Args:
-        generator: The task's.
-        label: The sentence label.
-        segments: Segments of the example.
     """
+    label, segments = decoded.example.sentence_label, len(decoded.segments())
     function = getattr(generator.module, "permutation_of", None)
     if function is None or label is None:
         return None
@@ -156,7 +157,33 @@ def original_positions(generator: Generator, label: int | None, segments: int) -
     return order if len(order) == segments and segments > 1 else None
 
 
+def named_segments(decoded: Readable, origins: list[int] | None) -> Iterator[tuple[str, list[Word]]]:
+    """(name, words) of each segment; `origins`: where each stood before they were shuffled."""
+    words = decoded.words()
+    for number, (start, stop) in enumerate(decoded.segments()):
+        name = f"segment {number + 1}" + (f" ← {origins[number] + 1}" if origins else "")
+        yield name, [word for word in words if start <= word.start < stop]
+
+
+def reading_order(origins: list[int]) -> str:
+    """The segments, from 1, in the order of the original text."""
+    return " ".join(str(origins.index(place) + 1) for place in range(len(origins)))
+
+
 def introduction(generator: Generator) -> str:
     """What the task is: the first paragraph of its generator's docstring, or its name."""
     text = inspect.getdoc(generator.module) or generator.task.name
     return " ".join(text.partition("\n\n")[0].split())
+
+
+def printable(text: str) -> str:
+    """The text with what could move the cursor or cannot be written replaced."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
+def cut(text: str, width: int) -> str:
+    """The printable text, or its beginning and an ellipsis in `width` columns (two for 中)."""
+    text = printable(text)
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"

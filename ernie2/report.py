@@ -1,55 +1,52 @@
 """`python -m ernie2.report OUT_DIR`: a pre-training run as one self-contained HTML page. No tensors here.
 
-What is read, and what becomes of damaged logs, is in ernie2/run_log.py. The page loads nothing from anywhere.
+What is read, and what becomes of damaged logs, is in ernie2/run_log.py; the page itself in report.html.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import nan
 from pathlib import Path
+from typing import Any
 
-from ernie2.chart_scales import compact, escape
-from ernie2.charts import CHART_CSS, CHART_SIZE, stack
-from ernie2.config import ConfigError, cli
-from ernie2.report_charts import color_of, forgetting_charts, machine_charts, task_charts
+from markupsafe import Markup
+
+from ernie2.config import cli
+from ernie2.pages import (
+    CHART_SIZE,
+    HERE,
+    TASK_COLORS,
+    Series,
+    compact,
+    environment,
+    line_chart,
+    percent,
+    write,
+)
 from ernie2.run_log import Run, load_run
 
-PAGE_CSS = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-
-SETTINGS = (("Model", "model", "size"), ("Schedule", "curriculum", "mode"), ("Peak learning rate", "lr", "peak"),
-            ("Tokens a step", "batch", "tokens"), ("Precision", "runtime", "precision"))
-"""Facts of the recipe shown in the header: label, section, key."""
-
-LONG_NAME = 26
-"""Characters of a task's name that every table has room for."""
-
-CAPTIONS = {
-    "Tasks against chance":
-        "The newest result on each dev split. Chance is the accuracy of the best guess from label frequencies alone; "
-        "ratio is accuracy over chance. Above chance: at least 1.2 times chance, or a tenth of the way from chance to "
-        "100%.",
-    "Stages": "",
-    "Each task through training":
-        "Shaded stretches are stages. Each curve is named at its end, with its last value: train (faint points as logged, "
-        "the line is their moving average), dev split, and dashed what chance gives.",
-    "Forgetting":
-        "What becomes of a task once later stages train others: above zero, its dev loss has risen since the end of "
-        "its own stage, in percent of the loss then. The picture shows each task's own head; kept means within 2%.",
-    "Optimisation and throughput": "Padded tokens count what the device computes, real tokens what it learns from. "
-                                   "Faint points: as logged; line: moving average.",
+SETTINGS = {
+    "Model": ("model", "size"),
+    "Schedule": ("curriculum", "mode"),
+    "Peak learning rate": ("lr", "peak"),
+    "Tokens a step": ("batch", "tokens"),
+    "Precision": ("runtime", "precision"),
 }
+"""Facts of the recipe shown in the header: label -> section, key."""
 
 
-def verdict(accuracy: float, chance: float) -> tuple[str, str]:
+def verdict(accuracy: float | None, chance: float | None) -> tuple[str, str]:
     """(words, CSS class) for a dev accuracy beside chance, the accuracy of the best constant guess.
 
-    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm (chance
-    near 0) and unbalanced classes (chance near 1). Barely above: 1.05 times or a fiftieth of the way.
+    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm
+    (chance near 0) and unbalanced classes (near 1). Barely above: 1.05 times or a fiftieth of the way.
     """
+    if accuracy is None or chance is None:
+        return ("not evaluated" if accuracy is None else "no chance level logged"), "soft"
     gain = accuracy - chance
     way = gain / (1 - chance) if chance < 1 else 0.0
     if gain > 0 and (accuracy >= 1.2 * chance or way >= 0.1):
@@ -59,164 +56,279 @@ def verdict(accuracy: float, chance: float) -> tuple[str, str]:
     return ("○ at chance", "bad") if way > -0.02 else ("▼ below chance", "bad")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people: 40 s, 90 min, 3 h 2 min."""
     minutes = round(seconds / 60)
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of ready-made cells; columns whose head begins with '<' hold words and align left."""
-    kinds = [' class="w"' if head.startswith("<") else "" for head in heads]
-    top = "".join(f'<th scope="col"{kind}>{escape(head.lstrip("<"))}</th>'
-                  for head, kind in zip(heads, kinds, strict=True))
-    body = "".join("<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-                   for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+# ---- figures ------------------------------------------------------------------------------------------
 
 
-def _swatch(run: Run, task: str) -> str:
-    """A task's colour and its name; a long name may be parted on paper, where a table cannot be moved sideways."""
-    name = escape(task) if len(task) <= LONG_NAME else escape(task).replace("_", "_<wbr/>")
-    return f'<i class="b-{color_of(run, task)}"></i><span class="task">{name}</span>'
+def facts(run: Run) -> dict[str, str]:
+    """What the header says of the run."""
+    whole, planned = run.whole, sum(run.planned.values())
+    tokens, seconds = run.result.get("tokens") or whole.tokens, run.result.get("seconds") or whole.seconds
+    found = {
+        "Steps": f"{run.last_step:,}" + (f" of {planned:,}" if planned else ""),
+        "Stages": str(len(run.stages)),
+        "Tokens": compact(tokens) if tokens else "–",
+        "Time": duration(seconds) if seconds else "–",
+        "Tokens a second": compact(whole.tokens / whole.seconds) if whole.seconds else "–",
+        "Padding": percent(whole.padding),
+        "Waiting for data": percent(whole.waiting),
+    }
+    if run.skipped:
+        found["Skipped steps"] = f"{run.skipped:,}"
+    found["Newest checkpoint"] = run.checkpoint or "none yet"
+    for label, place in SETTINGS.items():
+        value = run.setting(*place)
+        if value is not None:
+            found[label] = (
+                compact(value)
+                if isinstance(value, float)
+                else f"{value:,}"
+                if type(value) is int
+                else str(value)
+            )
+    return found
 
 
-def _results(run: Run) -> str:
-    rows = []
+def state(run: Run) -> tuple[str, str]:
+    """(words, CSS class) for how far the run has come."""
+    ago, planned = duration(run.silent), sum(run.planned.values())
+    if run.state == "finished":
+        return "● Finished", "good"
+    if run.state == "stopped":
+        return f"▼ Stopped: no log line for {ago} and no result", "bad"
+    seconds, left = run.result.get("seconds") or run.whole.seconds, planned - run.last_step
+    rest = (
+        f", about {duration(seconds / run.last_step * left)} of training left" if left > 0 and seconds else ""
+    )
+    return f"◐ Running, last log line {ago} ago{rest}", ""
+
+
+def results(run: Run) -> Iterator[dict[str, Any]]:
+    """The newest evaluation of each head of each task, beside chance."""
     for task in run.tasks:
-        last = run.dev(task)[-1] if run.dev(task) else None
-        for head in run.heads(task) if last else []:
-            accuracy, chance = last["accuracy"].get(head), last["chance"].get(head)
-            known = accuracy is not None and chance is not None
-            words, kind = (verdict(accuracy, chance) if known else
-                           ("not evaluated" if accuracy is None else "no chance level logged", "soft"))
-            rows.append([_swatch(run, task), escape(head), f'<span class="{kind}">{words}</span>', _percent(accuracy),
-                         _percent(chance), f"{accuracy / chance:.2f}" if known and chance else "–",
-                         _fixed(last["losses"].get(head)), _fixed(last["chance_loss"].get(head)), f"{last['step']:,}"])
-    if not rows:
-        return "<p>No evaluation is logged yet.</p>"
-    return _table(["<Task", "<Head", "<Verdict", "Dev accuracy", "Chance", "Ratio", "Dev loss", "Chance loss",
-                   "At step"], rows)
+        for last in run.dev(task)[-1:]:
+            for head in run.heads(task):
+                found = {key: last[key].get(head) for key in ("accuracy", "chance", "losses", "chance_loss")}
+                words, kind = verdict(found["accuracy"], found["chance"])
+                yield found | {"task": task, "head": head, "words": words, "kind": kind, "step": last["step"]}
 
 
-def _stage_table(run: Run) -> str:
-    rows, seen = [], set()
+def stages(run: Run) -> Iterator[dict[str, Any]]:
+    """Each stage with its tasks: (name, share of its tokens or None, whether it is new)."""
+    seen: set[str] = set()
     for stage in run.stages:
-        tasks = []
-        for task in sorted(stage.tasks, key=run.tasks.index):
-            name = _swatch(run, task) if task in seen else f"<b>{_swatch(run, task)}</b>"
-            tasks.append(f"{name} {100 * stage.tasks[task] / stage.tokens:.0f}%" if stage.tokens else name)
-        seen |= set(stage.tasks)
-        planned = run.planned.get(stage.number)
-        rows.append([run.stage_name(stage.number), "<br/>".join(tasks) or "–", f"{stage.start + 1:,} – {stage.stop:,}",
-                     f"{stage.stop - stage.start:,}" + (f" of {planned:,}" if planned else ""),
-                     compact(stage.tokens) if stage.tokens else "–", _duration(stage.seconds) if stage.seconds else "–",
-                     compact(stage.tokens / stage.seconds) if stage.seconds else "–", _percent(stage.padding),
-                     _percent(stage.waiting)])
-    return _table(["<Stage", "<Tasks and their share of its tokens (new ones bold)", "Steps", "Count", "Tokens", "Time",
-                   "Tokens/s", "Padding", "Waiting for data"], rows)
+        tasks = sorted(stage.tasks, key=run.tasks.index)
+        shares = [
+            (task, stage.tasks[task] / stage.tokens if stage.tokens else None, task not in seen)
+            for task in tasks
+        ]
+        seen |= set(tasks)
+        yield {
+            "stage": stage,
+            "name": run.stage_name(stage.number),
+            "tasks": shares,
+            "planned": run.planned.get(stage.number),
+        }
 
 
-def _forgetting(run: Run) -> str:
-    """Dev loss of every earlier task after its own stage: a picture of the change and a table of the figures."""
-    rows = []
+def forgetting(run: Run) -> Iterator[dict[str, Any]]:
+    """Dev loss and accuracy of every earlier task at the end of its own stage and now."""
     for task in run.tasks:
         records = run.since_own_stage(task)
         for head in run.heads(task) if records else []:
             then, now = records[0]["losses"].get(head), records[-1]["losses"].get(head)
             if then is None or now is None:
                 continue
-            words, kind = (("▲ forgotten", "bad") if now > 1.02 * then else
-                           ("▼ improved", "good") if now < 0.98 * then else ("● kept", ""))
-            rows.append([_swatch(run, task), escape(head), f'<span class="{kind}">{words}</span>',
-                         run.stage_name(records[0]["stage"]), _fixed(then), _fixed(now),
-                         f"{now - then:+.3f}" + (f" ({100 * (now / then - 1):+.1f}%)" if then else ""),
-                         _percent(records[0]["accuracy"].get(head)), _percent(records[-1]["accuracy"].get(head))])
-    if not rows:
-        return "<p>Nothing to compare yet: no task has been evaluated after a stage that follows its own.</p>"
-    end = "end of training" if run.state == "finished" else "newest evaluation"
-    return forgetting_charts(run) + _table(
-        ["<Task", "<Head", "<", "<Own stage", "Loss, end of own stage", f"Loss, {end}", "Difference", "Accuracy then",
-         "Accuracy now"], rows)
+            words, kind = ("● kept", "")
+            if not 0.98 * then <= now <= 1.02 * then:
+                words, kind = ("▲ forgotten", "bad") if now > then else ("▼ improved", "good")
+            yield {
+                "task": task,
+                "head": head,
+                "words": words,
+                "kind": kind,
+                "then": then,
+                "now": now,
+                "stage": run.stage_name(records[0]["stage"]),
+                "change": f"{now - then:+.3f}" + (f" ({now / then - 1:+.1%})" if then else ""),
+                "accuracies": [record["accuracy"].get(head) for record in (records[0], records[-1])],
+            }
 
 
-def _fixed(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+# ---- pictures -----------------------------------------------------------------------------------------
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
+def _color(run: Run, task: str) -> str:
+    """The colour of a task, the same in every picture and table."""
+    return f"t{run.tasks.index(task) % TASK_COLORS}"
 
 
-def _header(run: Run) -> str:
-    tokens, seconds = run.result.get("tokens") or run.whole.tokens, run.result.get("seconds") or run.whole.seconds
-    planned = sum(run.planned.values())
-    ago = _duration(run.silent)
-    state, kind = {"finished": ("● Finished", "good"), "running": (f"◐ Running, last log line {ago} ago", ""),
-                   "stopped": (f"▼ Stopped: no log line for {ago} and no result", "bad")}[run.state]
-    if run.state == "running" and planned > run.last_step and seconds:
-        state += f", about {_duration(seconds / run.last_step * (planned - run.last_step))} of training left"
-    facts = {"Steps": f"{run.last_step:,}" + (f" of {planned:,}" if planned else ""), "Stages": str(len(run.stages)),
-             "Tokens": compact(tokens) if tokens else "–", "Time": _duration(seconds) if seconds else "–",
-             "Tokens a second": compact(run.whole.tokens / run.whole.seconds) if run.whole.seconds else "–",
-             "Padding": _percent(run.whole.padding), "Waiting for data": _percent(run.whole.waiting)}
-    if run.skipped:
-        facts["Skipped steps"] = f"{run.skipped:,}"
-    facts["Newest checkpoint"] = run.checkpoint or "none yet"
-    for label, section, key in SETTINGS:
-        value = run.setting(section, key)
+def _points(records: Sequence[dict], key: str, head: str | None = None) -> list[tuple[float, float]]:
+    """(step, value) of the records that have one, with a gap where a whole stage lies between two of them."""
+    points: list[tuple[float, float]] = []
+    stage = None
+    for record in records:
+        value = record.get(key) if head is None else record[key].get(head)
         if value is not None:
-            shown = f"{value:,}" if type(value) is int else value
-            facts[label] = compact(value) if isinstance(value, float) else str(shown)
-    notes = "".join(f"<li>{escape(notice)}</li>" for notice in run.notices)
-    return (f'<h1>{escape(run.name)}</h1><div class="state {kind}">{escape(state)}</div><dl>'
-            + "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts.items())
-            + "</dl>" + (f'<ul class="notes">{notes}</ul>' if notes else ""))
+            if stage is not None and record["stage"] > stage + 1:
+                points.append((record["step"], nan))
+            points.append((record["step"], value))
+            stage = record["stage"]
+    return points
+
+
+def task_charts(run: Run, task: str, head: str) -> list[Markup]:
+    """Loss and accuracy of a task's head, in training and on the dev split, with the chance level."""
+    train, dev, charts = [record for record in run.train if record["task"] == task], run.dev(task), []
+    first = min((record["stage"] for record in train + dev), default=0)
+    begin = next((stage.start for stage in run.stages if stage.number == first), 0)
+    for key, chance in (("losses", "chance_loss"), ("accuracy", "chance")):
+        level = _points(dev, chance, head)
+        level = [(begin, level[0][1]), *level] if level else []  # one evaluation is a line, too
+        series = [
+            Series("chance", level, "soft", "level"),
+            Series("train", _points(train, key, head), _color(run, task), "smooth"),
+            Series("dev", _points(dev, key, head), "ink", "marked"),
+        ]
+        share = key == "accuracy"
+        values = [y for one in series for _, y in one.points if y == y]
+        zero = share and bool(values) and min(values) < 0.5 * max(values)
+        name = task if len(task) <= 26 else task[:25] + "…"
+        charts.append(
+            line_chart(
+                run, f"{name} · {head} {'accuracy' if share else 'loss'}", series, share=share, zero=zero
+            )
+        )
+    return charts
+
+
+def forgetting_charts(run: Run) -> list[Markup]:
+    """How far each earlier task's dev loss (own head) has moved since its own stage.
+
+    In percent, so that losses of all sizes can be compared. A wide picture and one for narrow screens.
+    """
+    series = [Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" ")]
+    for task in run.tasks:
+        records = run.since_own_stage(task)
+        head = next(iter(run.heads(task)), "")
+        then = records[0]["losses"].get(head) if records else None
+        if then:
+            change = [
+                (record["step"], record["losses"][head] / then - 1)
+                for record in records
+                if head in record["losses"]
+            ]
+            series.append(Series(task, change, _color(run, task), "marked", note=f"{change[-1][1]:+.1%}"))
+    title = "Change of dev loss since the end of the task's own stage"
+    return [line_chart(run, title, series, share=True, size=size) for size in ((880, 250), (440, 300))]
+
+
+def machine_charts(run: Run) -> list[Markup]:
+    """Learning rate, gradient norm, throughput, padding, waiting; loss scale, skipped steps if any."""
+    by_step: dict[int, dict] = {}
+    for record in run.train:  # a line a task: what it says of the whole step is the same, tokens are added up
+        step = by_step.setdefault(record["step"], {})
+        sums = {key: step.get(key, 0.0) + record.get(key, 0.0) for key in ("tokens", "padded_tokens")}
+        step |= record | sums
+    steps = list(by_step.values())
+    for step in steps:
+        if step["padded_tokens"] >= step["tokens"] > 0:
+            share = step["tokens"] / step["padded_tokens"]
+            step["padding"] = 1 - share
+            if "tokens_per_s" in step:
+                step["padded_per_s"] = step["tokens_per_s"] / share
+
+    def chart(title: str, *curves: tuple[str, str, str], kind="smooth", share=False, note="") -> Markup:
+        series = [Series(label, _points(steps, key), color, kind, note) for label, key, color in curves]
+        return line_chart(run, title, series, share=share, zero=True)
+
+    charts = [
+        chart("Learning rate", ("", "lr", "t0"), kind="line"),
+        chart("Gradient norm before clipping", ("", "grad_norm", "t1")),
+        chart("Tokens a second", ("real", "tokens_per_s", "t2"), ("padded", "padded_per_s", "t4")),
+        chart(
+            "Share of padding and of time waiting for data",
+            ("padding", "padding", "t7"),
+            ("waiting", "data_wait_share", "t3"),
+            share=True,
+        ),
+    ]
+    if len({record.get("loss_scale") for record in steps} - {None}) > 1:
+        charts.append(chart("Loss scale", ("", "loss_scale", "t6"), kind="line"))
+    if run.skipped:
+        title = "Steps skipped so far (no finite loss or gradient)"
+        charts.append(chart(title, ("", "skipped_steps", "t4"), kind="line", note=f"{run.skipped:,}"))
+    return charts
+
+
+# ---- pages --------------------------------------------------------------------------------------------
 
 
 def page(out_dir: str | Path) -> str:
     """The whole HTML page (well-formed XML as well). Raises ConfigError when there is no run in `out_dir`."""
     run = load_run(out_dir)
-    curves = "".join(chart for task in run.tasks for head in run.heads(task) for chart in task_charts(run, task, head))
-    contents = [_results(run), _stage_table(run), f'<div class="charts">{curves}</div>', _forgetting(run),
-                f'<div class="charts">{"".join(machine_charts(run))}</div>']
-    body = "".join(f"<h2>{title}</h2>{f'<p>{caption}</p>' if caption else ''}{content}"
-                   for (title, caption), content in zip(CAPTIONS.items(), contents, strict=True))
-    return ('<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-            f'<title>{escape(run.name)}: pre-training report</title>'
-            f"<style>{CHART_CSS}{PAGE_CSS}</style></head><body><main>{_header(run)}{body}"
-            f"<footer>Drawn {time.strftime('%Y-%m-%d %H:%M')} from {escape(run.folder)} by ernie2.report.</footer>"
-            "</main></body></html>\n")
+    forgotten = list(forgetting(run))
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            state=state(run),
+            facts=facts(run),
+            results=list(results(run)),
+            stages=list(stages(run)),
+            curves=[
+                chart
+                for task in run.tasks
+                for head in run.heads(task)
+                for chart in task_charts(run, task, head)
+            ],
+            forgotten=forgotten,
+            forgetting_charts=forgetting_charts(run) if forgotten else [],
+            machine=machine_charts(run),
+            duration=duration,
+            now=time.strftime("%Y-%m-%d %H:%M"),
+            color={task: _color(run, task) for task in run.tasks},
+            css=_css(),
+        )
+    )
 
 
 def curves_svg(out_dir: str | Path) -> str:
-    """A standalone SVG: for each task, loss and accuracy of its own head through training. Raises ConfigError."""
+    """A standalone SVG: loss and accuracy of each task's own head through training. Raises ConfigError."""
     run = load_run(out_dir)
     rows = [task_charts(run, task, run.heads(task)[0]) for task in run.tasks if run.heads(task)]
-    return stack(rows, CHART_SIZE, f"{run.name}: each task's own head through training")
+    return environment().get_template("curves.svg").render(run=run, rows=rows, size=CHART_SIZE, css=_css())
+
+
+def _css() -> Markup:
+    return Markup((HERE / "report.css").read_text(encoding="utf-8"))
 
 
 @cli
 def main(argv: Sequence[str]) -> None:
     """The command line. Raises ConfigError: no run there, or the output cannot be written."""
-    parser = argparse.ArgumentParser("python -m ernie2.report", description="Draws a pre-training run as an HTML page.")
+    parser = argparse.ArgumentParser(
+        "python -m ernie2.report", description="Draws a pre-training run as an HTML page."
+    )
     parser.add_argument("out_dir", help="the run's out_dir, with train.jsonl and eval.jsonl")
     parser.add_argument("--out", metavar="FILE", help="the page (default: OUT_DIR/report.html)")
-    parser.add_argument("--svg", metavar="FILE", help="write the curves alone as SVG (and the page only with --out)")
+    parser.add_argument(
+        "--svg", metavar="FILE", help="write the curves alone as SVG (and the page only with --out)"
+    )
     options = parser.parse_args(argv)
     wanted = [(options.svg, curves_svg)] if options.svg else []
     if options.out or not options.svg:
         wanted.append((options.out or Path(options.out_dir) / "report.html", page))
     for path, draw in wanted:
-        text, path = draw(options.out_dir), Path(path)
-        try:
-            part = path.with_name(path.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another place with --out") from None
+        write(Path(path), draw(options.out_dir))
         sys.stdout.write(f"wrote {path}\n")
 
 

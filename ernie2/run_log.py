@@ -1,7 +1,7 @@
-"""What a pre-training run has written, read for people: train.jsonl, eval.jsonl, result.json, recipe.yaml. No tensors.
+"""What a pre-training run has written, read for people: its two logs, result.json, recipe.yaml. No tensors.
 
-recipe.yaml is that of the newest checkpoint, result.json is written at the end. One of the two logs is enough; a line
-cut off by a crash is passed over and mentioned.
+recipe.yaml is that of the newest checkpoint, result.json is written at the end. One of the two logs is
+enough; a line cut off by a crash is passed over and mentioned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ernie2.curriculum import make_plan
 
 LOGS = ("train.jsonl", "eval.jsonl")
 SILENT_SECONDS = 900
-"""A run without result.json whose logs are older than this is called stopped; evaluations and saves take less."""
+"""A run without result.json is called stopped when its logs are older; evaluations and saves take less."""
 
 
 @dataclass
@@ -74,7 +74,9 @@ class Run:
     @cached_property
     def tasks(self) -> list[str]:
         """Tasks in order of first appearance."""
-        return list(dict.fromkeys(r["task"] for r in sorted(self.train + self.evals, key=lambda r: r["step"])))
+        return list(
+            dict.fromkeys(r["task"] for r in sorted(self.train + self.evals, key=lambda r: r["step"]))
+        )
 
     @cached_property
     def last_step(self) -> int:
@@ -83,7 +85,7 @@ class Run:
 
     @cached_property
     def planned(self) -> dict[int, int]:
-        """Stage number (from 0) -> planned optimizer steps, from the checkpoint's recipe; empty when there is none."""
+        """Stage number (from 0) -> planned optimizer steps, by the checkpoint's recipe; empty without one."""
         try:
             plan = make_plan(build(CurriculumConfig, self.recipe["curriculum"], "recipe.yaml"))
         except (KeyError, ConfigError):
@@ -93,13 +95,15 @@ class Run:
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """Stages seen so far. Each one's end is evaluated, so the newest step of either log is where it ends."""
+        """Stages seen so far. Each one's end is evaluated: the newest step of either log is where it ends."""
         found: dict[int, Stage] = {}
         for record in sorted(self.train + self.evals, key=lambda r: r["step"]):
             before = max((stage.stop for stage in found.values()), default=0)
             stage = found.setdefault(record["stage"], Stage(record["stage"], before, before))
             stage.stop = max(stage.stop, record["step"])
-        for record in self.train:  # one line a task and log step, with the task's tokens since the log step before
+        for (
+            record
+        ) in self.train:  # one line a task and log step, with the task's tokens since the log step before
             stage, tokens = found[record["stage"]], record.get("tokens", 0.0)
             stage.tasks[record["task"]] = stage.tasks.get(record["task"], 0.0) + tokens
             seconds = tokens / record["tokens_per_s"] if record.get("tokens_per_s") else 0.0
@@ -155,8 +159,10 @@ class Run:
         return [record for record in self.evals if record["task"] == task]
 
     def since_own_stage(self, task: str) -> list[dict]:
-        """Evaluations of a task from the end of its first stage on; empty as long as no other stage follows."""
-        own = min((record["stage"] for record in self.train + self.evals if record["task"] == task), default=0)
+        """Evaluations of a task from the end of its first stage on; empty while no other stage follows."""
+        own = min(
+            (record["stage"] for record in self.train + self.evals if record["task"] == task), default=0
+        )
         ends = [record["step"] for record in self.dev(task) if record["stage"] == own]
         if not ends or own == self.stages[-1].number:
             return []
@@ -164,7 +170,7 @@ class Run:
 
 
 def load_run(out_dir: str | Path) -> Run:
-    """Reads the logs of a run, running, finished or crashed. Raises ConfigError: no such folder, or no log in it."""
+    """Reads the logs of a run in any state. Raises ConfigError: no such folder, or no log in it."""
     folder = Path(out_dir)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the out_dir of a pre-training run")
@@ -175,16 +181,30 @@ def load_run(out_dir: str | Path) -> Run:
     if not evals:
         notices.append("eval.jsonl has nothing yet: dev results appear after the first evaluation.")
     result, recipe = _read_result(folder, notices), {}
-    saved = sorted(folder.glob("step_*/recipe.yaml"), key=lambda path: (len(path.parent.name), path.parent.name))
+    saved = sorted(
+        folder.glob("step_*/recipe.yaml"), key=lambda path: (len(path.parent.name), path.parent.name)
+    )
     if saved:
         try:
             recipe = load_yaml(saved[-1])
         except ConfigError as error:
             notices.append(f"The checkpoint's recipe was left aside: {error}")
-    numbers = {key: value for key in ("steps", "tokens", "seconds") if (value := _number(result.get(key))) is not None}
+    numbers = {
+        key: value
+        for key in ("steps", "tokens", "seconds")
+        if (value := _number(result.get(key))) is not None
+    }
     silent = time.time() - max((folder / name).stat().st_mtime for name in LOGS if (folder / name).is_file())
-    return Run(folder, train, evals, result and result | numbers, recipe, saved[-1].parent.name if saved else None,
-               max(0.0, silent), notices)
+    return Run(
+        folder,
+        train,
+        evals,
+        result and result | numbers,
+        recipe,
+        saved[-1].parent.name if saved else None,
+        max(0.0, silent),
+        notices,
+    )
 
 
 def _what_it_is(folder: Path) -> str:
@@ -192,13 +212,18 @@ def _what_it_is(folder: Path) -> str:
     if (folder / "metrics.jsonl").is_file():
         result = _read_result(folder, [])
         task, best = result.get("task"), " and of result.json" if result else ", still without result.json"
-        return ("the folder of a fine-tuning run" + (f" (task {task})" if isinstance(task, str) else "") + ", whose "
-                f"figures are those of metrics.jsonl{best}; this page draws pre-training: give its out_dir")
+        return (
+            "the folder of a fine-tuning run"
+            + (f" (task {task})" if isinstance(task, str) else "")
+            + ", whose "
+            f"figures are those of metrics.jsonl{best}; this page draws pre-training: give its out_dir"
+        )
     if any((folder / name).is_file() for name in LOGS):
         return "its logs hold no readable line yet; wait for the first log step"
     near = sorted(path.parent for path in folder.glob("*/train.jsonl"))
-    return ("neither train.jsonl nor eval.jsonl in it; "
-            + (f"did you mean {near[0]}?" if near else "give the out_dir of a pre-training run"))
+    return "neither train.jsonl nor eval.jsonl in it; " + (
+        f"did you mean {near[0]}?" if near else "give the out_dir of a pre-training run"
+    )
 
 
 def _read_result(folder: Path, notices: list[str]) -> dict:
@@ -215,7 +240,7 @@ def _read_result(folder: Path, notices: list[str]) -> dict:
 
 
 def _read_log(path: Path, notices: list[str]) -> list[dict]:
-    """Lines of a JSONL log in order of step; of a step logged twice (after a resume) the later line counts."""
+    """Lines of a log in order of step; of a step logged twice (after a resume) the later line counts."""
     kept: dict[tuple[int, str], dict] = {}
     bad, twice, number = [], 0, 0
     if path.is_file():
@@ -228,17 +253,25 @@ def _read_log(path: Path, notices: list[str]) -> list[dict]:
                 elif record is None:
                     bad.append(number)
     if bad and bad[-1] == number:
-        notices.append(f"The last line of {path.name} (line {bad.pop():,}) is cut off, as by a crash or a write under "
-                       "way; it was left out.")
+        notices.append(
+            f"The last line of {path.name} (line {bad.pop():,}) is cut off, as by a crash or a write under "
+            "way; it was left out."
+        )
     if bad:
-        notices.append(f"{path.name}: {len(bad):,} unreadable lines were left out (the first is line {bad[0]:,}).")
+        notices.append(
+            f"{path.name}: {len(bad):,} unreadable lines were left out (the first is line {bad[0]:,})."
+        )
     if twice:
-        notices.append(f"{path.name}: {twice:,} steps are logged twice, as after a resume; the later lines count.")
+        notices.append(
+            f"{path.name}: {twice:,} steps are logged twice, as after a resume; the later lines count."
+        )
     records = sorted(kept.values(), key=lambda record: record["step"])
     broken = [record["step"] for record in records if record["broken"]]
     if broken:
-        notices.append(f"{path.name}: the loss is not a finite number in {len(broken):,} line(s) "
-                       f"(first at step {broken[0]:,}).")
+        notices.append(
+            f"{path.name}: the loss is not a finite number in {len(broken):,} line(s) "
+            f"(first at step {broken[0]:,})."
+        )
     return records
 
 
@@ -255,7 +288,9 @@ def _record(line: str) -> dict | None:
     record |= {"step": int(step), "stage": int(stage), "task": data["task"]}
     for key in ("losses", "accuracy", "chance", "chance_loss"):
         found = data.get(key) if isinstance(data.get(key), dict) else {}
-        record[key] = {head: number for head, value in found.items() if (number := _number(value)) is not None}
+        record[key] = {
+            head: number for head, value in found.items() if (number := _number(value)) is not None
+        }
     losses = data["losses"] if isinstance(data.get("losses"), dict) else {}
     values = [data.get("loss"), *losses.values()]
     record["broken"] = any(isinstance(value, float) and not math.isfinite(value) for value in values)

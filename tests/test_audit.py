@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT
 from shard_making import TEXTS, audited, example, shuffled, write_shards, write_two_tasks, write_vocab
 
-from data_gen.audit.codes import CODES, in_words
+from data_gen.audit.files import CODES, in_words
 from data_gen.audit.measure import LEVELS, Units, measure, padding
 from data_gen.audit.task import Expectation, default_recipe
-from data_gen.audit.verdict import Verdict, _apart, _labels
+from data_gen.audit.verdict import Verdict, _apart, _labels, small_corpus
 from data_gen.generators.ir_relevance import LABELS
 from data_gen.reading import cleaning
 from ernie2.batching import TaskStream
@@ -107,10 +107,10 @@ def test_padding_is_that_of_the_plan(tmp_path: Path, vocab: Vocab) -> None:
 # ---- verdicts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("head", "counts", "bad", "odd"), [  # few classes by chance are neither
+@pytest.mark.parametrize(("head", "counts", "bad", "odd"), [
     ("sentence", [50, 50, 50], 0, 0), ("sentence", [50, 0, 50], 1, 0), ("sentence", [0, 0, 0], 1, 0),
     ("sentence", [960, 20, 20], 1, 0), ("sentence", [900, 50, 50], 0, 1), ("sentence", [60, 20, 20], 0, 1),
-    ("sentence", [1000] * 32 + [0], 1, 0), ("sentence", [10] * 32 + [0], 0, 0), ("sentence", [1] * 33, 0, 0),
+    ("sentence", [1000] * 32 + [0], 1, 0), ("sentence", [10] * 32 + [0], 0, 1), ("sentence", [1] * 33, 0, 0),
     ("token", [99, 0], 1, 0), ("token", [97, 3], 1, 0), ("token", [70, 30], 0, 0), ("token", [85, 15], 0, 1)])
 def test_labels(head: str, counts: list[int], bad: int, odd: int) -> None:
     found = SimpleNamespace(labels={head: np.array(counts)}, samples=100)
@@ -120,7 +120,7 @@ def test_labels(head: str, counts: list[int], bad: int, odd: int) -> None:
                            expectation=lambda head: Expectation("", even))
     verdict = Verdict()
     _labels(task, head, verdict, False)
-    assert (len(verdict.bad), len(verdict.odd)) == (bad, odd), verdict
+    assert (len(verdict.bad), len(verdict.odd + verdict.small)) == (bad, odd), verdict
 
 
 @pytest.mark.parametrize(("train", "dev", "odd"), [
@@ -136,6 +136,23 @@ def test_dev_classes_are_those_of_train(train: list[int], dev: list[int], odd: i
         assert "class 0 (0) is 33.3% of train, 62.5% of dev" in verdict.odd[0] and "29% of its examples" in verdict.odd[0]
 
 
+def test_a_small_corpus_is_said_once() -> None:
+    """Few dev examples in most tasks are one remark; a task that alone is small is odd."""
+
+    def tasks(*sizes: int) -> list[tuple[SimpleNamespace, Verdict]]:
+        return [(SimpleNamespace(name=f"task{size}", splits={"dev": SimpleNamespace(samples=size)}),
+                 Verdict(small=["only few"] * (size < 100))) for size in sizes]
+
+    found = tasks(20, 30, 5000)
+    found[0][1].small.append("3 of 9 classes have no example; that may be chance: give more text")
+    note = small_corpus(found)
+    assert "2 of 3 tasks have 20 to 30 dev examples" in note
+    assert "task20: 3 of 9 classes have no example; that may be chance; give more text" in note
+    assert {verdict.state for _, verdict in found} == {"good"}
+    for found in (tasks(20), tasks(20, 5000), tasks(20, 5000, 6000)):
+        assert small_corpus(found) is None and found[0][1].state == "odd"
+
+
 def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.CaptureFixture) -> None:
     made = [example(vocab, ["北 国 的 科学家 北 北 ."]) for _ in range(2)] + shuffled(vocab, 8)
     statistics = {"accepted": {"train": 21, "dev": 1}, "unknown_tokens": [["－", 40], ["<「", 9], ["」", 8], ["\x1b", 7]],
@@ -149,8 +166,8 @@ def test_what_is_unknown_is_named(tmp_path: Path, vocab: Vocab, capsys: pytest.C
     assert "top dictionary entity of several words: 中国 人民 1,200" in out and "top dictionary phrase: 放射 9" in out
     assert "◐ dictionary a&b.txt: 0 of 1,300 entries found" in out and " dictionary c.txt: 4 of 9 entries found" in out
     page = (tmp_path / "shards/audit.html").read_text(encoding="utf-8")
-    assert "a&amp;b.txt</td><td>1,300</td><td>" in page and "◐ none" in page
-    assert "<span>&lt;「 <small>9</small></span>" in page and "<th scope=\"col\" class=\"w\">Context</th>" not in page
+    assert re.search(r"a&amp;b.txt</td>\s*<td>1,300</td>\s*<td>", page) and "◐ none" in page
+    assert "<span>&lt;「 <small>9</small></span>" in page and "where they stand most often" not in page
     assert "<b>Entities of several words</b><span>中国 人民 <small>1,200</small>" in page
     statistics["unknown_tokens"].append(["ＡＢＣ", 1])
     write_shards(tmp_path / "shards", "knowledge_masking", made, made[:1], vocab, statistics=statistics)
@@ -178,7 +195,7 @@ def test_advice_fits_imported_shards(tmp_path: Path, vocab: Vocab, capsys: pytes
     (tmp_path / "shards/sentence_distance.rejects.jsonl").write_text(
         '{"file": "a.gz", "line": 7, "reason": "not 5 fields", "text": "x;y"}\n', encoding="utf-8")
     out = re.sub(r"\s+", " ", audited(capsys, tmp_path / "shards"))
-    for words in ("class 1 same document, not adjacent has no example, as is to be expected", "1 dev example",
+    for words in ("class 1 same document, not adjacent has no example, as is to be expected", "raise --dev-share",
                   "no entity of several words is ever masked: Baidu's format", "import them again", "the import rejected more",
                   "not 5 fields: 99, for example a.gz:7: x;y", "imported: 60 train"):
         assert words in out
@@ -243,8 +260,7 @@ def test_what_is_odd_is_said(tmp_path: Path, vocab: Vocab, capsys: pytest.Captur
     plain = [example(vocab, ["北 国 的 科学家 北 北 ."]) for _ in range(30)]
     write_shards(tmp_path / "shards", "knowledge_masking", plain, plain[:1], vocab, task_digest="0" * 64)
     out = re.sub(r"\s+", " ", audited(capsys, tmp_path / "shards"))
-    for words in ("knowledge_masking: 1 dev example", "96.7% of the training examples looked at repeat",
-                  "is this the right vocabulary?",
+    for words in ("only 1 dev example:", "96.7% of the training examples looked at repeat", "is this the right vocabulary?",
                   "no entity of several words is ever masked: give entities of several words", "no phrase of several words",
                   "1 of 1 dev examples occur word for word", "knowledge_masking.yaml is not the one"):
         assert words in out

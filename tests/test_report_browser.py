@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 DESK, PHONE, A4 = 1280, 390, 703
 LONG_NAME = "a_task_of_the_users_own_whose_name_is_long"
 GROUNDS = {"light": (255, 255, 255), "dark": (21, 24, 27)}
-"""The page's background (--page in ernie2/charts.py)."""
+"""The page's background (--page in ernie2/report.css)."""
 
 # Every visible text with its place, its size on the screen, its colour and what is behind it.
 TEXTS = """[...document.querySelectorAll('main *')].filter(one => one.tagName != 'title' && one.getClientRects().length &&
@@ -33,7 +33,7 @@ TEXTS = """[...document.querySelectorAll('main *')].filter(one => one.tagName !=
     let behind = one
     while (getComputedStyle(behind).backgroundColor == 'rgba(0, 0, 0, 0)' && behind.parentElement) behind = behind.parentElement
     const x = (place.left + place.right) / 2, y = (place.top + place.bottom) / 2
-    const under = inside && [...inside.querySelectorAll('rect:not(.hover)')].filter(rect => {
+    const under = inside && [...inside.querySelectorAll('.band path')].filter(rect => {
       const of = rect.getBoundingClientRect()
       return rect.compareDocumentPosition(one) & 4 && of.left <= x && x <= of.right && of.top <= y && y <= of.bottom}).pop()
     return {text: one.textContent.trim().slice(0, 40), svg: !!inside,
@@ -42,11 +42,12 @@ TEXTS = """[...document.querySelectorAll('main *')].filter(one => one.tagName !=
             size: parseFloat(style.fontSize) * (inside ? one.getScreenCTM().a : 1)}})"""
 
 # Every visible chart: its place, the colours of its curves, the places of its texts.
-CHARTS = """[...document.querySelectorAll('svg.chart')].filter(one => one.getClientRects().length).map(one => {
+CHARTS = """[...document.querySelectorAll('svg.chart, .plot, .classes, .stacks')].filter(
+  one => one.getClientRects().length).map(one => {
     const box = of => { const place = of.getBoundingClientRect(); return [place.left, place.top, place.right, place.bottom] }
     return {title: one.getAttribute('aria-label'), box: box(one).map((value, i) => value + (i % 2 ? scrollY : scrollX)),
-            colors: [...one.querySelectorAll('.curve, .level')].map(curve => getComputedStyle(curve).stroke),
-            texts: [...one.querySelectorAll('text')].filter(text => text.textContent.trim())
+            colors: [...one.querySelectorAll('.curve path, .level path')].map(curve => getComputedStyle(curve).stroke),
+            texts: [...one.querySelectorAll('text, span, .word, .figure')].filter(text => text.textContent.trim())
                    .map(text => [text.textContent, ...box(text)]), frame: box(one)}})"""
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ernie2.charts import CHART_CSS, COLORS
+from ernie2.pages import HERE, TASK_COLORS
 
 # What each kind of colour blindness (the strongest form) makes of linear RGB: Machado, Oliveira and Fernandes 2009.
 SIGHT = {
@@ -36,9 +36,10 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colors_of_tasks(scheme: str) -> None:
-    light, dark = CHART_CSS.split("@media print")[0].split("@media screen")
-    found = dict(re.findall(r"--(\w+):(#\w+)", light if scheme == "light" else dark))
-    colors = [linear(found[f"t{number}"]) for number in range(COLORS)]
+    style = (HERE / "report.css").read_text(encoding="utf-8")
+    light, dark = style.split("@media print")[0].split("@media screen")
+    found = dict(re.findall(r"--(\w+): (#\w+)", light if scheme == "light" else dark))
+    colors = [linear(found[f"t{number}"]) for number in range(TASK_COLORS)]
     for number, color in enumerate(colors):
         for ground in ("page", "band"):
             lights = sorted(float(XYZ[1] @ one) + 0.05 for one in (color, linear(found[ground])))

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from rich.cells import cell_len as columns
 from shard_making import TEXTS, example, shuffled, write_shards, write_vocab
 
 from data_gen import show
-from data_gen.readable import Readable
-from data_gen.terminal import Cell, Painter, columns, printable, table, two_rows, wrapped
+from data_gen.readable import Readable, cut, printable
 from ernie2.masking import draw_masks
 from ernie2.tokenizer import Tokenizer, Vocab
 
@@ -107,14 +107,11 @@ def test_colour(vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture, monke
     assert "\x1b[1;32mlabel 1" in coloured and "\x1b[1;35m{\x1b[0m" in coloured and "\x1b[4;36m⟨\x1b[0m" in coloured
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == printed(capsys, folder, "--color", "never")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert Painter.of("auto").colour and not Painter.of("never").colour
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not Painter.of("auto").colour and Painter.of("always").colour
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "dumb")
-    assert not Painter.of("auto").colour
+    for environment, when, colour in (({}, "auto", True), ({}, "never", False), ({"NO_COLOR": "1"}, "auto", False),
+                                      ({"NO_COLOR": "1"}, "always", True), ({"TERM": "dumb"}, "auto", False)):
+        for name, value in ({"NO_COLOR": "", "TERM": "xterm"} | environment).items():
+            monkeypatch.setenv(name, value)
+        assert ("\x1b[1;32mlabel 1" in printed(capsys, folder, "--color", when)) == colour
 
 
 @pytest.mark.parametrize("width", [40, 57, 120])
@@ -190,12 +187,7 @@ def test_nothing_from_a_vocabulary_moves_the_cursor(tmp_path: Path, capsys: pyte
     assert "\x1b" not in out and "\ufffd[2J今" in out
 
 
-def test_columns_and_wrapping() -> None:
+def test_text_is_cut_to_columns() -> None:
     assert [columns(text) for text in ("abc", "中文", "ａ，", "e\u0301", "")] == [3, 4, 4, 1, 0]
-    cells = [Cell((("中文字", ""),), True), Cell((("ab", ""), ("cd", "")), True), Cell((("x" * 9, ""),), True)]
-    assert list(wrapped(cells, 8, Painter(False))) == ["中文字", "abcd", "x" * 9]
-    assert list(wrapped(cells[:2], 11, Painter(False))) == ["中文字 abcd"]
-    rows = list(two_rows([("中", "1", "", False), ("ab", "", "", True), ("c", "789", "", False)], 6, Painter(False)))
-    assert rows == [("中 ab", "1    "), ("c  ", "789")]
-    assert list(table([("a", "b"), ("中文", 12)])) == ["a      b", "中文  12"]
+    assert [cut("中文字", width) for width in (6, 5, 4)] == ["中文字", "中文…", "中…"]
     assert printable("a\tb\x07\u3000") == "a b\ufffd "

@@ -1,8 +1,8 @@
-"""What the audit measures in the shards of one task, shard by shard; nothing is held in memory but counts and a sample.
+"""What the audit measures in the shards of one task, shard by shard, holding counts and a sample alone.
 
-Lengths, sentence labels and sizes are counted over all examples. What needs the tokens (masking units, unknown tokens, token
-labels, repeats) is counted over a sample: the first examples of shards spread evenly over the split. Shards are shuffled
-when they are made, so that their first examples are a random draw.
+Lengths, sentence labels and sizes are counted over all examples. What needs the tokens (masking units,
+unknown tokens, token labels, repeats) is counted over a sample: the first examples of shards spread
+evenly over the split. Shards are shuffled when they are made, so that these are a random draw.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Units:
     longest_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Token ids of the longest unit."""
 
-    def add(self, ids: np.ndarray, words: np.ndarray, level: str, offsets: np.ndarray, token_ids: np.ndarray) -> None:
+    def add(
+        self, ids: np.ndarray, words: np.ndarray, level: str, offsets: np.ndarray, token_ids: np.ndarray
+    ) -> None:
         """Counts examples in a row.
 
         Args:
@@ -67,7 +69,7 @@ class Units:
         self.tokens += np.bincount(kinds, lengths, len(KINDS)).astype(np.int64)
         if len(lengths) and lengths.max() > self.longest:
             longest = int(lengths.argmax())
-            self.longest_ids = token_ids[first[longest]:last[longest] + 1].copy()
+            self.longest_ids = token_ids[first[longest] : last[longest] + 1].copy()
 
     @property
     def longest(self) -> int:
@@ -95,7 +97,7 @@ class SplitMeasure:
     lengths: np.ndarray
     """int64 (longest + 1): examples of each length."""
     labels: dict[str, np.ndarray]
-    """Head -> int64 (classes): examples of each class of head "sentence", sampled tokens of each class of head "token"."""
+    """Head -> int64 (classes): examples of each class; sampled tokens of each for head "token"."""
     sampled: int = 0
     """Examples of the sample."""
     sampled_tokens: int = 0
@@ -130,7 +132,9 @@ class SplitMeasure:
         return 1 - len(self.digests) / self.sampled if self.sampled else 0.0
 
 
-def measure(reader: ShardReader, task: Task, vocab: Vocab, sample_tokens: int = SAMPLE_TOKENS) -> SplitMeasure:
+def measure(
+    reader: ShardReader, task: Task, vocab: Vocab, sample_tokens: int = SAMPLE_TOKENS
+) -> SplitMeasure:
     """Measures a split.
 
     Args:
@@ -140,8 +144,11 @@ def measure(reader: ShardReader, task: Task, vocab: Vocab, sample_tokens: int = 
         sample_tokens: Tokens looked into one by one; the rest is counted by labels and lengths alone.
     """
     sizes = sum(path.stat().st_size for path in (reader.folder / reader.split).glob("*.npy"))
-    labels = {loss.head: np.zeros(loss.num_classes, np.int64) for loss in task.losses
-              if FIELDS.get(loss.head) in reader.index["fields"]}
+    labels = {
+        loss.head: np.zeros(loss.num_classes, np.int64)
+        for loss in task.losses
+        if FIELDS.get(loss.head) in reader.index["fields"]
+    }
     found = SplitMeasure(len(reader), reader.tokens, sizes, _lengths(reader), labels)
     for shard in range(len(reader.shard_samples) if "sentence" in labels else 0):
         _count_labels(found, "sentence", reader.array(shard, FIELDS["sentence"]), reader.split)
@@ -155,7 +162,7 @@ def _lengths(reader: ShardReader) -> np.ndarray:
     for shard in range(len(reader.shard_samples)):
         found = np.bincount(np.maximum(np.diff(reader.array(shard, "offsets")), 0))
         counts = np.pad(counts, (0, max(len(found) - len(counts), 0)))
-        counts[:len(found)] += found
+        counts[: len(found)] += found
     return counts
 
 
@@ -164,14 +171,18 @@ def _count_labels(found: SplitMeasure, head: str, labels: np.ndarray, split: str
     inside = (labels >= 0) & (labels < classes)
     outside = np.unique(labels[~inside]).tolist()
     if outside:
-        found.faults.append(f"{split}: {head} labels {', '.join(map(str, outside[:5]))} are none of the {classes} classes")
+        found.faults.append(
+            f"{split}: {head} labels {', '.join(map(str, outside[:5]))} are none of the {classes} classes"
+        )
     found.labels[head] += np.bincount(labels[inside], minlength=classes)
 
 
 def _sample(reader: ShardReader, tokens: int) -> Iterator[tuple[int, int, int]]:
     """(shard, start, stop): stretches of examples of about CHUNK_TOKENS, of shards spread over the split."""
     count = len(reader.shard_samples)
-    shards = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_SHARDS)).round().astype(int)) if count else []
+    shards = (
+        np.unique(np.linspace(0, count - 1, min(count, SAMPLED_SHARDS)).round().astype(int)) if count else []
+    )
     for left, shard in zip(range(len(shards), 0, -1), shards, strict=True):
         offsets = reader.array(int(shard), "offsets")
         budget, start = -(-tokens // left), 0
@@ -183,13 +194,17 @@ def _sample(reader: ShardReader, tokens: int) -> Iterator[tuple[int, int, int]]:
         tokens -= int(offsets[start])
 
 
-def _look_into(found: SplitMeasure, reader: ShardReader, shard: int, start: int, stop: int, vocab: Vocab) -> None:
+def _look_into(
+    found: SplitMeasure, reader: ShardReader, shard: int, start: int, stop: int, vocab: Vocab
+) -> None:
     """Counts examples [start, stop) of a shard."""
-    offsets = np.array(reader.array(shard, "offsets")[start:stop + 1])
+    offsets = np.array(reader.array(shard, "offsets")[start : stop + 1])
     first, last, offsets = int(offsets[0]), int(offsets[-1]), offsets - offsets[0]
     ids = np.array(reader.array(shard, "token_ids")[first:last], np.int64)
     if ids.max(initial=0) >= len(vocab) or ids.min(initial=0) < 0:
-        found.faults.append(f"{reader.split}: token id {ids.max()} is beyond the vocabulary of {len(vocab):,} tokens")
+        found.faults.append(
+            f"{reader.split}: token id {ids.max()} is beyond the vocabulary of {len(vocab):,} tokens"
+        )
         return
     found.sampled += stop - start
     found.sampled_tokens += len(ids)
@@ -203,7 +218,9 @@ def _look_into(found: SplitMeasure, reader: ShardReader, shard: int, start: int,
         found.digests[hashlib.blake2b(ids[a:b].tobytes(), digest_size=8).digest()] += 1
     fields = reader.index["fields"]
     if "span_ids_word" in fields:
-        spans = {level: np.asarray(reader.array(shard, f"span_ids_{level}")[first:last]) for level in LEVELS[1:]}
+        spans = {
+            level: np.asarray(reader.array(shard, f"span_ids_{level}")[first:last]) for level in LEVELS[1:]
+        }
         example = Example(ids, np.zeros(len(ids), np.int8), spans)
         for level in LEVELS:
             units = units_of(example, level, vocab.continuation)
