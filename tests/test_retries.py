@@ -80,7 +80,8 @@ def test_a_sick_node_is_not_started(call, tmp_path):
 def test_launchers_that_do_not_find_each_other(call, tmp_path, node, modules):
     """Paddle's launcher itself would wait for ever. Node 0 alone makes shards."""
     (tmp_path / "base/bin/installed").write_text("cpu\n")
-    done = call("run_pretrain.sh", NNODES="4", NODE_RANK=node, MASTER="host:9", ERNIE2_LAUNCH_LIMIT="1", FAKE_LAUNCH="exec sleep 60")
+    cluster = {"NNODES": "4", "NODE_RANK": node, "MASTER": "host:9"}
+    done = call("run_pretrain.sh", **cluster, ERNIE2_LAUNCH_LIMIT="1", FAKE_LAUNCH="exec sleep 60")
     assert done.returncode == 75 and "after 1 s (ERNIE2_LAUNCH_LIMIT)" in done.stderr
     assert "these have not come to MASTER=10.0.0.1:9: node 1, 3; see" in done.stderr
     made = [line.split()[2] for line in calls(tmp_path)]
