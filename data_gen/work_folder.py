@@ -14,7 +14,6 @@ A .json file is written when the work it tells of is done. The folder is gone wh
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ernie2.disk import lock
 from ernie2.strict import ConfigError, make_folder
 
 WORK = ".work"
@@ -52,23 +52,14 @@ def locked(shards: Path) -> Iterator[None]:
     """Keeps other runs out of a shards folder. Raises ConfigError where one is at work."""
     make_folder(shards, "data.shards_dir")
     try:
-        lock = (shards / ".lock").open("a+", encoding="utf-8")
+        held = lock(shards / ".lock")
     except OSError as error:
         raise ConfigError(f"data.shards_dir: {shards} cannot be written ({error.strerror}); name another folder") from None
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(f"{shards}: another run is making shards there ({file.read().strip() or 'just started'}); wait "
-                              f"for it, stop it, or name another data.shards_dir") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
+    if isinstance(held, str):
+        raise ConfigError(f"{shards}: another run is making shards there ({held}); wait for it, stop it, "
+                          f"or name another data.shards_dir")
+    with held:
+        yield
 
 
 def open_room(room: Path, origin: dict[str, Any]) -> dict[str, Any] | None:

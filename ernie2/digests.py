@@ -36,6 +36,11 @@ def run_digests(recipe: Recipe) -> dict[str, str]:
     }
 
 
+def command_digests(file: str, overrides: list[str]) -> dict[str, str]:
+    """Name -> what has to be the same where a command reads one file of settings."""
+    return {"code": code_digest(), "task file": _of_files([Path(file)]), "settings": " ".join(overrides)}
+
+
 def _of_files(paths: list[Path]) -> str:
     """sha256 over names and contents; "none" where all are missing."""
     whole = hashlib.sha256()

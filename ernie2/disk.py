@@ -1,12 +1,13 @@
-"""Files written so that a reader never sees half of one, and their digests."""
+"""Files written so that a reader never sees half of one, their digests and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -18,6 +19,23 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     tmp.replace(path)
+
+
+def lock(path: Path) -> IO[str] | str:
+    """Takes a lock until the returned file is closed, however its process ends; or says who holds it already.
+
+    Raises OSError where the file cannot be written, or the disk knows no locks.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read(200).strip() or "it has just started"
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    file.flush()
+    return file
 
 
 def as_umask_says(path: str | Path) -> None:

@@ -154,6 +154,10 @@ ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time
   limit="${ERNIE2_LAUNCH_LIMIT:-$((NODE_RANK ? 3600 : 600))}"
   for ((waited = 1; waited <= limit * 2; waited++)); do
     ! [ -e "$1/workerlog.0" ] && kill -0 "$2" 2>/dev/null || return 0
+    if grep -qs "$ERNIE2_TWINS" "$1/launcher.log"; then # node 0's would go on serving the others
+      kill -TERM "$2"
+      return
+    fi
     ((waited % 120)) || ernie2_say "waiting for the other nodes at MASTER=$MASTER (node 0 makes missing shards first)"
     sleep 0.5
   done
@@ -163,6 +167,8 @@ ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time
   ernie2_say "error: node $NODE_RANK of $NNODES: after $limit s (ERNIE2_LAUNCH_LIMIT) these have not come to MASTER=$MASTER:" \
     "node ${missing:-none}; see their terminals, and on them: python -m ernie2.doctor"
 }
+
+ERNIE2_TWINS='must be str.*not NoneType' # what Paddle's launcher says where two nodes have one NODE_RANK
 
 # Asks the store of Paddle's launcher, whose keys end in NODE_RANK.
 ERNIE2_MISSING='
@@ -181,7 +187,7 @@ ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit
   )"
   if [ -z "$code" ]; then
     tail -n 20 "$1/launcher.log" >&2
-    ! grep -q 'must be str.*not NoneType' "$1/launcher.log" || ernie2_mistake "NODE_RANK: two nodes have the same one"
+    ! grep -q "$ERNIE2_TWINS" "$1/launcher.log" || ernie2_mistake "NODE_RANK: two nodes have the same one"
     ernie2_say "error: paddle.distributed.launch failed with exit code $2; its log: $1/launcher.log"
     return "$2"
   fi

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from ernie2.disk import lock
 from ernie2.logs import logger
 from ernie2.strict import ConfigError
 
@@ -34,33 +34,21 @@ def hold(out_dir: Path, key: str) -> None:
     path = out_dir.resolve()
     if path in _held:
         return
-    file = (path / LOCK).open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"{key}: {out_dir} is in use by another run ({holder(file)}); wait for it, stop it, "
-                          f"or name another out_dir") from None
+        held = lock(path / LOCK)
     except OSError as error:  # some network disks know no locks
         logger.warning("%s: %s cannot be locked (%s): take care yourself that no other run uses it", key, out_dir, error.strerror)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename}")
-    file.flush()
-    _held[path] = file
-
-
-def holder(file: IO[str]) -> str:
-    """Who wrote into a lock file, in words."""
-    file.seek(0)
-    return file.read(200).strip() or "it has just started"
+        return
+    if isinstance(held, str):
+        raise ConfigError(f"{key}: {out_dir} is in use by another run ({held}); wait for it, stop it, or name another out_dir")
+    _held[path] = held
 
 
 def in_use(out_dir: Path) -> str | None:
     """Who holds `out_dir`, in words; None where nobody does."""
-    with contextlib.suppress(OSError), (out_dir / LOCK).open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return holder(file)
+    with contextlib.suppress(OSError):
+        held = lock(out_dir / LOCK) if (out_dir / LOCK).exists() else None
+        return held if isinstance(held, str) else None
     return None
 
 

@@ -255,7 +255,7 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(out_dir.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     out_dir.hold(tmp_path, "r.yaml: out_dir")
     assert "cannot be locked (No locks available)" in caplog.text
 

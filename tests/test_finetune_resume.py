@@ -15,6 +15,7 @@ from conftest import ROOT
 from finetuning import SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
 from test_finetune import TASKS, lines, run
+from test_resume import ranks_of, wait_for
 
 from ernie2.finetune import __main__ as finetune
 from ernie2.finetune.job import prepare_job
@@ -122,6 +123,17 @@ def test_dropout_depends_neither_on_processes_nor_on_micro_tokens(checkpoint, da
         assert process.wait() == 0, said
         seen.append([(line["loss"], line["grad_norm"]) for line in lines(out / "train.jsonl")])
     assert all(np.allclose(seen[0], other, rtol=1e-4) for other in seen[1:]), seen
+
+
+def test_a_killed_process_takes_the_other_along_and_is_named(checkpoint, data, tmp_path):
+    out = tmp_path / "out"
+    process = start(checkpoint, data, out, "epochs=1000", nproc=2)
+    wait_for(lambda: (out / "train.jsonl").exists())
+    victim = ranks_of(out)[1]
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(timeout=60)
+    said = (tmp_path / "out_logs/workerlog.0").read_text(encoding="utf-8")
+    assert f"error: rank 1 (process {victim} on" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])

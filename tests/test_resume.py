@@ -182,7 +182,7 @@ def ranks_of(out: Path) -> list[int]:
             words, environment = (entry / "cmdline").read_bytes().split(b"\0"), (entry / "environ").read_bytes()
         except OSError:
             continue
-        if b"driver" in words and f"out_dir={out}".encode() in words and b"PADDLE_TRAINER_ID=" in environment:
+        if f"out_dir={out}".encode() in words and b"PADDLE_TRAINER_ID=" in environment:
             found[int(environment.split(b"PADDLE_TRAINER_ID=")[1].split(b"\0")[0])] = int(entry.name)
     return [found[rank] for rank in sorted(found)]
 

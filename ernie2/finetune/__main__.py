@@ -22,6 +22,7 @@ from paddle.nn import functional as F
 
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
+from ernie2.digests import command_digests
 from ernie2.finetune.data import FinetuneBatch, Prepared
 from ernie2.finetune.eval import autocast, model_inputs, predict, score, write_predictions
 from ernie2.finetune.features import IGNORED
@@ -34,8 +35,10 @@ from ernie2.model import ErnieForFinetuning
 from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm, schedule
 from ernie2.out_dir import full_disk_named
 from ernie2.strict import ConfigError, cli
+from ernie2.watchdog import watched
 
 DROPOUT_STREAM = 5
+STARTUP_LIMIT = 600.0  # seconds that processes have to come, and then to get ready
 
 
 def fine_tune(job: Job) -> dict[str, Any]:
@@ -296,11 +299,13 @@ def main(argv: list[str]) -> None:
         "overrides", nargs="*", metavar="key=value", help="init_from=CHECKPOINT|none data_dir=FOLDER ..."
     )
     args = parser.parse_args(argv)
-    rank, ranks = distributed.init()
-    logs.setup(rank)
-    job = prepare_job(args.task, args.overrides, rank, ranks)
-    with full_disk_named(job.out_dir, "the results"):
-        fine_tune(job)
+    with watched(STARTUP_LIMIT, command_digests(args.task, args.overrides)) as ready:
+        rank, ranks = distributed.init(STARTUP_LIMIT)
+        logs.setup(rank)
+        job = prepare_job(args.task, args.overrides, rank, ranks)
+        ready()
+        with full_disk_named(job.out_dir, "the results"):
+            fine_tune(job)
 
 
 if __name__ == "__main__":
