@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ernie2 import logs
 from ernie2.finetune.data import prepare
-from ernie2.finetune.eval import predict, write_json_lines
-from ernie2.finetune.model import load_finetuned
+from ernie2.finetune.decoding import decode, write_predictions
+from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
 from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
@@ -50,13 +50,9 @@ def predict_file(
     model, task, tokenizer = load_finetuned(model_dir)
     _check_format(source, task, nbest)
     part = prepare(read_split(source, "input", task, labels="ignored"), tokenizer, task)
-    records = predict(model, part, task, tokenizer, MICRO_TOKENS, "fp32")
-    if task.kind == "span":
-        if nbest is not None:
-            write_json_lines(nbest, [{record["id"]: record["nbest"] for record in records}])
-        write_json_lines(target, [{record["id"]: record["answer"] for record in records}])
-    else:
-        write_json_lines(target, records)
+    outputs = run_model(model, part, task, tokenizer.vocab.pad_id, MICRO_TOKENS, "fp32")
+    records = decode(task, part.split.samples, part.features, outputs)
+    write_predictions(task, records, target, nbest)
     return len(records)
 
 

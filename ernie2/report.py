@@ -6,7 +6,6 @@ What is read, and what becomes of damaged logs, is in ernie2/run_log.py. The pag
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from ernie2.chart_scales import compact, escape
 from ernie2.charts import CHART_CSS, CHART_SIZE, stack
 from ernie2.config import ConfigError, cli
+from ernie2.disk import write_text
 from ernie2.report_charts import color_of, forgetting_charts, machine_charts, task_charts
 from ernie2.run_log import Run, load_run
 
@@ -212,9 +212,7 @@ def main(argv: Sequence[str]) -> None:
     for path, draw in wanted:
         text, path = draw(options.out_dir), Path(path)
         try:
-            part = path.with_name(path.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            write_text(path, text)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another place with --out") from None
         sys.stdout.write(f"wrote {path}\n")

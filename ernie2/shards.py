@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from ernie2.config import LEVELS as MASK_LEVELS
 from ernie2.disk import write_json
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
 FORMAT_VERSION = 1
-LEVELS = ("word", "phrase", "entity")
+LEVELS = MASK_LEVELS[1:]  # what can be masked together; basic masks single tokens and needs no ids
 SPLITS = ("train", "dev")
 IGNORED = -100
 SENTENCE_TYPES = 4  # segments that sentence ids tell apart

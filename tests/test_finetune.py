@@ -13,9 +13,8 @@ from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
 
 from ernie2.finetune import __main__ as finetune
-from ernie2.finetune.eval import majority
-from ernie2.finetune.job import prepare_job
-from ernie2.finetune.result import over_runs
+from ernie2.finetune.job import over_runs, prepare_job
+from ernie2.finetune.metrics import majority
 from ernie2.strict import ConfigError, cli
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"

@@ -53,26 +53,23 @@ def read_tagged(
     tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
     if SEPARATOR in text:
         tokens = join_tokens(text.split(SEPARATOR))
-        choices = [tokens.spans]
+        text, raw, choices = tokens.text, tokens.spans, [tokens.spans]
     else:
         characters = [(i, i + 1) for i in range(len(text))]
         visible = [span for span in characters if not text[span[0]].isspace()]
-        choices = [characters, visible, word_spans(text)]
-        raw = {"characters": characters, "visible": visible}.get(cut) or [
-            m.span() for m in _WORD.finditer(text)
-        ]
-        tokens = TaggedText(text, raw)
-    spans = (
-        tokens.spans if tags is None else next((spans for spans in choices if len(spans) == len(tags)), None)
-    )
+        choices = [characters, visible, [match.span() for match in re.finditer(r"\S+", text)]]
+        words = [match.span() for match in _WORD.finditer(text)]
+        raw = {"characters": characters, "visible": visible}.get(cut, words)
+    if tags is None:
+        return TaggedText(text, [span for span in raw if span[1] > span[0]]), None
+    spans = next((spans for spans in choices if len(spans) == len(tags)), None)
     if spans is None:
         counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
         raise ConfigError(
             f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
         )
-    if tags is not None:
-        tags = [tag for tag, (start, stop) in zip(tags, spans, strict=True) if stop > start]
-    return TaggedText(tokens.text, [span for span in spans if span[1] > span[0]]), tags
+    kept = [(span, tag) for span, tag in zip(spans, tags) if span[1] > span[0]]
+    return TaggedText(text, [span for span, _ in kept]), [tag for _, tag in kept]
 
 
 # Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand alone.
@@ -117,16 +114,6 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
     return TaggedText("".join(parts), spans)
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Character spans of the words between white space."""
-    spans, position = [], 0
-    for word in text.split():
-        start = text.index(word, position)
-        position = start + len(word)
-        spans.append((start, position))
-    return spans
-
-
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
     """Entities of a tag sequence, as conlleval counts them.
 
@@ -137,19 +124,15 @@ def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[E
         tags: one tag (O, B-X, I-X) for each source token.
         spans: character span of each source token.
     """
-    entities: list[Entity] = []
-    current: list | None = None  # [type, start, stop]
+    found: list[list] = []  # [type, start, stop]
+    inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):
-        kind = tag[2:] if tag != "O" else None
-        if current is not None and tag.startswith("I-") and kind == current[0]:
-            current[2] = stop
-            continue
-        if current is not None:
-            entities.append(Entity(*current))
-        current = None if kind is None else [kind, start, stop]
-    if current is not None:
-        entities.append(Entity(*current))
-    return entities
+        if inside and tag.startswith("I-") and tag[2:] == found[-1][0]:
+            found[-1][2] = stop
+        elif tag != "O":
+            found.append([tag[2:], start, stop])
+        inside = tag != "O"
+    return [Entity(*entity) for entity in found]
 
 
 def _is_letter(character: str) -> bool:
