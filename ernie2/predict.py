@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ernie2 import logs
-from ernie2.finetune.data import prepare
+from ernie2.finetune.data import tokenise
 from ernie2.finetune.decoding import decode, write_predictions
 from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
@@ -49,9 +49,10 @@ def predict_file(
         nbest = check_output("--nbest", nbest, taken | {"--output": [target]})
     model, task, tokenizer = load_finetuned(model_dir)
     _check_format(source, task, nbest)
-    part = prepare(read_split(source, "input", task, labels="ignored"), tokenizer, task)
+    part = read_split(source, "input", task, labels="ignored")
+    tokenise(part, tokenizer, task)
     outputs = run_model(model, part, task, tokenizer.vocab.pad_id, MICRO_TOKENS, "fp32")
-    records = decode(task, part.split.samples, part.features, outputs)
+    records = decode(task, part.samples, part.features, outputs)
     write_predictions(task, records, target, nbest)
     return len(records)
 

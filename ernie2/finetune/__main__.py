@@ -20,11 +20,11 @@ import paddle
 
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, restore_weights, save_training
-from ernie2.finetune.data import Prepared
 from ernie2.finetune.decoding import decode, write_predictions
 from ernie2.finetune.job import FinetuneLog, Job, finish, prepare_job
 from ernie2.finetune.metrics import score
 from ernie2.finetune.model import build_model, count_targets, logits_of, loss_sum, run_model, save_finetuned
+from ernie2.finetune.readers import Split
 from ernie2.gradients import GradientSums
 from ernie2.model import ErnieForFinetuning
 from ernie2.moments import optimizer_arrays
@@ -217,16 +217,16 @@ class Trainer:
 
 
 def evaluate(
-    job: Job, model: ErnieForFinetuning, parts: list[Prepared]
+    job: Job, model: ErnieForFinetuning, parts: list[Split]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split -> metrics (labelled splits only), and split -> predictions."""
     predictions = {}
     for part in parts:
         outputs = run_model(model, part, job.task, job.pad_id, job.run.micro_tokens, job.run.precision)
-        predictions[part.name] = decode(job.task, part.split.samples, part.features, outputs)
-    labelled = [part for part in parts if part.split.labelled]
+        predictions[part.name] = decode(job.task, part.samples, part.features, outputs)
+    labelled = [part for part in parts if part.labelled]
     return {
-        part.name: score(job.task, part.split.samples, predictions[part.name]) for part in labelled
+        part.name: score(job.task, part.samples, predictions[part.name]) for part in labelled
     }, predictions
 
 

@@ -32,38 +32,19 @@ POOL_BATCHES = (
 
 
 @dataclass
-class Prepared:
-    """A split, tokenised."""
-
-    split: Split
-    features: list[Feature]
-    lengths: np.ndarray
-    """int64: tokens of each sequence."""
-
-    @property
-    def name(self) -> str:
-        """Name of the split."""
-        return self.split.name
-
-
-@dataclass
 class Data:
     """Everything a fine-tuning run reads."""
 
-    train: Prepared
-    dev: list[Prepared]
-    test: list[Prepared]
+    train: Split
+    dev: list[Split]
+    test: list[Split]
     notes: list[str]
     """What the user should know of the files."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Split -> rows, and what was skipped, repaired or cut, by reason."""
         return {
-            part.name: {
-                "samples": len(part.split.samples),
-                "sequences": len(part.features),
-                **+part.split.counts,
-            }
+            part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
             for part in (self.train, *self.dev, *self.test)
         }
 
@@ -71,31 +52,32 @@ class Data:
 def prepare_data(task: FinetuneTask, run: FinetuneRun, tokenizer: Tokenizer) -> Data:
     """Reads and tokenises all splits. Raises ConfigError naming file and line or key; no test file is a note."""
     splits, notes = load_splits(task, run)
-    train = prepare(splits["train"][0], tokenizer, task, training=True)
-    dev, test = ([prepare(split, tokenizer, task) for split in splits[role]] for role in ("dev", "test"))
+    for role, parts in splits.items():
+        for part in parts:
+            tokenise(part, tokenizer, task, training=role == "train")
+    train = splits["train"][0]
     if not train.features:
-        raise ConfigError(f"{train.split.path}: nothing to learn from: {dict(train.split.counts)}")
-    return Data(train, dev, test, notes)
+        raise ConfigError(f"{train.path}: nothing to learn from: {dict(train.counts)}")
+    return Data(train, splits["dev"], splits["test"], notes)
 
 
-def prepare(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> Prepared:
-    """Tokenises a split; what is cut or left out is added to its counts and logged."""
-    features = build_features(split.samples, tokenizer, task, split.counts, training)
-    lengths = np.array([len(feature.token_ids) for feature in features], np.int64)
+def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
+    """Gives a split its sequences; what is cut or left out is added to its counts and logged."""
+    split.features = build_features(split.samples, tokenizer, task, split.counts, training)
+    split.lengths = np.array([len(feature.token_ids) for feature in split.features], np.int64)
     reasons = "".join(f", {count} {reason}" for reason, count in split.counts.items() if count)
-    share = check_unknown(split, features, tokenizer.vocab)
-    counted = f"{len(split.samples)} samples, {len(features)} sequences, {share:.1%} [UNK]"
+    share = check_unknown(split, tokenizer.vocab)
+    counted = f"{len(split.samples)} samples, {len(split.features)} sequences, {share:.1%} [UNK]"
     logger.info("%s: %s%s", split.path, counted, reasons)
-    return Prepared(split, features, lengths)
 
 
-def check_unknown(split: Split, features: Sequence[Feature], vocab: Vocab) -> float:
+def check_unknown(split: Split, vocab: Vocab) -> float:
     """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]; warns of many. Returns their share.
 
     Raises:
         ConfigError: most of the text is unknown, so that nothing can be learned or predicted.
     """
-    ids = np.concatenate([feature.token_ids for feature in features]) if features else np.zeros(0, np.int32)
+    ids = np.concatenate([np.zeros(0, np.int32), *(feature.token_ids for feature in split.features)])
     tokens = int(np.sum((ids != vocab.cls_id) & (ids != vocab.sep_id)))
     unknown = int(np.sum(ids == vocab.unk_id))
     split.counts["[UNK] tokens"] = unknown

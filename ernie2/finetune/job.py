@@ -291,7 +291,7 @@ def keep_best_run(job: Job, best: int) -> None:
 def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]:
     """What result.json holds. `metrics` is the mean over the runs; every metric is in percent."""
     task, data = job.task, job.data
-    labelled = [part for part in (*data.dev, *data.test) if part.split.labelled]
+    labelled = [part for part in (*data.dev, *data.test) if part.labelled]
     all_metrics = [run["metrics"] for run in runs]
     result: dict[str, Any] = {
         "task": task.name,
@@ -301,9 +301,7 @@ def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]
         "seed": job.run.seed,
         "unit": "percent",
         "metrics": over_runs(all_metrics, np.mean),
-        "majority": {
-            part.name: majority(task, data.train.split.samples, part.split.samples) for part in labelled
-        },
+        "majority": {part.name: majority(task, data.train.samples, part.samples) for part in labelled},
         "majority_rule": MAJORITY_RULE[task.kind],
         "paper": task.paper.get(job.start.size or "", task.paper),
         "steps": runs[0]["steps"],

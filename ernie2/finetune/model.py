@@ -20,7 +20,8 @@ from ernie2.batching import cut_by_tokens, padded_width
 from ernie2.checkpoint import checkpoints, restore_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig
-from ernie2.finetune.data import FinetuneBatch, Prepared, by_length, collate
+from ernie2.finetune.data import FinetuneBatch, by_length, collate
+from ernie2.finetune.readers import Split
 from ernie2.finetune.run import FinetuneRun
 from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
@@ -141,12 +142,7 @@ def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTas
 
 @paddle.no_grad()
 def run_model(
-    model: ErnieForFinetuning,
-    part: Prepared,
-    task: FinetuneTask,
-    pad_id: int,
-    micro_tokens: int,
-    precision: str,
+    model: ErnieForFinetuning, part: Split, task: FinetuneTask, pad_id: int, micro_tokens: int, precision: str
 ) -> list[Any]:
     """Head outputs of every sequence, in order, without padding, as float32 arrays (see `decoding.decode`)."""
     model.eval()

@@ -13,9 +13,11 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ernie2.finetune.squad import read_questions
 from ernie2.finetune.tagging import TaggedText, as_bio, read_tagged
@@ -78,7 +80,11 @@ class Split:
     samples: list[Any]
     labelled: bool
     counts: Counter[str]
-    """What was skipped or repaired, by reason."""
+    """What was skipped, repaired or cut, by reason."""
+    features: list[Any] = field(default_factory=list)
+    """Its sequences (features.Feature), once tokenised."""
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64: tokens of each sequence."""
 
 
 def find_file(data_dir: str | Path, name: str) -> Path | None:
