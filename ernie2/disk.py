@@ -20,7 +20,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
     Args:
         path: the file; an older one stays as it is until then.
-        sync: wait until the bytes are on the disk, so that even a power loss leaves the old file or the new one.
+        sync: wait until the bytes are on the disk: even a power loss leaves the old file or the new one.
     """
     temporary = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}{TEMPORARY}")
     try:

@@ -25,7 +25,7 @@ class _BarHandler(logging.Handler):
 
 
 def setup(rank: int) -> logging.Logger:
-    """Lines of rank 0 go to standard error as they are; other ranks show warnings alone, with their number."""
+    """Lines of rank 0 go to standard error as they are; others show warnings alone, with their number."""
     handler = _BarHandler()
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     logger.handlers[:] = [handler]
@@ -43,7 +43,7 @@ class RunLog:
         total_steps: steps of the whole run.
         visualdl: write VisualDL curves too.
         active: False on every rank but 0: nothing is written.
-        kept: name of each .jsonl file -> whether a line that an earlier start left stays; later ones are logged again.
+        kept: name of each .jsonl file -> whether a line of an earlier start stays; others are logged again.
             Default: train and eval of pre-training, up to start_step.
     """
 
@@ -131,11 +131,12 @@ def time_left(started: float, done: int, left: int) -> str:
 def describe(record: dict[str, Any]) -> str:
     """A train record in a few words."""
     heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
-    return f"stage {record['stage']}  {record['task']}  loss {record['loss']:.3f} ({heads})  lr {record['lr']:.2e}"
+    where = f"stage {record['stage']}  {record['task']}"
+    return f"{where}  loss {record['loss']:.3f} ({heads})  lr {record['lr']:.2e}"
 
 
 def reopen(path: Path, kept: Callable[[dict[str, Any]], bool]) -> IO[str]:
-    """Opens a .jsonl for appending, without the lines that `kept` says no to and one that a crash cut short."""
+    """Opens a .jsonl for appending, without lines that `kept` says no to and one that a crash cut short."""
     lines = []
     old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in old.splitlines(keepends=True):

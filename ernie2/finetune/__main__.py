@@ -1,10 +1,11 @@
-"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT|none data_dir=FOLDER [key=value ...]
+"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT|none data_dir=FOLDER ...
 
-Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs (`repeat`, with
-seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that checkpoint; the mean of the
-runs. For GLUE the median of five is reported (issue 575): result.json holds mean, median and standard deviation.
-"Best" is the highest mean of the task's metrics over its dev files. A step's samples and dropout are pure functions of
-(seed, step), so that a run which was killed goes on from its last checkpoint to the same numbers.
+Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs
+(`repeat`, with seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that
+checkpoint; the mean of the runs. For GLUE the median of five is reported (issue 575): result.json holds mean,
+median and standard deviation. "Best" is the highest mean of the task's metrics over its dev files. A step's
+samples and dropout are pure functions of (seed, step), so that a run which was killed goes on from its last
+checkpoint to the same numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ DROPOUT_STREAM = 5
 
 
 def fine_tune(job: Job) -> dict[str, Any]:
-    """All runs of a job, each from the same start with a seed of its own; goes on where an earlier start was stopped.
+    """All runs of a job, each with a seed of its own; goes on where an earlier start was stopped.
 
     Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0.
     """
@@ -59,7 +60,7 @@ def fine_tune(job: Job) -> dict[str, Any]:
 
 
 def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.Stop) -> dict[str, Any] | None:
-    """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns the run's entry in result.json.
+    """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns its entry in result.json.
 
     None where a SIGTERM came: everything that the same command needs to go on is saved.
     """
@@ -111,7 +112,7 @@ class Trainer:
     scaler: LossScaler
     stop: distributed.Stop
     started: float = 0.0
-    """When the run began, on the clock of time.monotonic(); earlier starts count as if they had just ended."""
+    """When the run began, by time.monotonic(); earlier starts count as if they had just ended."""
 
     @property
     def seconds(self) -> float:
@@ -119,7 +120,7 @@ class Trainer:
         return time.monotonic() - self.started
 
     def restore(self, number: int, steps: int) -> tuple[int, dict[str, Any], FinetuneLog]:
-        """Goes on from the newest checkpoint of a run. Returns steps done, the best evaluation so far, and the log."""
+        """Goes on from a run's newest checkpoint. Returns steps done, best evaluation so far, log."""
         state: dict[str, Any] = {"step": 0, "best": {}, "sums": None, "seconds": 0.0}
         if folder := self.job.newest_checkpoint(number):
             state = load_training(folder, self.model, self.optimizer)
@@ -133,7 +134,7 @@ class Trainer:
         )
 
     def save(self, number: int, done: int, best: dict[str, Any], log: FinetuneLog) -> None:
-        """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due here is still to come."""
+        """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due comes after."""
         job, start = self.job, self.job.start
         if job.rank == 0:
             state = {
@@ -202,14 +203,14 @@ class Trainer:
         return norm
 
     def accepts(self, loss: float, norm: float, key: tuple[int, int]) -> bool:
-        """Whether the step may move the weights; not where fp16 overflows. Raises ConfigError for any other NaN."""
+        """Whether the step may move the weights; not where fp16 overflows. Raises ConfigError: other NaN."""
         task, precision = self.job.task, self.job.run.precision
         overflow = self.scaler.enabled and math.isfinite(loss) and not math.isfinite(norm)
         if not overflow and not math.isfinite(loss + norm):
             other = "" if precision == "fp32" else f", or use another precision than {precision}"
             raise ConfigError(
-                f"seed {key[0]}, step {key[1] + 1}: the loss is {loss:g}, the gradient norm {norm:g}: the run has "
-                f"diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion "
+                f"seed {key[0]}, step {key[1] + 1}: the loss is {loss:g}, the gradient norm {norm:g}: the "
+                f"run has diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion "
                 f"({task.warmup_proportion:g}){other}"
             )
         self.scaler.update(overflow)
@@ -233,7 +234,7 @@ def evaluate(
 def evaluate_dev(
     job: Job, model: ErnieForFinetuning, number: int, done: int, best: dict[str, Any], log: FinetuneLog
 ) -> dict[str, Any]:
-    """Evaluates dev after step `done` and keeps the model where it is the best so far. Returns the best evaluation."""
+    """Evaluates dev after step `done`, keeps the best model. Returns the best evaluation so far."""
     metrics, predictions = evaluate(job, model, job.data.dev)
     selection = float(np.mean([value for split in metrics.values() for value in split.values()]))
     # Rank 0 decides for all: ranks may differ in the last bit.
@@ -250,7 +251,7 @@ def evaluate_dev(
 
 
 def write(job: Job, number: int, predictions: dict[str, Any]) -> None:
-    """Rank 0 writes predictions/<split>.jsonl of a run, or .json for span with <split>_nbest.json beside it."""
+    """Rank 0 writes predictions/<split>.jsonl of a run; for span <split>.json and <split>_nbest.json."""
     folder, suffix = job.folder(number) / "predictions", ".json" if job.task.kind == "span" else ".jsonl"
     for split, records in predictions.items() if job.rank == 0 else ():
         folder.mkdir(exist_ok=True)

@@ -50,7 +50,7 @@ class Data:
 
 
 def prepare_data(task: FinetuneTask, run: FinetuneRun, tokenizer: Tokenizer) -> Data:
-    """Reads and tokenises all splits. Raises ConfigError naming file and line or key; no test file is a note."""
+    """Reads and tokenises all splits. Raises ConfigError naming file and line or key."""
     splits, notes = load_splits(task, run)
     for role, parts in splits.items():
         for part in parts:
@@ -84,9 +84,9 @@ def check_unknown(split: Split, vocab: Vocab) -> float:
     share = unknown / max(1, tokens)
     if share > UNKNOWN_WARN:
         message = (
-            f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary does not "
-            f"hold this text; take a checkpoint with another vocabulary, or bring the text to its form "
-            f"(traditional to simplified characters, lower_case)"
+            f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
+            f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
+            f"form (traditional to simplified characters, lower_case)"
         )
         if share > UNKNOWN_STOP and tokens >= UNKNOWN_FEW:
             raise ConfigError(message)
@@ -95,7 +95,7 @@ def check_unknown(split: Split, vocab: Vocab) -> float:
 
 
 def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Split]], list[str]]:
-    """Reads the files of train (joined), dev and test (each by itself). Returns the splits and notes for the user."""
+    """Reads the files of train (joined), dev and test (each by itself). Returns splits, and notes."""
     if not Path(run.data_dir).is_dir():
         raise ConfigError(f"data_dir: no folder '{run.data_dir}'")
     notes: list[str] = []
@@ -123,7 +123,7 @@ def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Sp
 
 
 def settle(task: FinetuneTask, split: Split) -> None:
-    """Writes into the task what its first training file shows and all others, predict's too, have to share."""
+    """Writes into the task what its first training file shows and all others, predict's too, must share."""
     if task.kind == "tagging" and task.source_tokens is None:
         task.source_tokens = cut_of([sample.tokens for sample in split.samples])
     elif task.kind in ("classification", "regression") and task.pair is None:
@@ -151,10 +151,10 @@ def _join(parts: Sequence[Split], run: FinetuneRun) -> Split:
 
 
 def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int) -> list[np.ndarray]:
-    """The optimizer steps of one epoch: arrays of sequence numbers, each once; a pure function of its arguments.
+    """The optimizer steps of an epoch: arrays of sequence numbers, each once; pure function of the arguments.
 
-    Sequences are shuffled, sorted by length within pools of POOL_BATCHES batches, cut into batches (`batch_size`
-    sequences, or as many as fit `batch_tokens` with their padding), and the batches shuffled.
+    Sequences are shuffled, sorted by length within pools of POOL_BATCHES batches, cut into batches
+    (`batch_size` sequences, or as many as fit `batch_tokens` with their padding), and the batches shuffled.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -177,7 +177,7 @@ def by_length(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def micro_batches(
     numbers: np.ndarray, lengths: np.ndarray, tokens: int, at_least: int = 1
 ) -> list[np.ndarray]:
-    """Cuts a batch into micro-batches of at most `tokens` tokens, and into `at_least` parts where it has so many."""
+    """Cuts a batch into micro-batches of at most `tokens` tokens, `at_least` of them where it has so many."""
     parts = cut_by_tokens(by_length(numbers, lengths), lengths, tokens)
     while len(parts) < min(at_least, len(numbers)):
         widest = max(range(len(parts)), key=lambda i: len(parts[i]))
@@ -196,7 +196,7 @@ class FinetuneBatch:
     lengths: np.ndarray
     """int64 (B)."""
     targets: np.ndarray | None
-    """int64 (B) classes, float32 (B) numbers, int64 (B, T) tags with -100, int64 (B, 2) first and last answer token."""
+    """int64 (B) classes, float32 (B) numbers, int64 (B, T) tags or -100, int64 (B, 2) answer's ends."""
 
     @property
     def tokens(self) -> int:

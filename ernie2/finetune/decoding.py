@@ -29,14 +29,14 @@ def decode(
         task: kind and labels.
         samples: what was read.
         features: their sequences.
-        outputs: head outputs of each sequence, without padding: (C) classification, () regression, (T, C) tagging,
-            a pair of (T) for span.
+        outputs: head outputs of each sequence, without padding: (C) classification, () regression,
+            (T, C) tagging, a pair of (T) for span.
 
     Returns:
-        classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text", "tags" (one
-        for each character), "entities": [{"type", "start", "end", "text"}]}; each with "line", the sample's line in
-        its file, and "id" where the file has such a column. span: {"id", "answer", "nbest": [{"text", "probability",
-        "start", "end"}]}. Offsets are characters, the end is exclusive.
+        classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text",
+        "tags" (one for each character), "entities": [{"type", "start", "end", "text"}]}; each with "line",
+        the sample's line in its file, and "id" where the file has such a column. span: {"id", "answer",
+        "nbest": [{"text", "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
 
     Raises:
         ConfigError: an output that is not finite; names the sample.
@@ -163,7 +163,7 @@ def _answer_prediction(
 def write_predictions(
     task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
 ) -> None:
-    """Writes what `decode` made: a record a line; of span one object {question id: answer}, and n-best beside it."""
+    """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
     lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
     if task.kind == "span" and nbest is not None:
         write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])

@@ -2,10 +2,10 @@
 
 Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text.
 
-A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long from the
-longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and each token
-*belongs* to the window in which it has most context on its shorter side; only there is it labelled, predicted, or the
-start of an answer.
+A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long
+from the longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and
+each token *belongs* to the window in which it has most context on its shorter side; only there is it
+labelled, predicted, or the start of an answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Feature:
     sentence_ids: np.ndarray
     """int8 (T): 0 for the first text, 1 for the second."""
     target: Any = None
-    """Class index, number, int16 (T) tags with -100 = ignored, or (start, stop) token positions; None where unknown."""
+    """Class index, number, int16 (T) tags or -100, or (first, last) token of an answer; None: unknown."""
     offset: int = 0
     """Position in the sequence of the window's first token."""
     first_token: int = 0
@@ -74,7 +74,7 @@ def build_features(
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
-    """Tokens kept of two texts of `a` and `b` tokens in `room`: the longer loses tokens first, on a tie the second."""
+    """Tokens kept of texts of `a` and `b` tokens in `room`: the longer loses first, on a tie the second."""
     if a + b <= room:
         return a, b
     b = min(b, max(room - a, room // 2))
@@ -89,7 +89,7 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 
 
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
-    """For each window, bool (W): its tokens that have most context here, on their shorter side; ties: the earlier."""
+    """For each window, bool (W): its tokens with most context here, on their shorter side (ties: earlier)."""
     best = np.full(tokens, -1)
     owner = np.full(tokens, -1)
     for number, (start, stop) in enumerate(ranges):
@@ -185,7 +185,7 @@ class _Maker:
                 yield feature
 
     def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
-        """Windows over each passage behind its question, with the answer's tokens where the window holds it."""
+        """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
         context, encoded = None, None
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string

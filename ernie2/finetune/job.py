@@ -1,4 +1,4 @@
-"""A fine-tuning that is ready to run: which sequences each step takes, what is logged, kept and found again, the result."""
+"""A fine-tuning that is ready to run: what each step takes, what is logged, kept, found again; the result."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Job:
     rank: int = 0
     ranks: int = 1
     ended: list[dict[str, Any]] = field(default_factory=list)
-    """Entries of result.json of the runs that have ended; what earlier starts left is known to rank 0 alone."""
+    """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -88,7 +88,7 @@ class Job:
         return self.out_dir if self.run.repeat == 1 else self.out_dir / f"run_{number}"
 
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
-        """All optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
+        """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
         steps: list[np.ndarray] = []
         epoch_ends = set()
         limit = self.run.max_steps
@@ -104,9 +104,9 @@ class Job:
     def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch], list[float]]:
         """The micro-batches of one step over all ranks: sequence numbers, arrays and the weight of each.
 
-        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again with
-        weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a GPU dropout
-        follows the micro-batches, which must not depend on the ranks then.
+        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
+        with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
+        GPU dropout follows the micro-batches, which must not depend on the ranks then.
         """
         train = self.data.train
         at_least = self.ranks if cpu.switch.enabled else 1
@@ -140,7 +140,7 @@ class Job:
         return int(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.int64))[0])
 
     def _take_over(self) -> None:
-        """Goes on in a folder that this job has begun, refuses one with anything else's results, begins in any other."""
+        """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
         origin, path = self._origin(), self.out_dir / ORIGIN
         if any(left for name in RESULTS for left in self.out_dir.glob(name)):
             try:
@@ -153,8 +153,8 @@ class Job:
                     f"{key}: {str(old)[:60]} there, {str(new)[:60]} here" for key, (old, new) in changed
                 )
                 raise ConfigError(
-                    f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another out_dir, or "
-                    f"remove that folder"
+                    f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
+                    f"out_dir, or remove that folder"
                 )
             if (self.out_dir / ENDED).is_file():
                 self.ended = json.loads((self.out_dir / ENDED).read_text(encoding="utf-8"))
@@ -195,7 +195,7 @@ class Job:
 
 
 def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
-    """Checks everything a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
+    """Checks all a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
     _, run = load_finetune(path, overrides)
     precision.check_precision(run.precision, "precision")
     start = read_start(run)
@@ -211,7 +211,7 @@ def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: in
 
 
 class FinetuneLog(RunLog):
-    """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log at that place."""
+    """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log there."""
 
     def __init__(self, job: Job, number: int, step: int, steps: int, sums: dict[str, float] | None) -> None:
         at, done = (number, step), (number - 1) * steps + step
@@ -227,7 +227,7 @@ class FinetuneLog(RunLog):
         self._since = time.monotonic()
 
     def count(self, **sums: float) -> None:
-        """Counts one optimizer step: its summed loss, how many targets it has, its real and computed tokens."""
+        """Counts one optimizer step: its summed loss, its targets, its real and computed tokens."""
         self.done += 1
         self.sums = {name: value + sums[name] for name, value in self.sums.items()}
         self.step(self.done)
@@ -278,7 +278,7 @@ def finish(job: Job) -> dict[str, Any]:
 
 
 def keep_best_run(job: Job, best: int) -> None:
-    """Of several runs one model is kept: out_dir/best, and out_dir/predictions are its own. run_<k>/ keep theirs."""
+    """Of several runs one model is kept: out_dir/best, with its predictions. run_<k>/ keep their own."""
     if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
         shutil.rmtree(job.out_dir / "best", ignore_errors=True)
         (job.folder(best) / "best").rename(job.out_dir / "best")

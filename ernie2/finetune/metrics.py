@@ -2,11 +2,11 @@
 
 Letters: N samples, C classes. Where a metric is undefined (a constant prediction has no correlation) it is 0.
 
-EM and F1 of Chinese reading comprehension follow CMRC 2018's published evaluator, version 5: answers are lower-cased and
-stripped, a fixed list of punctuation is dropped. EM: equal to one of the references. F1: text is cut into Chinese
-characters and, between them, words; with L the length of the longest common run of such units, F1 = 2 P R / (P + R),
-P = L / units of the prediction, R = L / units of the reference; the best over the references. The longest common *run*
-(substring), not subsequence: so the evaluator counts.
+EM and F1 of Chinese reading comprehension follow CMRC 2018's published evaluator, version 5: answers are
+lower-cased and stripped, a fixed list of punctuation is dropped. EM: equal to one of the references. F1: text
+is cut into Chinese characters and, between them, words; with L the length of the longest common run of such
+units, F1 = 2 P R / (P + R), P = L / units of the prediction, R = L / units of the reference; the best over
+the references. The longest common *run* (substring), not subsequence: so the evaluator counts.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def f1(predicted: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
-    """F1 of one class over all samples, in percent. A sample is positive where its predicted class (N) is `positive`.
+    """F1 of one class over all samples, in percent. Positive are those predicted (N) as `positive`.
 
-    NLPCC-DBQA's F1 is this one too: over all rows, at the class of higher probability (threshold 0.5), as in the
-    released fine-tuning code (ERNIE issues 154 and 732).
+    NLPCC-DBQA's F1 is this one too: over all rows, at the class of higher probability (threshold 0.5), as in
+    the released fine-tuning code (ERNIE issues 154 and 732).
     """
     predicted, labels = np.asarray(predicted) == positive, np.asarray(labels) == positive
     return _f1(int(np.sum(predicted & labels)), int(predicted.sum()), int(labels.sum()))
@@ -175,8 +175,8 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def mrr(qids: Sequence[str], scores: np.ndarray, relevant: np.ndarray) -> float:
     """Mean reciprocal rank of the first relevant row of each question, in percent (NLPCC-DBQA).
 
-    As in the released fine-tuning code: rows of a question are ranked by score, ties in file order; a question without
-    a relevant row counts 0.
+    As in the released fine-tuning code: rows of a question are ranked by score, ties in file order; a
+    question without a relevant row counts 0.
 
     Args:
         qids: question of each row (N).
@@ -213,7 +213,7 @@ def _expected_reciprocal_rank(rows: int, positives: int) -> float:
 
 
 def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[Entity]]) -> float:
-    """Micro-averaged F1 of entities, in percent: right when type, start and stop are (conlleval's strict count).
+    """Micro-averaged F1 of entities, in percent: right when type, start and stop are (as conlleval counts).
 
     Args:
         predicted: entities found in each sample (N).
@@ -227,14 +227,14 @@ def _f1(right: int, predicted: int, there: int) -> float:
     return 100.0 * 2 * right / (predicted + there) if right else 0.0
 
 
-# Characters the evaluator drops. It also lists the two-character "……", which a test of single characters never meets:
-# an ellipsis therefore stays, here as there.
+# Characters the evaluator drops. It also lists the two-character "……", which a test of single characters
+# never meets: an ellipsis therefore stays, here as there.
 PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
 
-# Words between Chinese characters follow the Penn Treebank's conventions, as the evaluator's tokeniser does: brackets,
-# quotes and most marks stand alone, a comma or a point between digits does not, clitics ('s, n't) are cut off, a final
-# full stop too.
+# Words between Chinese characters follow the Penn Treebank's conventions, as the evaluator's tokeniser does:
+# brackets, quotes and most marks stand alone, a comma or a point between digits does not, clitics ('s, n't)
+# are cut off, a final full stop too.
 _APART = re.compile(r"([;@#$%&?!\[\](){}<>\"«»‘„]|\.\.\.|,(?!\d)|(?<!\.)\.(?=[\])}>\"']*\s*$)|'(?=\s|$))")
 _CLITIC = re.compile(r"(?<=[^\s'])('(?:s|m|d|ll|re|ve)|n't)(?=\s|$)")
 

@@ -1,4 +1,4 @@
-"""The model of a fine-tuning: where it starts (a checkpoint or at random), its forward pass, its loss, how it is kept.
+"""The model of a fine-tuning: where it starts (a checkpoint or at random), forward, loss, how it is kept.
 
 Letters: B sequences, T tokens of a sequence.
 """
@@ -52,7 +52,7 @@ class Start:
 
 
 def checkpoint_folder(path: str, key: str) -> Path:
-    """A checkpoint folder, or the newest one of a pre-training run's out_dir. Raises ConfigError naming `key`."""
+    """A checkpoint folder, or the newest one of a pre-training out_dir. Raises ConfigError naming `key`."""
     folder = Path(path)
     if (folder / "config.json").is_file():
         return folder
@@ -88,7 +88,7 @@ def read_start(run: FinetuneRun) -> Start:
 
 
 def checkpoint_lower_case(folder: Path) -> bool:
-    """Whether a checkpoint's text was lower-cased: its config.json, else its recipe.yaml, says so; default true."""
+    """Whether a checkpoint's text was lower-cased: as config.json, else recipe.yaml says, else true."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     recipe = folder / "recipe.yaml"
     if LOWER_CASE_KEY not in config and recipe.is_file():
@@ -100,8 +100,8 @@ def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:
     """Raises ConfigError when the encoder has no row for a position or task id of the task."""
     if task.max_seq_len > config.max_position_embeddings:
         raise ConfigError(
-            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} positions; "
-            f"set max_seq_len={config.max_position_embeddings} or less"
+            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} "
+            f"positions; set max_seq_len={config.max_position_embeddings} or less"
         )
     if task.task_id >= config.task_type_vocab_size:
         raise ConfigError(
@@ -130,7 +130,7 @@ def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -
 
 
 def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTask, half: str) -> Any:
-    """What the head gives for a micro-batch, computed in the precision `half`: float32, as of `ErnieForFinetuning`."""
+    """Outputs of `ErnieForFinetuning` for a micro-batch, computed in the precision `half`, float32."""
     lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.padded_tokens else None
     token_ids, sentence_ids = paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids)
     with precision.autocast(half, "O1"):
@@ -144,7 +144,7 @@ def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTas
 def run_model(
     model: ErnieForFinetuning, part: Split, task: FinetuneTask, pad_id: int, micro_tokens: int, precision: str
 ) -> list[Any]:
-    """Head outputs of every sequence, in order, without padding, as float32 arrays (see `decoding.decode`)."""
+    """Head outputs of every sequence, in order, without padding, float32 (see `decoding.decode`)."""
     model.eval()
     outputs: list[Any] = [None] * len(part.features)
     every = by_length(np.arange(len(outputs)), part.lengths)
@@ -170,7 +170,7 @@ def run_model(
 def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
     """Loss of a micro-batch, summed over its targets, in float32.
 
-    Cross-entropy of classes and of tags; squared error of a regression; for span the mean of start's and end's.
+    Cross-entropy of classes and of tags; squared error of a regression; for span the mean of its two ends'.
     """
     targets = paddle.to_tensor(batch.targets)
     if task.kind == "regression":
@@ -212,7 +212,8 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     config, mapping = EncoderConfig.from_json(path), json.loads(path.read_text(encoding="utf-8"))
     if TASK_KEY not in mapping:
         raise ConfigError(
-            f"{folder}: a model without a fine-tuning head (config.json has no '{TASK_KEY}'); fine-tune it first"
+            f"{folder}: a model without a fine-tuning head (config.json has no '{TASK_KEY}'); "
+            f"fine-tune it first"
         )
     task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
     tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(folder))

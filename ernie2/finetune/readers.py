@@ -1,9 +1,9 @@
 """Fine-tuning data formats, read as Baidu and SQuAD publish them. No tensors here.
 
-TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at \\t,
-nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
-(`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a ConfigError
-naming file and line (or the place in the JSON).
+TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
+\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
+(`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a
+ConfigError naming file and line (or the place in the JSON).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
 _KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
 _CONLL = (
-    "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens and its tags "
-    "each joined by \\x02"
+    "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens "
+    "and its tags each joined by \\x02"
 )
 _OTHER_FILES = {
     b"\xff\xfe": "a UTF-16 file",
@@ -48,7 +48,7 @@ class TextSample:
     text_a: str
     text_b: str | None = None
     label: Any = None
-    """Class index, or the number of a regression; None where unknown. While a file is read: what stands there."""
+    """Class index, or the number of a regression; None where unknown. While reading: what the file says."""
     qid: str | None = None
     """Question that the row belongs to (NLPCC-DBQA); rows of one question are ranked against each other."""
     line: int = 0
@@ -101,9 +101,9 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
         path: .tsv (span: .json), each also .gz.
         name: name of the split, for logs and output files.
         task: decides the format (kind), the columns and the labels.
-        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in every row
-            where -1 is no label) is read as unlabelled; ignored: labels are not looked at, and every line becomes a
-            sample.
+        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in
+            every row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, every
+            line becomes a sample.
 
     Raises:
         ConfigError: naming file and line, what was found and the remedy.
@@ -127,7 +127,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, .gz or not, byte order mark removed. Raises ConfigError with the line of a bad byte."""
+    """The text of a file, .gz or not, without byte order mark. Raises ConfigError: the line of a bad byte."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
@@ -217,14 +217,14 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     missing = next((name for key, name in names.items() if needed[key] and key not in columns), None)
     if missing is not None:
         raise ConfigError(
-            f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line names the "
-            f"columns, parted by tabs ({', '.join(names)} in any order; no CSV or JSON lines), and `columns:` of the "
-            f"task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
+            f"names the columns, parted by tabs ({', '.join(names)} in any order; no CSV or JSON lines), and "
+            f"`columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
         raise ConfigError(
-            f"{where}a second text in column '{names['text_b']}', but the task reads one (pair: false, or train has no "
-            f"such column); remove the column, or train on pairs"
+            f"{where}a second text in column '{names['text_b']}', but the task reads one (pair: false, or "
+            f"train has no such column); remove the column, or train on pairs"
         )
     return columns
 
@@ -266,8 +266,8 @@ def _tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter
         if tag not in index:
             start, stop = tokens.spans[position]
             raise ConfigError(
-                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{found[position]}' is not one of "
-                f"the task's labels{nearest(tag, index)}; {_KEYS}"
+                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{found[position]}' "
+                f"is not one of the task's labels{nearest(tag, index)}; {_KEYS}"
             )
     counts["tags of another scheme read as B-, I-"] += sum(a != b for a, b in zip(tags, found))
     return TaggedSample(row.where, tokens, [index[tag] for tag in tags], row.line, row.id)

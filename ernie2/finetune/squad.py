@@ -25,7 +25,7 @@ class QuestionSample:
     references: list[str] = field(default_factory=list)
     """Every reference answer as written, for the metrics."""
     answer: tuple[int, int] | None = None
-    """Character span [start, stop) of the first usable reference; None where no reference is a span of the passage."""
+    """Character span [start, stop) of the first reference that is a span of the passage; None without one."""
 
 
 def read_questions(
@@ -99,10 +99,10 @@ def _answers(found: Any, where: str) -> Iterator[tuple[str, int]]:
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:
-    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018 holds -1 and shifted offsets).
+    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018: -1, shifted).
 
-    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped. None, and
-    counted, where the passage does not hold the text.
+    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped.
+    None, and counted, where the passage does not hold the text.
     """
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)

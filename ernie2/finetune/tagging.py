@@ -1,7 +1,8 @@
 """Tagged text: source tokens with character spans, tags to entities and back. No tensors here.
 
-Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a span of the
-text and is tokenised by itself, a tag belongs to a source token, an entity is a span of characters.
+Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a
+span of the text and is tokenised by itself, a tag belongs to a source token, an entity is a span of
+characters.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def read_tagged(
 ) -> tuple[TaggedText, list[str] | None]:
     """Reads a row of tagging.
 
-    Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes one tag for
-    each character, or for each character that is not white space, or for each word between spaces: whichever count
-    fits. Empty tokens are dropped with their tags.
+    Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes
+    one tag for each character, or for each character that is not white space, or for each word between
+    spaces: whichever count fits. Empty tokens are dropped with their tags.
 
     Args:
         where: `file:line`, for messages.
@@ -72,7 +73,8 @@ def read_tagged(
     return TaggedText(text, [span for span, _ in kept]), [tag for _, tag in kept]
 
 
-# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand alone.
+# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand
+# alone.
 _WORD = re.compile("(?:(?![\u2e80-\U0010ffff])[^\\W_])+|\\S")
 
 
@@ -97,8 +99,8 @@ def as_bio(tag: str) -> str:
 def join_tokens(tokens: Sequence[str]) -> TaggedText:
     """Joins source tokens to a text.
 
-    Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU rejects"), a
-    space goes between two neighbours that would otherwise run together.
+    Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU
+    rejects"), a space goes between two neighbours that would otherwise run together.
     """
     words = any(len(token) > 1 and all(_is_letter(c) for c in token) for token in tokens)
     parts: list[str] = []
@@ -117,8 +119,8 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
     """Entities of a tag sequence, as conlleval counts them.
 
-    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag that does
-    not continue it.
+    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag
+    that does not continue it.
 
     Args:
         tags: one tag (O, B-X, I-X) for each source token.
