@@ -10,7 +10,7 @@ n of a task is therefore a pure function of (recipe, shards, n), whatever the nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import Queue
@@ -77,6 +77,30 @@ def padded_width(longest: int, precision: str, positions: int) -> int:
     return longest if precision == "fp32" else max(longest, min(-(-longest // 8) * 8, positions))
 
 
+def padded(rows: Sequence[np.ndarray], width: int, fill: int = 0) -> np.ndarray:
+    """int64 (B, T = width): rows of at most T numbers, each filled up."""
+    made = np.full((len(rows), width), fill, np.int64)
+    for row, numbers in enumerate(rows):
+        made[row, : len(numbers)] = numbers
+    return made
+
+
+def cut_by_tokens(numbers: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Cuts sequences sorted by length into runs of at most `tokens` tokens, padding included; at least one each.
+
+    Args:
+        numbers: sequence numbers, the shortest first.
+        lengths: tokens of every sequence there is.
+        tokens: limit of a run.
+    """
+    runs, first = [], 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or (i - first + 1) * int(lengths[numbers[i]]) > tokens:
+            runs.append(numbers[first:i])
+            first = i
+    return runs
+
+
 class Collator:
     """Draws masks and pads. One for a run.
 
@@ -94,28 +118,23 @@ class Collator:
         """Masks and pads samples. `levels`: masking levels to draw from, one for each sample."""
         lengths = np.array([len(example.token_ids) for example in examples])
         width = padded_width(int(lengths.max()), self.precision, self.positions)
-        token_ids = np.full((len(examples), width), self.vocab.pad_id, np.int64)
-        sentence_ids = np.zeros((len(examples), width), np.int64)
+        token_ids = [example.token_ids for example in examples]
         positions, labels, token_positions, token_labels = [], [], [], []
         for row, example in enumerate(examples):
-            length, original = lengths[row], example.token_ids
             if task.has_masked_lm:
                 level = levels[int(rng.integers(len(levels)))]
-                ids, chosen = draw_masks(example, level, self.vocab.continuation, self.vocab.mask_id, self._ordinary_ids,
-                                         self.mask_prob, rng)
-                token_ids[row, :length] = ids
+                token_ids[row], chosen = draw_masks(example, level, self.vocab.continuation, self.vocab.mask_id,
+                                                    self._ordinary_ids, self.mask_prob, rng)
                 positions.append(chosen + row * width)
-                labels.append(original[chosen])
-            else:
-                token_ids[row, :length] = original
-            sentence_ids[row, :length] = example.sentence_ids
+                labels.append(example.token_ids[chosen])
             if task.token_classes:
                 labelled = np.flatnonzero(example.token_labels != IGNORED)
                 token_positions.append(labelled + row * width)
                 token_labels.append(example.token_labels[labelled])
         sentence_labels = [example.sentence_label for example in examples] if task.sentence_classes else []
-        return Batch(task, token_ids, sentence_ids, lengths, _join(positions), _join(labels), _join(token_positions),
-                     _join(token_labels), np.array(sentence_labels, np.int64))
+        return Batch(task, padded(token_ids, width, self.vocab.pad_id), padded([e.sentence_ids for e in examples], width),
+                     lengths, _join(positions), _join(labels), _join(token_positions), _join(token_labels),
+                     np.array(sentence_labels, np.int64))
 
 
 class TaskStream:
@@ -187,16 +206,9 @@ def dev_batches(reader: ShardReader, task: Task, collate: Collator, levels: list
     """Fixed batches of a task's dev split, the same at every evaluation: first samples up to max_tokens, sorted by length."""
     lengths = reader.lengths()
     kept = int(np.searchsorted(np.cumsum(lengths), max_tokens, side="right")) or min(1, len(lengths))
-    order = np.argsort(lengths[:kept], kind="stable")
-    batches, group = [], []
-    for i in order:
-        if group and (len(group) + 1) * lengths[i] > micro_tokens:
-            batches.append(group)
-            group = []
-        group.append(int(i))
-    batches += [group] if group else []
-    return [collate(task, [reader[i] for i in group], levels, np.random.default_rng([seed, DEV_STREAM, task.task_id, n]))
-            for n, group in enumerate(batches)]
+    groups = cut_by_tokens(np.argsort(lengths[:kept], kind="stable"), lengths, micro_tokens)
+    return [collate(task, [reader[int(i)] for i in group], levels, np.random.default_rng([seed, DEV_STREAM, task.task_id, n]))
+            for n, group in enumerate(groups)]
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:

@@ -28,7 +28,7 @@ from paddle.base.layer_helper import LayerHelper
 from safetensors.numpy import save_file
 
 from ernie2 import out_dir as run_folder
-from ernie2.disk import as_umask_says, file_digest, write_json
+from ernie2.disk import as_umask_says, file_digest, sync_to_disk, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.logs import logger
 from ernie2.precision import HALF
@@ -49,7 +49,7 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
     try:
         write(tmp)
         for path in [*tmp.rglob("*"), tmp]:
-            _sync(path)
+            sync_to_disk(path)
         if folder.exists():
             # A run killed between the two renames leaves the old one under another name; ernie2.out_dir brings it back.
             old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
@@ -58,18 +58,9 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(old)
         else:
             tmp.rename(folder)
-        _sync(folder.parent)
+        sync_to_disk(folder.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:

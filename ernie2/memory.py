@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ernie2.config import SIZES, Recipe
+from ernie2.disk import size
 
 GIB = 2**30
 V100_MEMORY = (32, 16)  # GiB; the two V100s there are
@@ -181,11 +182,6 @@ def remedy(recipe: Recipe, ranks: int = 1) -> str:
         ways.append(f"a smaller data.max_seq_len (now {recipe.data.max_seq_len}), a smaller model.size or a larger device")
     return (f"a step wants about {size(now.total)} on a device (estimate); set {', or '.join(ways)}; "
             f"python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits")
-
-
-def size(count: float) -> str:
-    """Bytes in GiB or MiB, for people."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB / 2 else f"{count / 2**20:.0f} MiB"
 
 
 def host_memory() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ernie2.disk import lock
+from ernie2.disk import TEMPORARY, lock, size
 from ernie2.logs import logger
 from ernie2.strict import ConfigError
 
@@ -19,6 +19,7 @@ LOCK = ".lock"
 ORIGIN = "origin.json"
 """In the folder of a fine-tuning: what its numbers depend on."""
 LEFTOVER = re.compile(r"(step_\d{7,}|best)\.(tmp|old)-\d+")
+HALF_WRITTEN = re.compile(rf".+-\d+{re.escape(TEMPORARY)}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "make room and start the same command again, or name an out_dir on another disk"
 
@@ -58,6 +59,8 @@ def clean(out_dir: Path) -> None:
     A checkpoint that was about to be replaced when its run died gets its name back.
     """
     for path in sorted(out_dir.iterdir()):
+        if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
+            path.unlink()
         match = LEFTOVER.fullmatch(path.name)
         if match is None:
             continue
@@ -82,14 +85,6 @@ def free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def size(count: float) -> str:
-    """`3.4 GiB`: a number of bytes as a reader wants it."""
-    for unit, bytes_in in (("GiB", 1 << 30), ("MiB", 1 << 20)):
-        if count >= bytes_in:
-            return f"{count / bytes_in:.1f} {unit}"
-    return f"{count / 1024:.0f} KiB"
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

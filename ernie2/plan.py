@@ -14,6 +14,7 @@ from typing import Any
 
 from ernie2.config import SIZES, Recipe, cli, load_recipe
 from ernie2.curriculum import Plan, make_plan
+from ernie2.disk import size
 from ernie2.memory import (
     GIB,
     V100_MEMORY,
@@ -22,7 +23,6 @@ from ernie2.memory import (
     host_memory,
     largest_micro_tokens,
     parameter_count,
-    size,
     usable_bytes,
     vocabulary_rows,
     with_runtime,

@@ -1,10 +1,10 @@
 """Predictions of a fine-tuned model: python -m ernie2.predict MODEL_DIR --input F --output F [--nbest F]
 
-Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not looked at.
-Output: one JSON object a line for each line of data, in the order of the input: `line` (its line there) and,
-where the input has such a column, `id`; `label` and `probabilities` (classification), `score` (regression),
-`text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON object {question id:
-answer}, as the official evaluators read it.
+Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not
+looked at. Output: one JSON object a line for each line of data, in the order of the input: `line` (its line
+there) and, where the input has such a column, `id`; `label` and `probabilities` (classification), `score`
+(regression), `text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON
+object {question id: answer}, as the official evaluators read it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ernie2 import logs
-from ernie2.finetune.data import prepare
-from ernie2.finetune.eval import predict, write_json_lines
-from ernie2.finetune.model import load_finetuned
+from ernie2.finetune.data import tokenise
+from ernie2.finetune.decoding import decode, write_predictions
+from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
 from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
@@ -29,7 +29,7 @@ MICRO_TOKENS = 8192
 def predict_file(
     model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None
 ) -> int:
-    """Predicts every sample of a file and writes the predictions, whole or not at all. Returns the number of samples.
+    """Predicts every sample of a file and writes the predictions, whole or not at all. Returns their number.
 
     Args:
         model_dir: what fine-tuning saved: best/, or the out_dir that holds it.
@@ -49,14 +49,11 @@ def predict_file(
         nbest = check_output("--nbest", nbest, taken | {"--output": [target]})
     model, task, tokenizer = load_finetuned(model_dir)
     _check_format(source, task, nbest)
-    part = prepare(read_split(source, "input", task, labels="ignored"), tokenizer, task)
-    records = predict(model, part, task, tokenizer, MICRO_TOKENS, "fp32")
-    if task.kind == "span":
-        if nbest is not None:
-            write_json_lines(nbest, [{record["id"]: record["nbest"] for record in records}])
-        write_json_lines(target, [{record["id"]: record["answer"] for record in records}])
-    else:
-        write_json_lines(target, records)
+    part = read_split(source, "input", task, labels="ignored")
+    tokenise(part, tokenizer, task)
+    outputs = run_model(model, part, task, tokenizer.vocab.pad_id, MICRO_TOKENS, "fp32")
+    records = decode(task, part.samples, part.features, outputs)
+    write_predictions(task, records, target, nbest)
     return len(records)
 
 
@@ -101,8 +98,8 @@ def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) ->
     if found != wanted:
         form = "SQuAD JSON" if task.kind == "span" else "a header line with text_a, fields parted by tabs"
         raise ConfigError(
-            f"--input: {source}: a {task.kind} model reads {wanted} files ({form}; also .gz), found '{found}'; "
-            f"convert it"
+            f"--input: {source}: a {task.kind} model reads {wanted} files ({form}; also .gz), found "
+            f"'{found}'; convert it"
         )
     if nbest is not None and task.kind != "span":
         raise ConfigError(f"--nbest: only span models have n-best answers; this one is of kind {task.kind}")

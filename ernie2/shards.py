@@ -16,16 +16,17 @@ import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from ernie2.config import Level
 from ernie2.disk import write_json
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
 FORMAT_VERSION = 1
-LEVELS = ("word", "phrase", "entity")
+LEVELS = get_args(Level)[1:]  # what can be masked together; basic masks single tokens and needs no ids
 SPLITS = ("train", "dev")
 IGNORED = -100
 SENTENCE_TYPES = 4  # segments that sentence ids tell apart

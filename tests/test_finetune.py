@@ -13,9 +13,8 @@ from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
 
 from ernie2.finetune import __main__ as finetune
-from ernie2.finetune.eval import majority
-from ernie2.finetune.job import prepare_job
-from ernie2.finetune.result import over_runs
+from ernie2.finetune.job import over_runs, prepare_job
+from ernie2.finetune.metrics import majority
 from ernie2.strict import ConfigError, cli
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
@@ -212,7 +211,7 @@ def test_minus_one_in_every_test_row_of_a_regression(checkpoint, tmp_path, in_tr
         with (folder / "train.tsv").open("a", encoding="utf-8") as file:
             file.write("坏\t坏\t-1\n")
     job = prepare_job(TASKS / "stsb.yaml", [f"init_from={checkpoint}", f"data_dir={folder}", *SETTINGS])
-    assert job.data.test[0].split.labelled is in_train and len(job.data.notes) == (not in_train)
+    assert job.data.test[0].labelled is in_train and len(job.data.notes) == (not in_train)
 
 
 def test_several_dev_files_are_evaluated_each_by_itself(checkpoint, data, tmp_path):
@@ -237,7 +236,7 @@ def test_majority_baselines(checkpoint, data):
             [f"init_from={checkpoint}", f"data_dir={data[kind]}", *SETTINGS, "max_query_len=6"],
         )
         value = list(
-            majority(job.task, job.data.train.split.samples, job.data.dev[0].split.samples).values()
+            majority(job.task, job.data.train.samples, job.data.dev[0].samples).values()
         )[-1]
         assert expected <= value <= 100
 

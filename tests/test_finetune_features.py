@@ -10,9 +10,7 @@ from test_finetune_readers import make_task
 
 from ernie2.finetune.data import settle
 from ernie2.finetune.decoding import best_spans, decode
-from ernie2.finetune.eval import score
 from ernie2.finetune.features import (
-    IGNORED,
     Feature,
     belonging,
     build_features,
@@ -21,9 +19,11 @@ from ernie2.finetune.features import (
     source_of_piece,
     windows,
 )
+from ernie2.finetune.metrics import score
 from ernie2.finetune.readers import TaggedSample, TextSample, read_split
 from ernie2.finetune.squad import QuestionSample
 from ernie2.finetune.tagging import Entity, TaggedText, entities_of, join_tokens
+from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 

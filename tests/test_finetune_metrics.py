@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
+import scipy.stats
+import seqeval.metrics
+import sklearn.metrics as sklearn
 from test_finetune_readers import make_task
 
 from ernie2.finetune import metrics
-from ernie2.finetune.eval import score
+from ernie2.finetune.metrics import answer_em, answer_f1, cmrc_scores, longest_common_run, normalise, score, units
 from ernie2.finetune.readers import TextSample
 from ernie2.finetune.tagging import Entity, entities_of
 from ernie2.strict import ConfigError
@@ -116,3 +120,89 @@ def test_entity_f1_is_strict_and_over_all_samples():
     assert metrics.entity_f1(found, there) == pytest.approx(100 * 2 * 1 / (2 + 3))
     assert metrics.entity_f1(there, there) == 100.0
     assert metrics.entity_f1([[], []], [[], []]) == 0.0
+
+
+def test_equal_to_the_libraries_on_random_input():
+    """Where scikit-learn, scipy and seqeval define a metric, ours is theirs; they take two seconds to import."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        count, classes = int(rng.integers(2, 60)), int(rng.integers(2, 5))
+        predicted, labels = rng.integers(classes, size=(2, count))
+        every = range(classes)
+        assert metrics.accuracy(predicted, labels) == pytest.approx(100 * sklearn.accuracy_score(labels, predicted))
+        each = 100 * sklearn.f1_score(labels, predicted, labels=every, average=None, zero_division=0)
+        assert [metrics.f1(predicted, labels, positive) for positive in every] == pytest.approx(each.tolist())
+        assert metrics.macro_f1(predicted, labels, classes) == pytest.approx(each.mean())
+        assert metrics.mcc(predicted, labels) == pytest.approx(100 * sklearn.matthews_corrcoef(labels, predicted))
+        x, y = rng.normal(size=count), np.round(rng.normal(size=count), 1)  # with ties
+        if count > 2 and np.ptp(y):
+            assert metrics.pearson(x, y) == pytest.approx(100 * scipy.stats.pearsonr(x, y)[0])
+            assert metrics.spearman(x, y) == pytest.approx(100 * scipy.stats.spearmanr(x, y)[0])
+        tags = [[["O", "B-A", "I-A", "B-B", "I-B"][i] for i in row] for row in rng.integers(5, size=(2 * 4, 9))]
+        found, there = ([entities_of(row, [(i, i + 1) for i in range(9)]) for row in half] for half in (tags[:4], tags[4:]))
+        theirs = seqeval.metrics.f1_score(tags[4:], tags[:4])
+        assert metrics.entity_f1(found, there) == pytest.approx(100 * theirs)
+
+
+def test_units_are_chinese_characters_and_words():
+    assert units("2008年，NBA总决赛") == ["2008", "年", "nba", "总", "决", "赛"]
+    assert units("《哈姆雷特》") == ["哈", "姆", "雷", "特"]
+    assert units("Los Angeles Lakers队") == ["los", "angeles", "lakers", "队"]
+    assert units("") == []
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("3.5亿", ["3.5", "亿"]),  # a point between digits stays
+        ("1,000米", ["1,000", "米"]),
+        ("a, b", ["a", ",", "b"]),
+        ("(abc) def.", ["(", "abc", ")", "def", "."]),
+        ("it's", ["it", "'s"]),
+        ("don't", ["do", "n't"]),
+        ("50%", ["50", "%"]),
+        ("a-b_c", ["abc"]),  # listed punctuation is dropped before words are cut
+    ],
+)
+def test_words_follow_treebank_conventions(text, expected):
+    assert units(text) == expected
+
+
+def test_listed_punctuation_is_dropped_and_others_stay():
+    assert normalise(" “Hello”，世界。 ") == "hello世界"
+    assert normalise("等等……") == "等等……"  # the evaluator lists the two-character ellipsis, which no character equals
+    assert normalise("‘a’") == "‘a"  # it lists one of the two single quotes
+    assert normalise("A,B") == "a,b"
+
+
+def test_longest_common_run_is_a_substring():
+    assert longest_common_run("abcde", "xbcdy") == 3
+    assert longest_common_run("abcabd", "abd") == 3
+    assert longest_common_run("axbxc", "abc") == 1  # as a subsequence it would be 3
+    assert longest_common_run("", "abc") == 0
+
+
+def test_longest_common_run_against_brute_force():
+    rng = random.Random(0)
+    for _ in range(50):
+        a = "".join(rng.choice("ab") for _ in range(rng.randrange(9)))
+        b = "".join(rng.choice("ab") for _ in range(rng.randrange(9)))
+        runs = [j - i for i in range(len(a)) for j in range(i + 1, len(a) + 1) if a[i:j] in b]
+        assert longest_common_run(a, b) == max(runs, default=0)
+
+
+def test_em_and_f1_take_the_best_reference():
+    references = ["光荣和ω-force", "光荣"]
+    assert answer_em("光荣", references) == 1 and answer_f1("光荣", references) == 1
+    assert answer_em("光荣。", references) == 1  # punctuation does not count
+    assert answer_em("光荣社", references) == 0
+    assert answer_f1("光荣社", references) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
+    assert answer_f1("无关", references) == 0
+
+
+def test_scores_are_percent_and_a_missing_answer_counts_zero():
+    references = {"q1": ["北京"], "q2": ["上海市"]}
+    scores = cmrc_scores({"q1": "北京", "q2": "上海"}, references)
+    assert scores == {"cmrc_em": 50.0, "cmrc_f1": pytest.approx(100 * (1 + 0.8) / 2)}
+    assert cmrc_scores({"q1": "北京"}, references) == {"cmrc_em": 50.0, "cmrc_f1": 50.0}
+    assert cmrc_scores({}, {}) == {"cmrc_em": 0.0, "cmrc_f1": 0.0}

@@ -6,10 +6,12 @@ Letters: C classes, T tokens of a sequence, W tokens of its window, L longest an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ernie2.disk import write_json_lines
 from ernie2.finetune.features import Feature, source_of_piece
 from ernie2.finetune.readers import TaggedSample
 from ernie2.finetune.squad import QuestionSample
@@ -27,14 +29,14 @@ def decode(
         task: kind and labels.
         samples: what was read.
         features: their sequences.
-        outputs: head outputs of each sequence, without padding: (C) classification, () regression, (T, C) tagging, a
-            pair of (T) for span.
+        outputs: head outputs of each sequence, without padding: (C) classification, () regression,
+            (T, C) tagging, a pair of (T) for span.
 
     Returns:
-        classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text", "tags" (one
-        for each character), "entities": [{"type", "start", "end", "text"}]}; each with "line", the
-        sample's line in its file, and "id" where the file has such a column. span: {"id", "answer", "nbest":
-        [{"text", "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
+        classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text",
+        "tags" (one for each character), "entities": [{"type", "start", "end", "text"}]}; each with "line",
+        the sample's line in its file, and "id" where the file has such a column. span: {"id", "answer",
+        "nbest": [{"text", "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
 
     Raises:
         ConfigError: an output that is not finite; names the sample.
@@ -49,16 +51,12 @@ def decode(
         groups[feature.sample].append((feature, output))
     if task.kind == "span":
         return [_answer_prediction(task, sample, group) for sample, group in zip(samples, groups)]
-    records = []
-    for sample, group in zip(samples, groups):
-        key = {"line": sample.line} if sample.id is None else {"id": sample.id, "line": sample.line}
-        if task.kind == "tagging":
-            records.append(key | _tag_prediction(task, sample, group))
-        elif task.kind == "regression":
-            records.append(key | {"score": float(group[0][1])})
-        else:
-            records.append(key | _class_prediction(task.labels, group[0][1]))
-    return records
+    make = {"tagging": _tag_prediction, "regression": _number_prediction}.get(task.kind, _class_prediction)
+    ids = [{} if sample.id is None else {"id": sample.id} for sample in samples]
+    return [
+        key | {"line": sample.line} | make(task, sample, group)
+        for key, sample, group in zip(ids, samples, groups)
+    ]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -68,11 +66,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _class_prediction(labels: Sequence[str], logits: np.ndarray) -> dict[str, Any]:
-    probabilities = softmax(logits)
+def _number_prediction(
+    task: FinetuneTask, sample: Any, group: Sequence[tuple[Feature, Any]]
+) -> dict[str, Any]:
+    return {"score": float(group[0][1])}
+
+
+def _class_prediction(
+    task: FinetuneTask, sample: Any, group: Sequence[tuple[Feature, Any]]
+) -> dict[str, Any]:
+    probabilities = softmax(group[0][1])
     return {
-        "label": labels[int(probabilities.argmax())],
-        "probabilities": {label: float(p) for label, p in zip(labels, probabilities, strict=True)},
+        "label": task.labels[int(probabilities.argmax())],
+        "probabilities": {label: float(p) for label, p in zip(task.labels, probabilities, strict=True)},
     }
 
 
@@ -86,22 +92,17 @@ def _tag_prediction(
         pieces += [task.labels[i] for i in best[feature.belongs]]
         starts.append(feature.starts[feature.belongs])
     text, spans = sample.tokens.text, sample.tokens.spans
-    tags = [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]]
-    entities = entities_of(tags, spans)
-    by_character = ["O"] * len(text)
+    entities = entities_of(
+        [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]], spans
+    )
+    tags = ["O"] * len(text)
     for entity in entities:
         inside = f"I-{entity.type}" if f"I-{entity.type}" in task.labels else "O"
-        by_character[entity.start : entity.stop] = [f"B-{entity.type}"] + [inside] * (
-            entity.stop - entity.start - 1
-        )
-    return {
-        "text": text,
-        "tags": by_character,
-        "entities": [
-            {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]}
-            for e in entities
-        ],
-    }
+        tags[entity.start : entity.stop] = [f"B-{entity.type}"] + [inside] * (entity.stop - entity.start - 1)
+    found = [
+        {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]} for e in entities
+    ]
+    return {"text": text, "tags": tags, "entities": found}
 
 
 def best_spans(
@@ -142,16 +143,11 @@ def _answer_prediction(
     windows: Sequence[tuple[Feature, tuple[np.ndarray, np.ndarray]]],
 ) -> dict[str, Any]:
     candidates = []
-    for feature, (start, stop) in windows:
+    for feature, sides in windows:
         inside = slice(feature.offset, feature.offset + len(feature.starts))
-        for score, first, last in best_spans(
-            np.asarray(start)[inside],
-            np.asarray(stop)[inside],
-            feature.belongs,
-            task.max_answer_len,
-            task.n_best,
-        ):
-            candidates.append((score, int(feature.starts[first]), int(feature.stops[last])))
+        start, stop = (np.asarray(side)[inside] for side in sides)
+        spans = best_spans(start, stop, feature.belongs, task.max_answer_len, task.n_best)
+        candidates += [(score, int(feature.starts[a]), int(feature.stops[b])) for score, a, b in spans]
     # An answer's start belongs to one window only, so the same span cannot come twice.
     candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: task.n_best]
     if not candidates:
@@ -162,3 +158,21 @@ def _answer_prediction(
         for p, (_, first, last) in zip(probabilities, candidates)
     ]
     return {"id": sample.qid, "answer": nbest[0]["text"], "nbest": nbest}
+
+
+def write_predictions(
+    task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
+) -> None:
+    """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
+    lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
+    if task.kind == "span" and nbest is not None:
+        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    write_json_lines(path, map(_rounded, lines))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

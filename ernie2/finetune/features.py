@@ -2,10 +2,10 @@
 
 Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text.
 
-A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long from the
-longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and each token
-*belongs* to the window in which it has most context on its shorter side; only there is it labelled, predicted, or the
-start of an answer.
+A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long
+from the longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and
+each token *belongs* to the window in which it has most context on its shorter side; only there is it
+labelled, predicted, or the start of an answer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ernie2.finetune.readers import TaggedSample, TextSample
 from ernie2.finetune.squad import QuestionSample
 from ernie2.finetune.tagging import TaggedText
 from ernie2.finetune.task import FinetuneTask
+from ernie2.shards import IGNORED
 from ernie2.tokenizer import Encoding, Tokenizer
 
-IGNORED = -100
 _NONE = np.zeros(0, np.int32)
 
 
@@ -38,7 +38,7 @@ class Feature:
     sentence_ids: np.ndarray
     """int8 (T): 0 for the first text, 1 for the second."""
     target: Any = None
-    """Class index, number, int16 (T) tags with -100 = ignored, or (start, stop) token positions; None where unknown."""
+    """Class index, number, int16 (T) tags or -100, or (first, last) token of an answer; None: unknown."""
     offset: int = 0
     """Position in the sequence of the window's first token."""
     first_token: int = 0
@@ -67,12 +67,14 @@ def build_features(
         counts: what was cut off or left out is added here, by reason.
         training: leave out what cannot be learned from (questions without a usable answer).
     """
-    make = {"tagging": _tagging_features, "span": _span_features}.get(task.kind, _text_features)
-    return list(make(samples, tokenizer, task, counts, training))
+    maker = _Maker(tokenizer, task, counts)
+    if task.kind == "span":
+        return list(maker.questions(samples, training))
+    return list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
-    """Tokens kept of two texts of `a` and `b` tokens in `room`: the longer loses tokens first, on a tie the second."""
+    """Tokens kept of texts of `a` and `b` tokens in `room`: the longer loses first, on a tie the second."""
     if a + b <= room:
         return a, b
     b = min(b, max(room - a, room // 2))
@@ -87,7 +89,7 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 
 
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
-    """For each window, bool (W): its tokens that have most context here, on their shorter side; ties: the earlier."""
+    """For each window, bool (W): its tokens with most context here, on their shorter side (ties: earlier)."""
     best = np.full(tokens, -1)
     owner = np.full(tokens, -1)
     for number, (start, stop) in enumerate(ranges):
@@ -137,121 +139,92 @@ def answer_tokens(answer: tuple[int, int], starts: np.ndarray, stops: np.ndarray
     return (first, last) if first <= last else None
 
 
-def _text_features(
-    samples: Sequence[TextSample],
-    tokenizer: Tokenizer,
-    task: FinetuneTask,
-    counts: Counter[str],
-    training: bool,
-) -> Iterable[Feature]:
-    first = tokenizer.encode_many([sample.text_a for sample in samples])
-    second = tokenizer.encode_many([sample.text_b or "" for sample in samples])
-    for number, sample in enumerate(samples):
-        a, b = first[number].ids, second[number].ids
-        room = task.max_seq_len - (2 if sample.text_b is None else 3)
-        kept_a, kept_b = pair_lengths(len(a), len(b), room)
-        counts["samples cut to max_seq_len"] += kept_a + kept_b < len(a) + len(b)
-        counts["samples without text"] += len(a) + len(b) == 0
-        ids, sentences = _sequence(tokenizer, a[:kept_a], None if sample.text_b is None else b[:kept_b])
-        yield Feature(number, ids, sentences, sample.label)
+@dataclass
+class _Maker:
+    """Makes sequences, and counts what it cuts off or leaves out."""
 
+    tokenizer: Tokenizer
+    task: FinetuneTask
+    counts: Counter[str]
 
-def _tagging_features(
-    samples: Sequence[TaggedSample],
-    tokenizer: Tokenizer,
-    task: FinetuneTask,
-    counts: Counter[str],
-    training: bool,
-) -> Iterable[Feature]:
-    # Further pieces of a source token continue its entity, as in the released code.
-    further = np.array(
-        [i if name[:2] != "B-" else _inside(task, name) for i, name in enumerate(task.labels)], np.int16
-    )
-    for number, sample in enumerate(samples):
-        text = encode_tokens(tokenizer, sample.tokens)
-        labels = None
-        if sample.tags is not None:
-            owner, first = source_of_piece(sample.tokens.spans, text.starts)
-            tags = np.asarray(sample.tags, np.int16)
-            labels = further[tags][owner]
-            labels[first] = tags
-        for feature in _windowed(number, tokenizer, _NONE, text, task, counts):
-            if labels is not None:
-                feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
-                stop = feature.first_token + len(feature.starts)
-                inside = np.where(feature.belongs, labels[feature.first_token : stop], IGNORED)
-                feature.target[feature.offset : feature.offset + len(inside)] = inside
-            yield feature
+    def texts(self, samples: Sequence[TextSample]) -> Iterable[Feature]:
+        """A sequence a sample, cut to fit."""
+        first = self.tokenizer.encode_many([sample.text_a for sample in samples])
+        second = self.tokenizer.encode_many([sample.text_b or "" for sample in samples])
+        for number, sample in enumerate(samples):
+            a, b = first[number].ids, second[number].ids
+            paired = sample.text_b is not None
+            kept_a, kept_b = pair_lengths(len(a), len(b), self.task.max_seq_len - 2 - paired)
+            self.counts["samples cut to max_seq_len"] += kept_a + kept_b < len(a) + len(b)
+            self.counts["samples without text"] += len(a) + len(b) == 0
+            ids, sentences = self._sequence(a[:kept_a], b[:kept_b] if paired else None)
+            yield Feature(number, ids, sentences, sample.label)
 
+    def tagged(self, samples: Sequence[TaggedSample]) -> Iterable[Feature]:
+        """Windows over each text, a tag for each token that belongs to its window."""
+        # Further pieces of a source token continue its entity, as in the released code.
+        inside = {f"I-{name[2:]}": i for i, name in enumerate(self.task.labels) if name[:2] == "I-"}
+        further = [
+            inside.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for i, n in enumerate(self.task.labels)
+        ]
+        for number, sample in enumerate(samples):
+            text = encode_tokens(self.tokenizer, sample.tokens)
+            labels = None
+            if sample.tags is not None:
+                owner, first = source_of_piece(sample.tokens.spans, text.starts)
+                tags = np.asarray(sample.tags, np.int16)
+                labels = np.array(further, np.int16)[tags][owner]
+                labels[first] = tags
+            for feature in self._windowed(number, None, text):
+                if labels is not None:
+                    feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
+                    here = labels[feature.first_token : feature.first_token + len(feature.starts)]
+                    feature.target[feature.offset : feature.offset + len(here)] = np.where(
+                        feature.belongs, here, IGNORED
+                    )
+                yield feature
 
-def _inside(task: FinetuneTask, begin: str) -> int:
-    inside = f"I-{begin[2:]}"
-    return task.labels.index(inside) if inside in task.labels else IGNORED
+    def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
+        """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
+        context, encoded = None, None
+        for number, sample in enumerate(samples):
+            if sample.context is not context:  # the questions of a passage share one string
+                context, encoded = sample.context, self.tokenizer.encode(sample.context)
+            answer = (
+                None if sample.answer is None else answer_tokens(sample.answer, encoded.starts, encoded.ends)
+            )
+            if training and answer is None:
+                self.counts["questions without a usable answer, left out"] += 1
+                continue
+            question = self.tokenizer.encode(sample.question).ids
+            self.counts["questions cut to max_query_len"] += len(question) > self.task.max_query_len
+            for feature in self._windowed(number, question[: self.task.max_query_len], encoded):
+                if answer is not None:
+                    first, last = (token - feature.first_token for token in answer)
+                    inside = first >= 0 and last < len(feature.starts)
+                    # A window without the answer points at [CLS], as in the released code.
+                    feature.target = (first + feature.offset, last + feature.offset) if inside else (0, 0)
+                yield feature
 
+    def _windowed(self, number: int, question: np.ndarray | None, text: Encoding) -> Iterable[Feature]:
+        """Sequences `[CLS] (question [SEP]) window [SEP]` over a text."""
+        offset = 1 if question is None else len(question) + 2
+        width = self.task.max_seq_len - offset - 1
+        ranges = windows(len(text.ids), width, self.task.doc_stride)
+        apart = len(ranges) > 1 and self.task.doc_stride >= width
+        self.counts["samples read in windows"] += len(ranges) > 1
+        self.counts["samples in windows without overlap (lower doc_stride)"] += apart
+        for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
+            window = text.ids[start:stop]
+            ids, sentences = (
+                self._sequence(window, None) if question is None else self._sequence(question, window)
+            )
+            places = text.starts[start:stop], text.ends[start:stop]
+            yield Feature(number, ids, sentences, None, offset, start, *places, belongs)
 
-def _span_features(
-    samples: Sequence[QuestionSample],
-    tokenizer: Tokenizer,
-    task: FinetuneTask,
-    counts: Counter[str],
-    training: bool,
-) -> Iterable[Feature]:
-    context, encoded = None, None
-    for number, sample in enumerate(samples):
-        if sample.context is not context:  # the questions of a passage share one string
-            context, encoded = sample.context, tokenizer.encode(sample.context)
-        answer = None if sample.answer is None else answer_tokens(sample.answer, encoded.starts, encoded.ends)
-        if training and answer is None:
-            counts["questions without a usable answer, left out"] += 1
-            continue
-        question = tokenizer.encode(sample.question).ids
-        counts["questions cut to max_query_len"] += len(question) > task.max_query_len
-        for feature in _windowed(number, tokenizer, question[: task.max_query_len], encoded, task, counts):
-            if answer is not None:
-                first, last = (token - feature.first_token for token in answer)
-                inside = first >= 0 and last < len(feature.starts)
-                # A window without the answer points at [CLS], as in the released code.
-                feature.target = (first + feature.offset, last + feature.offset) if inside else (0, 0)
-            yield feature
-
-
-def _windowed(
-    number: int,
-    tokenizer: Tokenizer,
-    prefix: np.ndarray,
-    text: Encoding,
-    task: FinetuneTask,
-    counts: Counter[str],
-) -> Iterable[Feature]:
-    """Sequences `[CLS] (prefix [SEP]) window [SEP]` over a text."""
-    paired = task.kind == "span"
-    width = task.max_seq_len - len(prefix) - (3 if paired else 2)
-    ranges = windows(len(text.ids), width, task.doc_stride)
-    counts["samples read in windows"] += len(ranges) > 1
-    counts["samples in windows without overlap (lower doc_stride)"] += (
-        len(ranges) > 1 and task.doc_stride >= width
-    )
-    for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
-        window = text.ids[start:stop]
-        ids, sentences = _sequence(tokenizer, prefix if paired else window, window if paired else None)
-        offset = len(prefix) + 2 if paired else 1
-        yield Feature(
-            number,
-            ids,
-            sentences,
-            None,
-            offset,
-            start,
-            text.starts[start:stop],
-            text.ends[start:stop],
-            belongs,
-        )
-
-
-def _sequence(tokenizer: Tokenizer, a: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    vocab = tokenizer.vocab
-    parts = [[vocab.cls_id], a, [vocab.sep_id]] + ([] if b is None else [b, [vocab.sep_id]])
-    ids = np.concatenate(parts).astype(np.int32)
-    sentences = np.zeros(len(ids), np.int8)
-    sentences[len(a) + 2 :] = 1
-    return ids, sentences
+    def _sequence(self, a: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        cls, sep = [self.tokenizer.vocab.cls_id], [self.tokenizer.vocab.sep_id]
+        ids = np.concatenate([cls, a, sep] if b is None else [cls, a, sep, b, sep]).astype(np.int32)
+        sentences = np.zeros(len(ids), np.int8)
+        sentences[len(a) + 2 :] = 1
+        return ids, sentences

@@ -1,8 +1,9 @@
-"""A fine-tuning that is ready to run: task, run, starting point and data, and which sequences each step takes."""
+"""A fine-tuning that is ready to run: what each step takes, what is logged, kept, found again; the result."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,22 +15,23 @@ import yaml
 from ernie2 import cpu, distributed, out_dir, precision
 from ernie2.batching import padded_width
 from ernie2.checkpoint import checkpoints, newest_whole
-from ernie2.disk import file_digest, write_json
+from ernie2.disk import file_digest, write_json, write_text
 from ernie2.finetune.data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
-from ernie2.finetune.log import FinetuneLog
+from ernie2.finetune.metrics import MAJORITY_RULE, majority
 from ernie2.finetune.model import Start, check_fit, read_start
 from ernie2.finetune.readers import find_file
 from ernie2.finetune.run import FinetuneRun, load_finetune
 from ernie2.finetune.task import FinetuneTask
-from ernie2.logs import logger
+from ernie2.logs import RunLog, logger
 from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
 
-ORIGIN, ENDED = "origin.json", "runs.json"
+Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
+ORIGIN, ENDED, RESULT = "origin.json", "runs.json", "result.json"
 RESULTS = (
     ENDED,
-    "result.json",
+    RESULT,
     *(f"{run}{name}" for run in ("", "run_*/") for name in ("best", "predictions", "step_*")),
 )
 """What a run leaves in its folder that another must not find there."""
@@ -42,10 +44,8 @@ FREE = (
     "vocab_file",
     "log_every",
     "save_every",
-    "micro_tokens",
-    "sizes",
-    "paper",
 )
+FREE += ("micro_tokens", "sizes", "paper")
 """Settings that the numbers of a run do not depend on; files and weights are compared by content."""
 
 
@@ -60,13 +60,25 @@ class Job:
     rank: int = 0
     ranks: int = 1
     ended: list[dict[str, Any]] = field(default_factory=list)
-    """Entries of result.json of the runs that have ended; what earlier starts left is known to rank 0 alone."""
+    """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
 
     @property
     def out_dir(self) -> Path:
         """Folder of everything that is written."""
         return Path(self.run.out_dir)
+
+    @property
+    def settings(self) -> str:
+        """Everything that was set, as YAML."""
+        return yaml.safe_dump(
+            to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True
+        )
+
+    @property
+    def pad_id(self) -> int:
+        """Id of [PAD]."""
+        return self.start.tokenizer.vocab.pad_id
 
     def seed(self, number: int) -> int:
         """Seed of run `number` (from 1)."""
@@ -77,46 +89,37 @@ class Job:
         return self.out_dir if self.run.repeat == 1 else self.out_dir / f"run_{number}"
 
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
-        """All optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
+        """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
         steps: list[np.ndarray] = []
-        evaluations = []
+        epoch_ends = set()
+        limit = self.run.max_steps
         for epoch in range(self.task.epochs):
-            steps += plan_batches(self.data.train.lengths, self.task, seed, epoch)
-            evaluations.append(len(steps))
-            if self.run.max_steps is not None and len(steps) >= self.run.max_steps:
-                break
-        steps = steps[: self.run.max_steps]
-        if self.run.eval_every is not None:
-            evaluations = range(self.run.eval_every, len(steps), self.run.eval_every)
+            if limit is None or len(steps) < limit:
+                steps += plan_batches(self.data.train.lengths, self.task, seed, epoch)
+                epoch_ends.add(len(steps))
+        steps = steps[:limit]
+        every = self.run.eval_every
+        evaluations = epoch_ends if every is None else range(every, len(steps), every)
         return steps, {step for step in evaluations if step < len(steps)} | {len(steps)}
 
     def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch], list[float]]:
         """The micro-batches of one step over all ranks: sequence numbers, arrays and the weight of each.
 
-        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again with weight
-        0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a GPU dropout follows the
-        micro-batches, which must not depend on the ranks then.
+        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
+        with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
+        GPU dropout follows the micro-batches, which must not depend on the ranks then.
         """
         train = self.data.train
         at_least = self.ranks if cpu.switch.enabled else 1
         parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
         idle = max(0, self.ranks - len(parts))
         parts += parts[:1] * idle
-        pad_id = self.start.tokenizer.vocab.pad_id
-        width = padded_width(
-            int(train.lengths[numbers].max()), self.run.precision, self.start.config.max_position_embeddings
-        )
+        positions = self.start.config.max_position_embeddings
+        width = padded_width(int(train.lengths[numbers].max()), self.run.precision, positions)
         arrays = [
-            collate([train.features[i] for i in part], self.task.kind, pad_id, width=width) for part in parts
+            collate([train.features[i] for i in part], self.task.kind, self.pad_id, width) for part in parts
         ]
         return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
-
-    @property
-    def settings(self) -> str:
-        """Everything that was set, as YAML."""
-        return yaml.safe_dump(
-            to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True
-        )
 
     def open(self) -> int:
         """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
@@ -128,28 +131,31 @@ class Job:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
             self._take_over()
-            (self.out_dir / "task.yaml").write_text(self.settings, encoding="utf-8")
-        ended = int(distributed.sum_over_ranks(np.array([len(self.ended)], np.int64))[0])
+            write_text(self.out_dir / "task.yaml", self.settings)
+        ended = self._from_rank_0(len(self.ended))
         if ended:
             logger.info("%d of %d runs have ended before", ended, self.run.repeat)
         return ended
 
+    def _from_rank_0(self, number: int) -> int:
+        return int(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.int64))[0])
+
     def _take_over(self) -> None:
-        """Goes on in a folder that this job has begun, refuses one with anything else's results, begins in any other."""
+        """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
         origin, path = self._origin(), self.out_dir / ORIGIN
-        if any(path.exists() for name in RESULTS for path in self.out_dir.glob(name)):
+        if any(left for name in RESULTS for left in self.out_dir.glob(name)):
             try:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 before = {ORIGIN: "none"}
-            if changed := differences(before, origin):
-                words = "; ".join(
-                    f"{key}: {str(old)[:60]} there, {str(new)[:60]} here"
-                    for key, (old, new) in changed.items()
+            changed = differences(before, origin).items()
+            if changed:
+                what = "; ".join(
+                    f"{key}: {str(old)[:60]} there, {str(new)[:60]} here" for key, (old, new) in changed
                 )
                 raise ConfigError(
-                    f"out_dir: {self.out_dir} holds the results of another run ({words[:600]}); "
-                    f"name another out_dir, or remove that folder"
+                    f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
+                    f"out_dir, or remove that folder"
                 )
             if (self.out_dir / ENDED).is_file():
                 self.ended = json.loads((self.out_dir / ENDED).read_text(encoding="utf-8"))
@@ -160,17 +166,15 @@ class Job:
 
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
-        settings = {key: value for key, value in yaml.safe_load(self.settings).items() if key not in FREE}
-        names = [
-            name
-            for role in vars(self.task.files).values()
-            for name in ([role] if isinstance(role, str) else role or [])
+        roles = [
+            [role] if isinstance(role, str) else role or [] for role in to_mapping(self.task.files).values()
         ]
-        found = {name: find_file(self.run.data_dir, name) for name in names}
-        weights = self.start.weights and file_digest(self.start.weights / WEIGHTS)
+        found = {name: find_file(self.run.data_dir, name) for role in roles for name in role}
         return {
-            "settings": settings,
-            "weights": weights,
+            "settings": {
+                key: value for key, value in yaml.safe_load(self.settings).items() if key not in FREE
+            },
+            "weights": self.start.weights and file_digest(self.start.weights / WEIGHTS),
             "vocabulary": self.start.tokenizer.vocab.digest,
             "encoder": self.start.config.to_json(),
             "files": {name: path and file_digest(path) for name, path in found.items()},
@@ -179,16 +183,8 @@ class Job:
     def newest_checkpoint(self, number: int) -> Path | None:
         """Where run `number` goes on, the same on every rank; None where it begins."""
         found = newest_whole(self.folder(number)) if self.rank == 0 else None
-        step = int(distributed.sum_over_ranks(np.array([found[0] if found else 0], np.int64))[0])
+        step = self._from_rank_0(found[0] if found else 0)
         return self.folder(number) / f"step_{step:07d}" if step else None
-
-    def open_log(self, number: int, step: int, sums: dict[str, float] | None) -> FinetuneLog:
-        """The log of run `number`, from optimizer step `step` on."""
-        steps = len(self.plan(self.seed(number))[0])
-        done = (number - 1) * steps + step
-        return FinetuneLog(
-            self.out_dir, number, step, done, self.run.repeat * steps, sums, active=self.rank == 0
-        )
 
     def end_run(self, entry: dict[str, Any]) -> None:
         """Notes the result of a run: it is not trained again, so its checkpoints go."""
@@ -200,21 +196,149 @@ class Job:
 
 
 def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
-    """Checks everything a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
+    """Checks all a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
     _, run = load_finetune(path, overrides)
     precision.check_precision(run.precision, "precision")
     start = read_start(run)
     task, run = load_finetune(path, overrides, size=start.size)
     check_fit(task, start.config)
-    logger.info(
-        "task %s (%s), encoder %s from %s%s",
-        task.name,
-        task.kind,
-        start.size or "of its own size",
-        start.weights or "random weights",
-        f", with the settings of sizes.{start.size}" if start.size in task.sizes else "",
-    )
+    size, weights = start.size or "of its own size", start.weights or "random weights"
+    sized = f", with the settings of sizes.{start.size}" if start.size in task.sizes else ""
+    logger.info("task %s (%s), encoder %s from %s%s", task.name, task.kind, size, weights, sized)
     data = prepare_data(task, run, start.tokenizer)
     for note in data.notes:
         logger.info("note: %s", note)
     return Job(task, run, start, data, rank, ranks)
+
+
+class FinetuneLog(RunLog):
+    """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log there."""
+
+    def __init__(self, job: Job, number: int, step: int, steps: int, sums: dict[str, float] | None) -> None:
+        at, done = (number, step), (number - 1) * steps + step
+        kept = {
+            "train": lambda line: (line["run"], line["step"]) <= at,
+            # The evaluation of the step that was saved is made again.
+            "metrics": lambda line: (line["run"], line["step"]) < at,
+        }
+        super().__init__(job.out_dir, done, job.run.repeat * steps, active=job.rank == 0, kept=kept)
+        self.number, self.steps, self.done = number, steps, done
+        self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
+        """Of the steps since the last line of train.jsonl."""
+        self._since = time.monotonic()
+
+    def count(self, **sums: float) -> None:
+        """Counts one optimizer step: its summed loss, its targets, its real and computed tokens."""
+        self.done += 1
+        self.sums = {name: value + sums[name] for name, value in self.sums.items()}
+        self.step(self.done)
+
+    def train(self, record: dict[str, Any]) -> None:
+        """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
+        sums, now = self.sums, time.monotonic()
+        rate = round(sums["tokens"] / max(now - self._since, 1e-9), 1)
+        at = {"run": self.number, "step": record["step"], "steps": self.steps}
+        record = {**at, **record, **sums, "tokens_per_s": rate}
+        record["loss"] /= max(record.pop("targets"), 1)
+        self.sums, self._since = dict.fromkeys(sums, 0), now
+        where = f"run {self.number}  step {record['step']}/{self.steps}"
+        self.progress(record, where, f"loss {record['loss']:.4f}  lr {record['lr']:.2e}", self.done)
+
+    def metrics(self, record: dict[str, Any]) -> None:
+        """Writes a line of metrics.jsonl and of the console."""
+        self._since = time.monotonic()  # an evaluation is not training time
+        if self.active:
+            self._write("metrics", {"run": self.number, **record})
+            splits = "  ".join(f"{name} {describe(values)}" for name, values in record["metrics"].items())
+            best = "  (best)" if record.get("best") else ""
+            logger.info("run %d  step %d  %s%s", self.number, record["step"], splits, best)
+
+
+def describe(values: dict[str, float]) -> str:
+    """Metrics in a few words: accuracy 90.90, f1 88.10."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
+
+    A job that had come to its end before finds its result and changes nothing.
+    """
+    path = job.out_dir / RESULT
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+        logger.info("%s: this run has ended before; nothing was left to do", path)
+    else:
+        best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
+        if job.run.repeat > 1:
+            keep_best_run(job, best)
+        result = summarise(job, job.ended, best)
+        write_json(path, result)
+    logger.info("%s", table(result))
+    return result
+
+
+def keep_best_run(job: Job, best: int) -> None:
+    """Of several runs one model is kept: out_dir/best, with its predictions. run_<k>/ keep their own."""
+    if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
+        shutil.rmtree(job.out_dir / "best", ignore_errors=True)
+        (job.folder(best) / "best").rename(job.out_dir / "best")
+    shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
+    shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
+    for number in range(1, job.run.repeat + 1):
+        shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
+
+
+def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]:
+    """What result.json holds. `metrics` is the mean over the runs; every metric is in percent."""
+    task, data = job.task, job.data
+    labelled = [part for part in (*data.dev, *data.test) if part.labelled]
+    all_metrics = [run["metrics"] for run in runs]
+    result: dict[str, Any] = {
+        "task": task.name,
+        "kind": task.kind,
+        "size": job.start.size,
+        "init_from": job.run.init_from,
+        "seed": job.run.seed,
+        "unit": "percent",
+        "metrics": over_runs(all_metrics, np.mean),
+        "majority": {part.name: majority(task, data.train.samples, part.samples) for part in labelled},
+        "majority_rule": MAJORITY_RULE[task.kind],
+        "paper": task.paper.get(job.start.size or "", task.paper),
+        "steps": runs[0]["steps"],
+        "seconds": round(time.monotonic() - job.started, 1),
+        "data": data.counts(),
+        "notes": data.notes,
+        "runs": runs,
+    }
+    if len(runs) > 1:
+        statistics = {"mean": np.mean, "median": np.median, "std": lambda values: np.std(values, ddof=1)}
+        result |= {name: over_runs(all_metrics, statistic) for name, statistic in statistics.items()}
+        result["best_run"] = best
+    return result
+
+
+def over_runs(runs: list[Metrics], statistic: Any) -> Metrics:
+    """A statistic of every metric over the runs; std is the sample standard deviation."""
+    return {
+        split: {name: round(float(statistic([run[split][name] for run in runs])), 4) for name in values}
+        for split, values in runs[0].items()
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Metrics by split beside the majority baseline and, for a size of the paper, the paper's numbers."""
+    lines = [
+        f"{result['task']}: {len(result['runs'])} run(s), {result['steps']} steps each, in percent",
+        f"{'split':<16}{'metric':<12}{'mean':>8}{'std':>8}{'majority':>10}{'paper':>8}",
+    ]
+    for split, values in result["metrics"].items():
+        theirs = result["paper"].get(split, {})
+        if not isinstance(theirs, dict):  # a plain number is the first metric's
+            theirs = {next(iter(values)): theirs}
+        for metric, value in values.items():
+            std = f"{result['std'][split][metric]:.2f}" if "std" in result else "-"
+            paper = "-" if theirs.get(metric) is None else f"{theirs[metric]:.1f}"
+            majority_rule = result["majority"][split][metric]
+            lines.append(f"{split:<16}{metric:<12}{value:>8.2f}{std:>8}{majority_rule:>10.2f}{paper:>8}")
+    return "\n".join(lines)

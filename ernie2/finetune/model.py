@@ -1,4 +1,7 @@
-"""Where a fine-tuning run starts: configuration, vocabulary and weights, from a checkpoint or at random."""
+"""The model of a fine-tuning: where it starts (a checkpoint or at random), forward, loss, how it is kept.
+
+Letters: B sequences, T tokens of a sequence.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import paddle
 import yaml
+from paddle.nn import functional as F
 
-from ernie2 import cpu
+from ernie2 import cpu, precision
+from ernie2.batching import cut_by_tokens, padded_width
 from ernie2.checkpoint import checkpoints, restore_weights, save_model
 from ernie2.config import SIZES, ModelConfig
 from ernie2.encoder import EncoderConfig
+from ernie2.finetune.data import FinetuneBatch, by_length, collate
+from ernie2.finetune.readers import Split
 from ernie2.finetune.run import FinetuneRun
 from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
 from ernie2.schema import build, to_mapping
+from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer, Vocab
 from ernie2.warm_start import embedding_rows, start_from
@@ -37,23 +47,17 @@ class Start:
 
     @property
     def size(self) -> str | None:
-        """Name of the encoder's size; None when it is no named one."""
-        return size_of(self.config)
-
-
-def size_of(config: EncoderConfig) -> str | None:
-    """Name of a size (tiny ... large) by layers and width."""
-    shape = (config.num_hidden_layers, config.hidden_size)
-    return next((name for name, (layers, width, *_) in SIZES.items() if (layers, width) == shape), None)
+        """Name of the encoder's size (tiny ... large) by layers and width; None when it is no named one."""
+        shape = (self.config.num_hidden_layers, self.config.hidden_size)
+        return next((name for name, (layers, width, *_) in SIZES.items() if (layers, width) == shape), None)
 
 
 def checkpoint_folder(path: str, key: str) -> Path:
-    """A checkpoint folder, or the newest one of a pre-training run's out_dir. Raises ConfigError naming `key`."""
+    """A checkpoint folder, or the newest one of a pre-training out_dir. Raises ConfigError naming `key`."""
     folder = Path(path)
     if (folder / "config.json").is_file():
         return folder
-    found = checkpoints(folder)
-    if found:
+    if found := checkpoints(folder):
         return found[-1][1]
     raise ConfigError(
         f"{key}: {path} is no checkpoint folder (no config.json) and no run with step_* folders in it"
@@ -62,53 +66,43 @@ def checkpoint_folder(path: str, key: str) -> Path:
 
 def read_start(run: FinetuneRun) -> Start:
     """Configuration and vocabulary of a run. Raises ConfigError naming the key or file."""
-    source = run.config_from if run.init_from == "none" else run.init_from
+    random = run.init_from == "none"
+    source = run.config_from if random else run.init_from
     if source is None:
-        vocab = Vocab.load(run.vocab_file)
+        vocab_file, vocab, lower_case = Path(run.vocab_file), Vocab.load(run.vocab_file), True
         model = ModelConfig(vocab_file=run.vocab_file, size=run.size, hidden_act=run.hidden_act)
         config = EncoderConfig.from_recipe(model, len(vocab), vocab.pad_id)
-        lower_case = True
-        folder, vocab_file = None, Path(run.vocab_file)
     else:
-        folder = checkpoint_folder(source, "config_from" if run.init_from == "none" else "init_from")
-        config, vocab_file = EncoderConfig.from_json(folder / "config.json"), folder / "vocab.txt"
-        if (
-            run.init_from != "none"
-        ):  # the embeddings' own rows: config.json may leave them out or say otherwise
+        folder = checkpoint_folder(source, "config_from" if random else "init_from")
+        vocab_file, lower_case = folder / "vocab.txt", checkpoint_lower_case(folder)
+        config, vocab = EncoderConfig.from_json(folder / "config.json"), Vocab.load(vocab_file)
+        if not random:  # the embeddings' own rows: config.json may leave them out or say otherwise
             config = replace(config, **embedding_rows(folder))
         if not config.task_type_vocab_size:
             config = replace(config, task_type_vocab_size=ModelConfig(vocab_file="").task_type_vocab_size)
-        vocab = Vocab.load(vocab_file)
         if len(vocab) > config.vocab_size:
             raise ConfigError(
                 f"{vocab_file}: {len(vocab)} tokens, but config.json has {config.vocab_size} embedding rows"
             )
-        lower_case = checkpoint_lower_case(folder)
     lower_case = lower_case if run.lower_case is None else run.lower_case
-    return Start(
-        config, Tokenizer(vocab, lower_case), vocab_file, None if run.init_from == "none" else folder
-    )
+    return Start(config, Tokenizer(vocab, lower_case), vocab_file, None if random else folder)
 
 
 def checkpoint_lower_case(folder: Path) -> bool:
-    """Whether a checkpoint's text was lower-cased: its config.json, else its recipe.yaml, says so; default true."""
+    """Whether a checkpoint's text was lower-cased: as config.json, else recipe.yaml says, else true."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if LOWER_CASE_KEY in config:
-        return bool(config[LOWER_CASE_KEY])
     recipe = folder / "recipe.yaml"
-    if recipe.is_file():
-        return bool(
-            yaml.safe_load(recipe.read_text(encoding="utf-8")).get("data", {}).get("lower_case", True)
-        )
-    return True
+    if LOWER_CASE_KEY not in config and recipe.is_file():
+        config = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("data", {})
+    return bool(config.get(LOWER_CASE_KEY, True))
 
 
 def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:
     """Raises ConfigError when the encoder has no row for a position or task id of the task."""
     if task.max_seq_len > config.max_position_embeddings:
         raise ConfigError(
-            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} positions; "
-            f"set max_seq_len={config.max_position_embeddings} or less"
+            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} "
+            f"positions; set max_seq_len={config.max_position_embeddings} or less"
         )
     if task.task_id >= config.task_type_vocab_size:
         raise ConfigError(
@@ -136,6 +130,69 @@ def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -
     return model
 
 
+def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTask, half: str) -> Any:
+    """Outputs of `ErnieForFinetuning` for a micro-batch, computed in the precision `half`, float32."""
+    lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.padded_tokens else None
+    token_ids, sentence_ids = paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids)
+    with precision.autocast(half, "O1"):
+        logits = model(token_ids, sentence_ids, task.task_id, lengths)
+    return (
+        tuple(side.astype("float32") for side in logits) if task.kind == "span" else logits.astype("float32")
+    )
+
+
+@paddle.no_grad()
+def run_model(
+    model: ErnieForFinetuning, part: Split, task: FinetuneTask, pad_id: int, micro_tokens: int, precision: str
+) -> list[Any]:
+    """Head outputs of every sequence, in order, without padding, float32 (see `decoding.decode`)."""
+    model.eval()
+    outputs: list[Any] = [None] * len(part.features)
+    every = by_length(np.arange(len(outputs)), part.lengths)
+    for numbers in cut_by_tokens(every, part.lengths, micro_tokens):
+        width = padded_width(
+            int(part.lengths[numbers].max()), precision, model.config.max_position_embeddings
+        )
+        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, width, with_targets=False)
+        found = logits_of(model, batch, task, precision)
+        if task.kind == "span":
+            start, stop = (side.numpy() for side in found)
+            rows: Any = [(start[i, :length], stop[i, :length]) for i, length in enumerate(batch.lengths)]
+        elif task.kind == "tagging":
+            rows = [row[:length] for row, length in zip(found.numpy(), batch.lengths)]
+        else:
+            rows = found.numpy()
+        for number, row in zip(numbers, rows):
+            outputs[number] = row
+    model.train()
+    return outputs
+
+
+def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
+    """Loss of a micro-batch, summed over its targets, in float32.
+
+    Cross-entropy of classes and of tags; squared error of a regression; for span the mean of its two ends'.
+    """
+    targets = paddle.to_tensor(batch.targets)
+    if task.kind == "regression":
+        return ((logits - targets) ** 2).sum()
+    if task.kind == "span":
+        positions = paddle.arange(batch.token_ids.shape[1]).unsqueeze(0)
+        padding = (positions >= paddle.to_tensor(batch.lengths).unsqueeze(1)).astype("float32") * -1e4
+        sides = [
+            F.cross_entropy(side + padding, targets[:, i], reduction="sum") for i, side in enumerate(logits)
+        ]
+        return (sides[0] + sides[1]) / 2  # no probability on padding
+    weight = paddle.to_tensor(task.class_weights, "float32") if task.class_weights else None
+    flat = logits.reshape([-1, logits.shape[-1]])
+    return F.cross_entropy(flat, targets.reshape([-1]), weight=weight, ignore_index=IGNORED, reduction="sum")
+
+
+def count_targets(task: FinetuneTask, batch: FinetuneBatch) -> int:
+    """Predictions that the loss of a micro-batch sums over."""
+    return int((batch.targets != IGNORED).sum()) if task.kind == "tagging" else len(batch.targets)
+
+
 def save_finetuned(folder: Path, model: ErnieForFinetuning, task: FinetuneTask, start: Start) -> None:
     """Saves weights, configuration, vocabulary and the task, atomically: all that `predict` needs."""
     extra = {TASK_KEY: to_mapping(task), LOWER_CASE_KEY: start.tokenizer.lower_case}
@@ -152,13 +209,14 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     folder = (
         folder / "best" if not (folder / "config.json").is_file() and (folder / "best").is_dir() else folder
     )
-    config = EncoderConfig.from_json(folder / "config.json")
-    mapping: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    config, mapping = EncoderConfig.from_json(path), json.loads(path.read_text(encoding="utf-8"))
     if TASK_KEY not in mapping:
         raise ConfigError(
-            f"{folder}: a model without a fine-tuning head (config.json has no '{TASK_KEY}'); fine-tune it first"
+            f"{folder}: a model without a fine-tuning head (config.json has no '{TASK_KEY}'); "
+            f"fine-tune it first"
         )
-    task = build(FinetuneTask, mapping[TASK_KEY], f"{folder / 'config.json'}: {TASK_KEY}")
+    task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
     tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(folder))
     cpu.prepare()
     model = ErnieForFinetuning(config, task.kind, task.num_labels, task.head_dropout)

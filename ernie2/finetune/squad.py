@@ -25,7 +25,7 @@ class QuestionSample:
     references: list[str] = field(default_factory=list)
     """Every reference answer as written, for the metrics."""
     answer: tuple[int, int] | None = None
-    """Character span [start, stop) of the first usable reference; None where no reference is a span of the passage."""
+    """Character span [start, stop) of the first reference that is a span of the passage; None without one."""
 
 
 def read_questions(
@@ -52,12 +52,12 @@ def read_questions(
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON: {error}; expected {_SQUAD}") from None
     seen: set[str] = set()
-    for a, article in enumerate(_get(path, tree, "data", list, "top level")):
-        for p, paragraph in enumerate(_get(path, article, "paragraphs", list, f"data[{a}]")):
-            place = f"data[{a}].paragraphs[{p}]"
-            context = _get(path, paragraph, "context", str, place)
-            for q, item in enumerate(_get(path, paragraph, "qas", list, place)):
-                sample = _question(path, f"{place}.qas[{q}]", item, context, with_answers, counts)
+    for a, article in enumerate(_get(tree, "data", list, f"{path}: top level")):
+        for p, paragraph in enumerate(_get(article, "paragraphs", list, f"{path}: data[{a}]")):
+            where = f"{path}: data[{a}].paragraphs[{p}]"
+            context = _get(paragraph, "context", str, where)
+            for q, item in enumerate(_get(paragraph, "qas", list, where)):
+                sample = _question(f"{where}.qas[{q}]", item, context, with_answers, counts)
                 if sample.qid in seen:
                     raise ConfigError(
                         f"{sample.where}: question id '{sample.qid}' is used twice; ids name the answers"
@@ -67,54 +67,48 @@ def read_questions(
 
 
 def _question(
-    path: Path, place: str, item: Any, context: str, with_answers: bool, counts: Counter[str]
+    where: str, item: Any, context: str, with_answers: bool, counts: Counter[str]
 ) -> QuestionSample:
-    question = _get(path, item, "question", str, place)
-    qid = str(_get(path, item, "id", (str, int), place)).strip()
-    sample = QuestionSample(f"{path}: {place}", qid, question, context)
-    answers = _answers(path, item.get("answers"), f"{place}.answers") if with_answers else []
-    for text, start in answers:
+    question = _get(item, "question", str, where)
+    sample = QuestionSample(where, str(_get(item, "id", (str, int), where)).strip(), question, context)
+    for text, start in _answers(item.get("answers"), f"{where}.answers") if with_answers else ():
         sample.references.append(text)
         if sample.answer is None:
             sample.answer = locate_answer(context, text, start, counts)
     return sample
 
 
-def _answers(path: Path, found: Any, place: str) -> Iterator[tuple[str, int]]:
+def _answers(found: Any, where: str) -> Iterator[tuple[str, int]]:
     """Text and start (-1 = not told) of each reference: in SQuAD's form, Hugging Face's, or bare texts."""
     if isinstance(found, dict) and isinstance(found.get("text"), list):
         texts, starts = found["text"], found.get("answer_start", [None] * len(found["text"]))
         if not isinstance(starts, list) or len(starts) != len(texts):
-            raise ConfigError(f"{path}: {place}: text and answer_start are not lists of the same length")
+            raise ConfigError(f"{where}: text and answer_start are not lists of the same length")
         found = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     found = [] if found in (None, "", {}) else [found] if isinstance(found, (str, dict)) else found
     if not isinstance(found, list):
-        raise ConfigError(f"{path}: {place}: expected [{{text, answer_start}}, ...], found {_shown(found)}")
+        raise ConfigError(f"{where}: expected [{{text, answer_start}}, ...], found {_shown(found)}")
     for i, answer in enumerate(found):
         answer = {"text": answer} if isinstance(answer, str) else answer
-        text = _get(path, answer, "text", str, f"{place}[{i}]")
-        start = answer.get("answer_start")
+        text, start = _get(answer, "text", str, f"{where}[{i}]"), answer.get("answer_start")
         number = isinstance(start, (int, float, str)) and not isinstance(start, bool)
         if start is not None and not (number and re.fullmatch(r"\s*-?\d{1,9}(\.0)?\s*", str(start))):
-            raise ConfigError(
-                f"{path}: {place}[{i}].answer_start: expected a whole number (-1: not known), found {_shown(start)}"
-            )
+            wanted = "a whole number (-1: not known)"
+            raise ConfigError(f"{where}[{i}].answer_start: expected {wanted}, found {_shown(start)}")
         yield text, -1 if start is None else int(float(start))
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:
-    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018 holds -1 and shifted offsets).
+    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018: -1, shifted).
 
-    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped. None, and
-    counted, where the passage does not hold the text.
+    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped.
+    None, and counted, where the passage does not hold the text.
     """
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
     for wanted in (text, text.strip(), text.strip().rstrip("。.")):
         places = (
-            [i for i in range(len(context) - len(wanted) + 1) if context.startswith(wanted, i)]
-            if wanted
-            else []
+            [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", context)] if wanted else []
         )
         if places:
             counts["answers found by search"] += 1
@@ -124,18 +118,16 @@ def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> 
     return None
 
 
-def _get(path: Path, node: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any:
+def _get(node: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(node, dict) or key not in node:
         found = "" if isinstance(node, dict) else f" (found {type(node).__name__}, not an object)"
-        raise ConfigError(f"{path}: {place}: no key '{key}'{found}; expected {_SQUAD}")
+        raise ConfigError(f"{where}: no key '{key}'{found}; expected {_SQUAD}")
     value = node[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = {list: "a list", str: "text"}.get(kind, "text or a whole number")
-        raise ConfigError(f"{path}: {place}.{key}: expected {wanted}, found {_shown(value)}")
+        raise ConfigError(f"{where}.{key}: expected {wanted}, found {_shown(value)}")
     if isinstance(value, str) and _SURROGATE.search(value):
-        raise ConfigError(
-            f"{path}: {place}.{key}: half of a surrogate pair, which is no character; write it whole"
-        )
+        raise ConfigError(f"{where}.{key}: half of a surrogate pair, which is no character; write it whole")
     return value
 
 

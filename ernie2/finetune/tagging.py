@@ -1,7 +1,8 @@
 """Tagged text: source tokens with character spans, tags to entities and back. No tensors here.
 
-Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a span of the
-text and is tokenised by itself, a tag belongs to a source token, an entity is a span of characters.
+Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a
+span of the text and is tokenised by itself, a tag belongs to a source token, an entity is a span of
+characters.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def read_tagged(
 ) -> tuple[TaggedText, list[str] | None]:
     """Reads a row of tagging.
 
-    Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes one tag for
-    each character, or for each character that is not white space, or for each word between spaces: whichever count
-    fits. Empty tokens are dropped with their tags.
+    Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes
+    one tag for each character, or for each character that is not white space, or for each word between
+    spaces: whichever count fits. Empty tokens are dropped with their tags.
 
     Args:
         where: `file:line`, for messages.
@@ -53,29 +54,27 @@ def read_tagged(
     tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
     if SEPARATOR in text:
         tokens = join_tokens(text.split(SEPARATOR))
-        choices = [tokens.spans]
+        text, raw, choices = tokens.text, tokens.spans, [tokens.spans]
     else:
         characters = [(i, i + 1) for i in range(len(text))]
         visible = [span for span in characters if not text[span[0]].isspace()]
-        choices = [characters, visible, word_spans(text)]
-        raw = {"characters": characters, "visible": visible}.get(cut) or [
-            m.span() for m in _WORD.finditer(text)
-        ]
-        tokens = TaggedText(text, raw)
-    spans = (
-        tokens.spans if tags is None else next((spans for spans in choices if len(spans) == len(tags)), None)
-    )
+        choices = [characters, visible, [match.span() for match in re.finditer(r"\S+", text)]]
+        words = [match.span() for match in _WORD.finditer(text)]
+        raw = {"characters": characters, "visible": visible}.get(cut, words)
+    if tags is None:
+        return TaggedText(text, [span for span in raw if span[1] > span[0]]), None
+    spans = next((spans for spans in choices if len(spans) == len(tags)), None)
     if spans is None:
         counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
         raise ConfigError(
             f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
         )
-    if tags is not None:
-        tags = [tag for tag, (start, stop) in zip(tags, spans, strict=True) if stop > start]
-    return TaggedText(tokens.text, [span for span in spans if span[1] > span[0]]), tags
+    kept = [(span, tag) for span, tag in zip(spans, tags) if span[1] > span[0]]
+    return TaggedText(text, [span for span, _ in kept]), [tag for _, tag in kept]
 
 
-# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand alone.
+# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand
+# alone.
 _WORD = re.compile("(?:(?![\u2e80-\U0010ffff])[^\\W_])+|\\S")
 
 
@@ -100,8 +99,8 @@ def as_bio(tag: str) -> str:
 def join_tokens(tokens: Sequence[str]) -> TaggedText:
     """Joins source tokens to a text.
 
-    Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU rejects"), a
-    space goes between two neighbours that would otherwise run together.
+    Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU
+    rejects"), a space goes between two neighbours that would otherwise run together.
     """
     words = any(len(token) > 1 and all(_is_letter(c) for c in token) for token in tokens)
     parts: list[str] = []
@@ -117,39 +116,25 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
     return TaggedText("".join(parts), spans)
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Character spans of the words between white space."""
-    spans, position = [], 0
-    for word in text.split():
-        start = text.index(word, position)
-        position = start + len(word)
-        spans.append((start, position))
-    return spans
-
-
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
     """Entities of a tag sequence, as conlleval counts them.
 
-    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag that does
-    not continue it.
+    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag
+    that does not continue it.
 
     Args:
         tags: one tag (O, B-X, I-X) for each source token.
         spans: character span of each source token.
     """
-    entities: list[Entity] = []
-    current: list | None = None  # [type, start, stop]
+    found: list[list] = []  # [type, start, stop]
+    inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):
-        kind = tag[2:] if tag != "O" else None
-        if current is not None and tag.startswith("I-") and kind == current[0]:
-            current[2] = stop
-            continue
-        if current is not None:
-            entities.append(Entity(*current))
-        current = None if kind is None else [kind, start, stop]
-    if current is not None:
-        entities.append(Entity(*current))
-    return entities
+        if inside and tag.startswith("I-") and tag[2:] == found[-1][0]:
+            found[-1][2] = stop
+        elif tag != "O":
+            found.append([tag[2:], start, stop])
+        inside = tag != "O"
+    return [Entity(*entity) for entity in found]
 
 
 def _is_letter(character: str) -> bool:
