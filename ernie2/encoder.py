@@ -7,35 +7,42 @@ Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkp
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Literal
 
 import paddle
 from paddle import nn
+from pydantic.dataclasses import dataclass
 
 from ernie2 import attention, cpu
 from ernie2.config import SIZES, ModelConfig
+from ernie2.schema import Checks, Dropout, NotNegative, Positive, Section, build, require
 from ernie2.strict import ConfigError
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
+@dataclass
+class EncoderConfig(Section):
     """What config.json of a checkpoint says, under PaddleNLP's ErnieConfig names."""
 
-    vocab_size: int
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "relu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 513
-    type_vocab_size: int = 4
-    task_type_vocab_size: int = 16
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
-    pad_token_id: int = 0
+    vocab_size: Positive[int]
+    hidden_size: Positive[int] = 768
+    num_hidden_layers: Positive[int] = 12
+    num_attention_heads: Positive[int] = 12
+    intermediate_size: Positive[int] = 3072
+    hidden_act: Literal["relu", "gelu"] = "relu"
+    hidden_dropout_prob: Dropout = 0.1
+    attention_probs_dropout_prob: Dropout = 0.1
+    max_position_embeddings: Positive[int] = 513
+    type_vocab_size: NotNegative[int] = 4
+    task_type_vocab_size: NotNegative[int] = 16
+    initializer_range: NotNegative[float] = 0.02
+    layer_norm_eps: Positive[float] = 1e-5
+    pad_token_id: NotNegative[int] = 0
+
+    def _checks(self) -> Checks:
+        heads = self.num_attention_heads
+        yield require(self.hidden_size % heads == 0, "num_attention_heads", heads, f"a divisor of {self.hidden_size}")
 
     @classmethod
     def from_recipe(cls, model: ModelConfig, vocab_size: int, pad_id: int) -> EncoderConfig:
@@ -54,11 +61,13 @@ class EncoderConfig:
         """Reads config.json of a checkpoint. Raises ConfigError when missing or not of this kind."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; a checkpoint folder holds config.json") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{path}: not an encoder configuration: {error}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: not readable JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: not an encoder configuration: expected an object of keys")
+        return build(cls, {field.name: data[field.name] for field in fields(cls) if field.name in data}, str(path))
 
     def to_json(self) -> dict:
         """Keys for config.json, readable by PaddleNLP's ErnieConfig."""

@@ -3,8 +3,9 @@
 Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not
 looked at. Output: one JSON object a line for each line of data, in the order of the input: `line` (its line
 there) and, where the input has such a column, `id`; `label` and `probabilities` (classification), `score`
-(regression), `text`, `tags` by character and `entities` with character offsets (tagging). For span one JSON
-object {question id: answer}, as the official evaluators read it.
+(regression), `text`, `tags` and `entities` with character offsets (tagging; a tag for each of the `tokens` that
+the input gives, else for each character). For span one JSON object {question id: answer}, as the official
+evaluators read it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,23 @@ from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
 from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import logger
+from ernie2.out_dir import ORIGIN
 from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192
+WRITTEN = (
+    *(
+        "model.safetensors",
+        "vocab.txt",
+        "recipe.yaml",
+        "task.yaml",
+        "origin.json",
+        "runs.json",
+        "result.json",
+    ),
+    *("train.jsonl", "metrics.jsonl", "predictions/*"),
+)
+"""Files of fine-tuning that no prediction is written over."""
 
 
 def predict_file(
@@ -42,8 +57,12 @@ def predict_file(
             cannot be written or would be written over something; these before the model is loaded.
     """
     source, model_dir = Path(source), Path(model_dir)
-    parts = [*model_dir.glob("best/*" if not (model_dir / "config.json").is_file() else "*")]
-    taken = {"the input": [source], "a file of the model": parts}
+    run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
+    taken = {
+        "the input": [source],
+        "a file of the model": [*model_dir.glob("best/*"), *model_dir.glob("config.json")],
+    }
+    taken["a file of the model's run"] = [path for name in WRITTEN for path in run.glob(name)]
     target = check_output("--output", target, taken)
     if nbest is not None:
         nbest = check_output("--nbest", nbest, taken | {"--output": [target]})
@@ -77,6 +96,8 @@ def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]
             raise ConfigError(
                 f"{key}: {path} is {'a folder' if target.is_dir() else 'no ordinary file'}; name a file"
             )
+        if target.suffix in (".gz", ".bz2", ".zst"):
+            raise ConfigError(f"{key}: {path}: predictions are not compressed; name a .json or .jsonl file")
         if key == "--output":
             make_folder(target.parent, key)
         with tempfile.TemporaryFile(dir=target.parent):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from finetuning import CHECK, SETTINGS, write_checkpoint, write_data
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from ernie2.finetune import __main__ as finetune
 from ernie2.finetune.job import over_runs, prepare_job
@@ -217,16 +217,14 @@ def test_minus_one_in_every_test_row_of_a_regression(checkpoint, tmp_path, in_tr
 def test_several_dev_files_are_evaluated_each_by_itself(checkpoint, data, tmp_path):
     folder = write_data(tmp_path / "data", "classification")
     (folder / "m").mkdir()
-    (folder / "dev.tsv").rename(folder / "m" / "dev.tsv")
-    result = run(
-        "classification",
-        checkpoint,
-        folder,
-        tmp_path / "out",
-        "max_steps=2",
-        "files.dev=[m/dev.tsv, test.tsv]",
-    )
-    assert set(result["metrics"]) == {"m_dev", "test"}
+    (folder / "m" / "dev.tsv").write_bytes((folder / "dev.tsv").read_bytes())
+    args = ("classification", checkpoint, folder, tmp_path / "out", "max_steps=2")
+    result = run(*args, "files.dev=[m/dev.tsv, dev.tsv]")
+    assert set(result["metrics"]) == {"m_dev", "dev", "test"}
+    for names in ("[m/dev.tsv, m_dev.tsv]", "[dev.tsv, test.tsv]"):
+        (folder / "m_dev.tsv").write_bytes((folder / "test.tsv").read_bytes())
+        with pytest.raises(ConfigError, match="several files of dev and test are called"):
+            run(*args, f"files.dev={names}")
 
 
 def test_majority_baselines(checkpoint, data):
@@ -283,6 +281,29 @@ def test_bad_input_stops_before_anything_is_written(change, message, checkpoint,
     assert stop.value.code == 2 and not (tmp_path / "out").exists()
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"num_attention_heads": 3}, "num_attention_heads: found 3, expected a divisor of 32"),
+    ({"num_hidden_layers": 2.5}, "num_hidden_layers: found 2.5"), ({"hidden_size": "32"}, "hidden_size: found text '32'"),
+    ({"hidden_act": None}, "hidden_act: found None"), ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob: found 1.5"),
+    ({"layer_norm_eps": "x"}, "layer_norm_eps: found text 'x'"), ({"lower_case": "no"}, "lower_case: found 'no'"),
+    (None, "config.json: expected a mapping of keys")])
+def test_a_config_json_that_lies_is_named(data, tmp_path, changes, words):
+    folder = write_checkpoint(tmp_path / "a")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(None if changes is None else config | changes))
+    with pytest.raises(ConfigError, match=words):
+        run("classification", folder, data["classification"], tmp_path / "out")
+
+
+def test_a_checkpoint_of_one_sentence_type_reads_pairs(data, tmp_path):
+    folder = write_checkpoint(tmp_path / "a")
+    arrays = load_file(folder / "model.safetensors")
+    name = "ernie.embeddings.token_type_embeddings.weight"
+    save_file(arrays | {name: arrays[name][:1].copy()}, folder / "model.safetensors")
+    run("regression", folder, data["regression"], tmp_path / "out", "max_steps=1")
+    assert load_file(tmp_path / "out/best/model.safetensors")[name].shape == (2, 32)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(data, tmp_path):

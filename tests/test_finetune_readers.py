@@ -339,6 +339,9 @@ def test_tags_of_other_schemes_are_read(tmp_path, tags):
     assert split.samples[0].tags == [0, 1, 1, 4, 2]
     with pytest.raises(ConfigError, match=r"a\.tsv:1: no column 'text_a'.*CoNLL.*\\x02"):
         read_split(write(tmp_path / "a.tsv", "王 B-PER\n\n小 I-PER\n"), "train", make_task("tagging"))
+    with pytest.raises(ConfigError, match="every line holds a single token.*CoNLL"):
+        text = "text_a\tlabel\n王\tB-PER\n小\tI-PER\n\n在\tO\n"
+        read_split(write(tmp_path / "a.tsv", text), "train", make_task("tagging"))
 
 
 def test_squad_answers_are_repaired_by_search():

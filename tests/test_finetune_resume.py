@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 from conftest import ROOT
 from finetuning import SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file
+from test_checkpoint import prepare
 from test_finetune import TASKS, lines, run
 from test_resume import ranks_of, wait_for
 
+from ernie2 import pretrain
 from ernie2.finetune import __main__ as finetune
-from ernie2.finetune.job import prepare_job
+from ernie2.finetune.job import FinetuneLog, prepare_job
 from ernie2.strict import ConfigError, cli
 
 pytestmark = pytest.mark.slow
@@ -84,6 +87,40 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bits(checkpoint, data, tmp_pa
     assert again.wait() == 0 and "has ended before" in said and "step 1/" not in said and results(part)[:4] == two[:4]
 
 
+def test_what_is_left_of_kills_does_not_stay(checkpoint, data, tmp_path):
+    """Killed while the best model was replaced, between the test and its note, and between the note and the tidying."""
+    out, args = tmp_path / "out", ("classification", checkpoint, data)
+    whole = run(*args, tmp_path / "whole", "max_steps=4", "eval_every=2", "save_every=2", "peak_lr=1e-9")
+    run(*args, out, "max_steps=4", "eval_every=2", "save_every=2", "peak_lr=1e-9")
+    metrics, runs = (out / "metrics.jsonl").read_text(), (out / "runs.json").read_text()
+    assert metrics == (tmp_path / "whole" / "metrics.jsonl").read_text() and '"step": 2' in metrics.splitlines()[-1]
+    (out / "result.json").unlink()
+    (out / "best").rename(out / "best.old-99")
+    (out / "best.tmp-98").mkdir()
+    (out / "step_0000004").mkdir()
+    (out / "step_0000004" / "trainer_state.json").write_text("{}")
+    assert run(*args, out, "max_steps=4", "eval_every=2", "save_every=2", "peak_lr=1e-9")["metrics"] == whole["metrics"]
+    names = {path.name for path in out.iterdir()}
+    assert "best" in names and not {"best.old-99", "best.tmp-98", "step_0000004"} & names
+    (out / "runs.json").write_text(runs[:-9])
+    with pytest.raises(ConfigError, match="runs.json: damaged"):
+        run(*args, out, "max_steps=4", "eval_every=2", "save_every=2", "peak_lr=1e-9")
+    log = FinetuneLog(prepare_job(TASKS / "chnsenticorp.yaml", [
+        f"init_from={checkpoint}", f"data_dir={data}", f"out_dir={out}", *SETTINGS]), 1, 4, 4, None)
+    log.close()
+    assert [line["step"] for line in lines(out / "metrics.jsonl")] == [2]  # step 4 and the test are made again
+
+
+def test_folders_of_pretraining_and_of_fine_tuning(checkpoint, data, tmp_path, tiny_recipe):
+    run("classification", checkpoint, data, tmp_path / "a", "max_steps=1")
+    with pytest.raises(ConfigError, match="out_dir: .* holds a fine-tuning"):
+        prepare(tiny_recipe, f"out_dir={tmp_path / 'a'}")
+    pretrain.train(prepare(tiny_recipe, f"out_dir={tmp_path / 'b'}", "runtime.max_steps=1"))
+    shutil.rmtree(tmp_path / "b" / "step_0000001")
+    with pytest.raises(ConfigError, match="holds the results of another run"):
+        run("classification", checkpoint, data, tmp_path / "b", "max_steps=1")
+
+
 def test_two_at_once_in_one_folder(checkpoint, data, tmp_path):
     first = start(checkpoint, data, tmp_path / "out", "epochs=2000", "log_every=1")
     for line in first.stderr:
@@ -97,7 +134,8 @@ def test_two_at_once_in_one_folder(checkpoint, data, tmp_path):
 
 @pytest.mark.parametrize(("change", "words"), [
     ("seed=2", "settings.seed: 1 there, 2 here"), ("peak_lr=0.001", "settings.peak_lr: 0.005 there, 0.001 here"),
-    ("data", "files.train.tsv"), ("weights", "weights: "), ("unknown", "origin.json")])
+    ("lower_case=false", "lower_case: True there, False here"), ("data", "files.train.tsv"), ("weights", "weights: "),
+    ("unknown", "origin.json")])
 def test_another_run_in_the_folder_is_refused(checkpoint, data, tmp_path, change, words):
     out = tmp_path / "out"
     run("classification", checkpoint, data, out, "max_steps=2")

@@ -114,6 +114,11 @@ def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Sp
                 raise ConfigError(f"files.{role}: no file {Path(run.data_dir) / name} (nor with .gz)")
             else:
                 notes.append(f"no test file {Path(run.data_dir) / name}: test is skipped")
+    scored = Counter(part.name for part in (*splits["dev"], *splits["test"]))
+    if twice := [name for name, count in scored.items() if count > 1]:
+        raise ConfigError(
+            f"files: several files of dev and test are called {twice[0]!r}; give them names of their own"
+        )
     if task.kind == "regression":
         _unlabel_minus_one(splits)
     bare = [part.path for part in splits["test"] if not part.labelled]

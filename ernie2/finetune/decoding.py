@@ -92,9 +92,8 @@ def _tag_prediction(
         pieces += [task.labels[i] for i in best[feature.belongs]]
         starts.append(feature.starts[feature.belongs])
     text, spans = sample.tokens.text, sample.tokens.spans
-    entities = entities_of(
-        [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]], spans
-    )
+    by_token = [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]]
+    entities = entities_of(by_token, spans)
     tags = ["O"] * len(text)
     for entity in entities:
         inside = f"I-{entity.type}" if f"I-{entity.type}" in task.labels else "O"
@@ -102,7 +101,15 @@ def _tag_prediction(
     found = [
         {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]} for e in entities
     ]
-    return {"text": text, "tags": tags, "entities": found}
+    if (given := sample.tokens.given) is None:
+        return {"text": text, "tags": tags, "entities": found}
+    rest = iter(by_token)
+    return {
+        "text": text,
+        "tokens": given,
+        "tags": [next(rest) if token else "O" for token in given],
+        "entities": found,
+    }
 
 
 def best_spans(

@@ -28,10 +28,11 @@ from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
 
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
-ORIGIN, ENDED, RESULT = "origin.json", "runs.json", "result.json"
+ORIGIN, ENDED, RESULT = out_dir.ORIGIN, "runs.json", "result.json"
 RESULTS = (
     ENDED,
     RESULT,
+    "eval.jsonl",  # of a pre-training
     *(f"{run}{name}" for run in ("", "run_*/") for name in ("best", "predictions", "step_*")),
 )
 """What a run leaves in its folder that another must not find there."""
@@ -158,10 +159,12 @@ class Job:
                     f"out_dir, or remove that folder"
                 )
             if (self.out_dir / ENDED).is_file():
-                self.ended = json.loads((self.out_dir / ENDED).read_text(encoding="utf-8"))
-        for folder in (self.folder(number) for number in range(1, self.run.repeat + 1)):
+                self.ended = _read_json(self.out_dir / ENDED)
+        for number in range(1, self.run.repeat + 1):
+            folder = self.folder(number)
             folder.mkdir(exist_ok=True)
             out_dir.clean(folder)
+            self._remove_checkpoints(number if number <= len(self.ended) else None)
         write_json(path, origin)
 
     def _origin(self) -> dict[str, Any]:
@@ -176,6 +179,7 @@ class Job:
             },
             "weights": self.start.weights and file_digest(self.start.weights / WEIGHTS),
             "vocabulary": self.start.tokenizer.vocab.digest,
+            "lower_case": self.start.tokenizer.lower_case,
             "encoder": self.start.config.to_json(),
             "files": {name: path and file_digest(path) for name, path in found.items()},
         }
@@ -191,8 +195,12 @@ class Job:
         self.ended.append(entry)
         if self.rank == 0:
             write_json(self.out_dir / ENDED, self.ended)
-            for _, folder in checkpoints(self.folder(len(self.ended))):
-                out_dir.remove(folder)
+            self._remove_checkpoints(len(self.ended))
+
+    def _remove_checkpoints(self, number: int | None) -> None:
+        """Of run `number`, which has ended; of None nothing."""
+        for _, folder in checkpoints(self.folder(number)) if number else ():
+            out_dir.remove(folder)
 
 
 def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
@@ -211,6 +219,13 @@ def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: in
     return Job(task, run, start, data, rank, ranks)
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); remove {path.parent} to train anew") from None
+
+
 class FinetuneLog(RunLog):
     """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log there."""
 
@@ -218,8 +233,8 @@ class FinetuneLog(RunLog):
         at, done = (number, step), (number - 1) * steps + step
         kept = {
             "train": lambda line: (line["run"], line["step"]) <= at,
-            # The evaluation of the step that was saved is made again.
-            "metrics": lambda line: (line["run"], line["step"]) < at,
+            # The evaluation of the step that was saved is made again, and after it the test.
+            "metrics": lambda line: (line["run"], line["step"] if "selection" in line else steps) < at,
         }
         super().__init__(job.out_dir, done, job.run.repeat * steps, active=job.rank == 0, kept=kept)
         self.number, self.steps, self.done = number, steps, done
@@ -266,7 +281,11 @@ def finish(job: Job) -> dict[str, Any]:
     """
     path = job.out_dir / RESULT
     if path.is_file():
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = _read_json(path)
+        if not (job.out_dir / "best").is_dir():
+            raise ConfigError(
+                f"out_dir: {path} is there, but its model {job.out_dir / 'best'} is not; remove it to train anew"
+            )
         logger.info("%s: this run has ended before; nothing was left to do", path)
     else:
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1

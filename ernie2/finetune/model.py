@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-import yaml
 from paddle.nn import functional as F
 
 from ernie2 import cpu, precision
@@ -27,7 +26,7 @@ from ernie2.finetune.task import FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
 from ernie2.schema import build, to_mapping
 from ernie2.shards import IGNORED
-from ernie2.strict import ConfigError
+from ernie2.strict import ConfigError, load_yaml
 from ernie2.tokenizer import Tokenizer, Vocab
 from ernie2.warm_start import embedding_rows, start_from
 
@@ -78,6 +77,8 @@ def read_start(run: FinetuneRun) -> Start:
         config, vocab = EncoderConfig.from_json(folder / "config.json"), Vocab.load(vocab_file)
         if not random:  # the embeddings' own rows: config.json may leave them out or say otherwise
             config = replace(config, **embedding_rows(folder))
+        if config.type_vocab_size < 2:  # a pair needs two
+            config = replace(config, type_vocab_size=2)
         if not config.task_type_vocab_size:
             config = replace(config, task_type_vocab_size=ModelConfig(vocab_file="").task_type_vocab_size)
         if len(vocab) > config.vocab_size:
@@ -90,11 +91,13 @@ def read_start(run: FinetuneRun) -> Start:
 
 def checkpoint_lower_case(folder: Path) -> bool:
     """Whether a checkpoint's text was lower-cased: as config.json, else recipe.yaml says, else true."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    recipe = folder / "recipe.yaml"
-    if LOWER_CASE_KEY not in config and recipe.is_file():
-        config = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("data", {})
-    return bool(config.get(LOWER_CASE_KEY, True))
+    config, path = load_yaml(folder / "config.json"), folder / "recipe.yaml"
+    if LOWER_CASE_KEY not in config and path.is_file():
+        config = load_yaml(path).get("data") or {}
+    found = config.get(LOWER_CASE_KEY, True)
+    if not isinstance(found, bool):
+        raise ConfigError(f"{folder}: {LOWER_CASE_KEY}: found {found!r}, expected true or false")
+    return found
 
 
 def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:

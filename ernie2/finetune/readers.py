@@ -120,8 +120,9 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
     else:
         samples, labelled = _read_table(path, task, labels, counts)
     if not samples:
+        left_out = "".join(f", {count} {reason}" for reason, count in counts.items() if count)
         raise ConfigError(
-            f"{path}: no samples in it; expected a header line and one sample a line, or SQuAD JSON"
+            f"{path}: no samples in it{left_out}; expected a header line and one sample a line, or SQuAD JSON"
         )
     return Split(name, path, samples, labelled, counts)
 
@@ -161,7 +162,10 @@ def _read_table(
         counts["rows left out by skip_labels"] += len(rows) - len(kept)
         rows = kept
     if task.kind == "tagging":
-        return [_tagged(row, task, labelled, counts) for row in rows], labelled
+        tagged = [_tagged(row, task, labelled, counts) for row in rows]
+        if counts["blank lines"] and len(rows) > 1 and all(len(one.tokens.spans) == 1 for one in tagged):
+            raise ConfigError(f"{path}: every line holds a single token{_CONLL}")
+        return tagged, labelled
     half = [row for row in rows if row.text_b is not None and not (row.text_a.strip() and row.text_b.strip())]
     if labels == "ignored" and half:
         raise ConfigError(f"{half[0].where}: an empty text in a pair; fill it or remove the line")

@@ -72,7 +72,8 @@ def _question(
     question = _get(item, "question", str, where)
     sample = QuestionSample(where, str(_get(item, "id", (str, int), where)).strip(), question, context)
     for text, start in _answers(item.get("answers"), f"{where}.answers") if with_answers else ():
-        sample.references.append(text)
+        if text.strip():
+            sample.references.append(text)
         if sample.answer is None:
             sample.answer = locate_answer(context, text, start, counts)
     return sample

@@ -31,6 +31,8 @@ class TaggedText:
 
     text: str
     spans: list[tuple[int, int]]
+    given: list[str] | None = None
+    """The tokens as the file gives them, where it does; empty ones have no span."""
 
 
 def read_tagged(
@@ -52,8 +54,9 @@ def read_tagged(
         ConfigError: when the tags fit none of these.
     """
     tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
-    if SEPARATOR in text:
-        tokens = join_tokens(text.split(SEPARATOR))
+    given = text.split(SEPARATOR) if SEPARATOR in text else None
+    if given:
+        tokens = join_tokens(given)
         text, raw, choices = tokens.text, tokens.spans, [tokens.spans]
     else:
         characters = [(i, i + 1) for i in range(len(text))]
@@ -62,7 +65,7 @@ def read_tagged(
         words = [match.span() for match in _WORD.finditer(text)]
         raw = {"characters": characters, "visible": visible}.get(cut, words)
     if tags is None:
-        return TaggedText(text, [span for span in raw if span[1] > span[0]]), None
+        return TaggedText(text, [span for span in raw if span[1] > span[0]], given), None
     spans = next((spans for spans in choices if len(spans) == len(tags)), None)
     if spans is None:
         counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
@@ -70,7 +73,7 @@ def read_tagged(
             f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
         )
     kept = [(span, tag) for span, tag in zip(spans, tags) if span[1] > span[0]]
-    return TaggedText(text, [span for span, _ in kept]), [tag for _, tag in kept]
+    return TaggedText(text, [span for span, _ in kept], given), [tag for _, tag in kept]
 
 
 # Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand
