@@ -102,11 +102,12 @@ class Replica:
     Args:
         model: as restored and in its final precision; every rank gets rank 0's parameters. Trained through `forward`.
         recompute: its layers hide their parameters from paddle.DataParallel, as recomputed ones do: gradients travel after
-            the last backward pass, not during it.
+            the last backward pass, not during it. So they do on a CPU: where another rank dies during it, gloo would
+            abort this process before it can say who died.
     """
 
     def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
-        self.ranks, self.recompute = world_size(), recompute
+        self.ranks, self.afterwards = world_size(), recompute or paddle.get_device() == "cpu"
         self.forward = paddle.DataParallel(model, find_unused_parameters=True) if self.ranks > 1 else model
         self._parameters = model.parameters()
         self._half = [parameter for parameter in self._parameters if parameter.dtype in HALF]
@@ -118,7 +119,7 @@ class Replica:
 
         A parameter that has a gradient before the last one, or gets it there, has to get one on every rank in this step.
         """
-        travels_in_backward = last and self.ranks > 1 and not self.recompute
+        travels_in_backward = last and self.ranks > 1 and not self.afterwards
         if travels_in_backward:
             self._put_back()
         with contextlib.nullcontext() if travels_in_backward or self.ranks == 1 else self.forward.no_sync():
@@ -129,11 +130,20 @@ class Replica:
         if last:
             self._put_back("float32" if self.ranks == 1 else None)
         if last and self.ranks > 1:
+            self._fill()
             fused_allreduce_gradients(self._parameters, None)
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Backward pass of a micro-batch's share of the step's loss. Paddle takes the mean over the ranks, not the sum."""
         (loss * self.ranks if self.ranks > 1 else loss).backward()
+
+    @paddle.no_grad()
+    def _fill(self) -> None:
+        """Gives a parameter that only other ranks have a gradient of one of zeros: all have to sum the same ones."""
+        holders = sum_over_ranks(np.array([parameter.grad is not None for parameter in self._parameters], np.int64))
+        for parameter, count in zip(self._parameters, holders, strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = paddle.zeros_like(parameter)
 
     @paddle.no_grad()
     def _set_aside(self) -> None:

@@ -99,19 +99,21 @@ STEPS = [[(0, 0), (1, 0)],  # (rank, head) of the micro-batches of a step: one e
          [(0, 0), (1, 0), (0, 0)],  # uneven
          [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)],  # all tasks
          [(1, 1), (0, 0), (0, 1), (1, 0), (0, 1)],  # another order, and another head in the last backward pass
+         [(0, 1), (1, 2)],  # heads that one rank alone reaches
          [(0, 3), (1, 3)]]
 for dtype, tolerance in (("float32", 1e-6), ("bfloat16", 2e-2)):
-    for recompute in (False, True):
+    for afterwards in (False, True):
         model, alone = Model(), Model()
         if dtype != "float32":
             model, alone = amp_initialize([model, alone], dtype, None)
-        replica = distributed.Replica(model, recompute)
+        replica = distributed.Replica(model)
+        replica.afterwards = afterwards
         distributed.world_size = lambda: 1
         single = distributed.Replica(alone)
         distributed.world_size = paddle.distributed.get_world_size
         for micros in STEPS:
             for got, wanted in zip(gradients(replica, micros, {rank}), gradients(single, micros, {0, 1})):
-                assert (got is None) == (wanted is None), (dtype, recompute, micros)
+                assert (got is None) == (wanted is None), (dtype, afterwards, micros)
                 if wanted is not None:
                     np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=3 * tolerance, err_msg=f"{dtype} {micros}")
 print("same")
