@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_gen.hash_table import ranges
 from data_gen.rows import ID_SHIFT, NO_LABEL, SENTENCE_SHIFT, SPECIAL, Rows
-from data_gen.tokens import ALL_LEVELS, Tokens
+from data_gen.text.hash_table import ranges
+from data_gen.text.tokens import ALL_LEVELS, Tokens
 from ernie2.shards import IGNORED, Example
 
 if TYPE_CHECKING:

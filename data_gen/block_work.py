@@ -18,19 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from data_gen import connectives
-from data_gen.annotate import Annotator
 from data_gen.assembling import Packed, PackedMany, assemble
 from data_gen.blocks import Block, Raw, parse_block
 from data_gen.engine import gc_paused
-from data_gen.generators import load_generator
+from data_gen.generators import connectives, load_generator
 from data_gen.packing import Packer, Rejected
 from data_gen.reading.documents import RawMarkedPair, RawPair, TextOptions, is_dev
 from data_gen.reading.rejects import RejectCounter, split_source
 from data_gen.rows import Rows, check_rows
-from data_gen.segmenters import load_segmenter
 from data_gen.spill import write_spill
-from data_gen.tokens import Document
+from data_gen.text.annotate import Annotator
+from data_gen.text.segmenters import load_segmenter
+from data_gen.text.tokens import Document
 from data_gen.work_folder import blocks_room, write_note
 from ernie2.config import Recipe
 from ernie2.disk import file_digest

@@ -29,7 +29,7 @@ from data_gen.reading.documents import TextOptions
 from data_gen.reading.duplicates import duplicates, signatures
 from data_gen.reading.pieces import read_pieces
 from data_gen.reading.rejects import RejectCounter
-from data_gen.segmenters import load_segmenter
+from data_gen.text.segmenters import load_segmenter
 from data_gen.work_folder import WORK, blocks_room, open_room, remove_files, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS

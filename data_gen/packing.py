@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_gen.assembling import Packed, PackedMany
-from data_gen.tokens import ALL_LEVELS, WORD, Sentence, Sentences, Tokens
+from data_gen.text.tokens import ALL_LEVELS, WORD, Sentence, Sentences, Tokens
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def begins(self) -> np.ndarray:
-        """uint8 (last - first): what begins at each token, see `data_gen.annotate.Tokens`."""
+        """uint8 (last - first): what begins at each token, see `data_gen.text.annotate.Tokens`."""
         return self.tokens.begins[self.first:self.last]
 
     @classmethod

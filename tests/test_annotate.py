@@ -1,4 +1,4 @@
-"""data_gen.annotate: a block of documents as one table of tokens, and the views of it."""
+"""data_gen.text.annotate: a block of documents as one table of tokens, and the views of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen.annotate import Annotator
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
-from data_gen.tokens import ALL_LEVELS, ENTITY, PHRASE, WORD, Sentence
+from data_gen.text.annotate import Annotator
+from data_gen.text.tokens import ALL_LEVELS, ENTITY, PHRASE, WORD, Sentence
 from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 

@@ -8,11 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_gen import connectives
-from data_gen.generators import discourse_relation
+from data_gen.generators import connectives, discourse_relation
+from data_gen.generators.pair_filter import is_balanced
 from data_gen.packing import Packer, Rejected
-from data_gen.pair_filter import is_balanced
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentences, Tokens
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentences, Tokens
 
 NAMES = {language: connectives.class_names(language) for language in ("zh", "en")}
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen import connectives
-from data_gen.annotate import Annotator
 from data_gen.generators import (
     capitalization,
+    connectives,
     discourse_relation,
     ir_relevance,
     knowledge_masking,
@@ -25,7 +24,8 @@ from data_gen.generators import (
 )
 from data_gen.packing import Packer, Rejected
 from data_gen.reading.documents import RawDocument, RawPair
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence
+from data_gen.text.annotate import Annotator
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence
 from ernie2.config import ConfigError
 from ernie2.shards import IGNORED, Example, check_example
 from ernie2.tasks import Task, load_task, load_tasks

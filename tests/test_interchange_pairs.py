@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_gen import connectives
+from data_gen.generators import connectives
 from data_gen.interchange import click_log, t2ranking
 from data_gen.interchange import lines as lines_module
 from data_gen.interchange.__main__ import main

@@ -7,7 +7,7 @@ import pytest
 
 from data_gen.assembling import Packed, PackedMany, assemble
 from data_gen.packing import Packer, Run, fill, fit
-from data_gen.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
+from data_gen.text.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
 from ernie2.shards import IGNORED, LEVELS, Example
 
 CLS, SEP = 1, 2

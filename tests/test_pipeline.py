@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from data_gen import connectives, show
+from data_gen import show
 from data_gen.__main__ import main
 from data_gen.block_work import Settings
 from data_gen.blocks import block_bytes_for
+from data_gen.generators import connectives
 from data_gen.reading.documents import TextOptions
 from ernie2 import tasks as tasks_module
 from ernie2.shards import ShardReader

@@ -2,11 +2,11 @@
 
 Mined as Discovery is (Sileo et al. 2019, arXiv 1903.11850): the second of two adjacent sentences opens with a listed
 connective, which is removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`: pairs whose second
-sentence opens with none. The classes are those of `data_gen.connectives` for data.language; one head serves both lists,
+sentence opens with none. The classes are those of `data_gen.generators.connectives` for data.language; one head serves both lists,
 so num_classes is that of the longer one. `balance` and `max_per_class` in the YAML even the classes out when the blocks
 are merged. Pairs that are already marked (data.marked_pairs) are taken as they are, through the same filters.
 
-The filters are Discovery's (`data_gen.pair_filter`). Not taken over: its language identifier (a page in another language is
+The filters are Discovery's (`pair_filter.py`). Not taken over: its language identifier (a page in another language is
 left out by the annotation) and the random thinning of "and", "but" and pairs without a connective (`balance`,
 `no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39% of the pairs, 64 cost 4%.
 """
@@ -19,11 +19,11 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen import connectives
 from data_gen.assembling import PackedMany
+from data_gen.generators import connectives
+from data_gen.generators.pair_filter import PairFilter
 from data_gen.packing import Packer, Rejected
-from data_gen.pair_filter import PairFilter
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
 from ernie2.characters import code_points
 from ernie2.schema import between
 
@@ -86,7 +86,7 @@ class _Adjacent:
     """The adjacent sentences of a block's documents.
 
     Attributes:
-        rows: int64 (S, 4), all sentences, as `data_gen.tokens.Sentences.rows`.
+        rows: int64 (S, 4), all sentences, as `data_gen.text.tokens.Sentences.rows`.
         first: Number of each document's first sentence.
         second: int64, numbers of the sentences that have one before them in their document, in order.
     """
@@ -200,7 +200,7 @@ def without_openings(tokens: Tokens, rows: np.ndarray, ends: np.ndarray) -> tupl
 
     Args:
         tokens: The table.
-        rows: int64 (n, 4), the sentences, as `data_gen.tokens.Sentences.rows`.
+        rows: int64 (n, 4), the sentences, as `data_gen.text.tokens.Sentences.rows`.
         ends: int64 (n), the character of each where the rest begins.
 
     Returns:

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Pair
+from data_gen.text.tokens import Pair
 from ernie2.schema import between
 
 LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")

@@ -14,7 +14,7 @@ import numpy as np
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, fill
 from data_gen.rows import NO_LABEL
-from data_gen.tokens import Document
+from data_gen.text.tokens import Document
 from ernie2.schema import between
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Document
+from data_gen.text.tokens import Document
 from ernie2.schema import between
 
 LABELS = ("adjacent", "same document, not adjacent", "different documents")

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_gen.assembling import PackedMany
 from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Document
+from data_gen.text.tokens import Document
 from ernie2.strict import ConfigError
 
 MOST_SEGMENTS = 7  # 1! + ... + 8! classes no longer fit the int16 of the shards' sentence_label

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_gen.assembling import Packed
 from data_gen.packing import Packer, Rejected, Run, fill
-from data_gen.tokens import WORD, Document, Sentence
+from data_gen.text.tokens import WORD, Document, Sentence
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 

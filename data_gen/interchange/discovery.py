@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_gen import connectives
+from data_gen.generators import connectives
 from data_gen.interchange.lines import Line, RejectLog, names_columns, read, written
 from data_gen.reading.streams import base_name, expand_paths
 from ernie2.strict import ConfigError

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_gen.abbreviations import is_abbreviation
-from data_gen.quotations import PAIRS, outermost
+from data_gen.text.abbreviations import is_abbreviation
+from data_gen.text.quotations import PAIRS, outermost
 from ernie2.characters import code_points
 
 MAX_SENTENCE_CHARS = 2_000

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.dictionaries import load_entries
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
 from data_gen.reading.rejects import RejectCounter
-from data_gen.sentences import sentence_spans
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
-from data_gen.words import ChineseUnits, EnglishUnits
+from data_gen.text.dictionaries import load_entries
+from data_gen.text.sentences import sentence_spans
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
+from data_gen.text.words import ChineseUnits, EnglishUnits
 from ernie2.characters import code_points, to_text
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer
@@ -40,8 +40,8 @@ class Annotator:
         Args:
             tokenizer: Gives the tokens.
             language: "zh" or "en".
-            dictionaries: Entity and phrase dictionaries, see `data_gen.dictionaries.load_entries`.
-            segmenter: A name of `data_gen.segmenters`; English needs none.
+            dictionaries: Entity and phrase dictionaries, see `data_gen.text.dictionaries.load_entries`.
+            segmenter: A name of `data_gen.text.segmenters`; English needs none.
             encoding: Of the dictionaries.
 
         Raises:
