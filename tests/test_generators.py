@@ -329,7 +329,7 @@ def test_arguments_of_several_kinds_are_taken(tmp_path: Path) -> None:
     for given in ("2", "balanced"):
         task = yaml_task(tmp_path, source="pairs", generator="data_gen.generators.ir_relevance",
                          generator_args=f"{{random_per_query: {given}}}", losses="[{head: sentence, num_classes: 3}]")
-        assert load_generator(task, "zh").num_classes() == 3
+        assert len(load_generator(task, "zh").labels.names) == 3
     task = yaml_task(tmp_path, generator="data_gen.generators.sentence_distance", losses="[{head: sentence, num_classes: 3}]",
                      generator_args="{min_tokens: 9}")
     assert load_generator(task, "zh").task.generator_args == {"min_tokens": 9}

@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from data_gen.assembling import Packed
+from data_gen.generators import Labels
 from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.text.tokens import Document
 from ernie2.schema import between
@@ -21,14 +22,9 @@ from ernie2.shards import IGNORED
 LABELS = ("lower case", "capital")
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the token head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS)
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,

@@ -20,7 +20,7 @@ from typing import Annotated
 import numpy as np
 
 from data_gen.assembling import PackedMany
-from data_gen.generators import connectives
+from data_gen.generators import Labels, connectives
 from data_gen.generators.pair_filter import PairFilter
 from data_gen.packing import Packer, Rejected
 from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
@@ -31,15 +31,11 @@ _STAYS = "connective that stays in its sentence"
 _MARKS = re.compile(r"^\W+")
 
 
-def num_classes() -> int:
-    """Classes of the sentence head, whatever the language."""
-    return connectives.num_classes()
-
-
-def describe_label(label: int, *, language: str) -> str:
-    """The connective."""
+def labels(*, language: str) -> Labels:
+    """Classes of the sentence head, whose size serves every language."""
     names = connectives.class_names(language)
-    return names[label] if label < len(names) else f"class {label} (not used in this language)"
+    unused = range(len(names), connectives.num_classes())
+    return Labels([*names, *(f"class {label} (not used in this language)" for label in unused)])
 
 
 def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,

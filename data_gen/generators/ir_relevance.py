@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from data_gen.assembling import PackedMany
+from data_gen.generators import Labels
 from data_gen.packing import Packer, Rejected
 from data_gen.text.tokens import Pair
 from ernie2.schema import between
@@ -22,14 +23,9 @@ _TRIES = 8
 """Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the sentence head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS)
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,

@@ -8,23 +8,17 @@ from typing import Annotated
 import numpy as np
 
 from data_gen.assembling import PackedMany
+from data_gen.generators import Labels
 from data_gen.packing import Packer, Rejected
 from data_gen.text.tokens import Document
 from ernie2.schema import between
 
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
-# Baidu's next-sentence label (1 = follows, 0 = drawn at random) as a class of ours, and the other way.
-NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT = {1: 0, 0: 2}, {0: 1, 1: 0, 2: 0}
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the sentence head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS, next_sentence=(0, 2))
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,

@@ -18,6 +18,7 @@ from math import factorial
 import numpy as np
 
 from data_gen.assembling import PackedMany
+from data_gen.generators import Labels
 from data_gen.packing import Packer, Rejected
 from data_gen.text.tokens import Document
 from ernie2.strict import ConfigError
@@ -63,9 +64,13 @@ def class_table(max_segments: int = 4) -> str:
     return "\n".join(rows)
 
 
-def describe_label(label: int, max_segments: int = 4) -> str:
-    """A label in words."""
-    permutation = permutation_of(label, max_segments)
+def labels(max_segments: int = 4) -> Labels:
+    """Classes of the sentence head."""
+    orders = [permutation_of(label, max_segments) for label in range(num_classes(max_segments))]
+    return Labels(list(map(_described, orders)), orders)
+
+
+def _described(permutation: Sequence[int]) -> str:
     if len(permutation) == 1:
         return "1 segment, nothing to order"
     order = " ".join(str(position + 1) for position in permutation)

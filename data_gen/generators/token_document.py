@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 
 from data_gen.assembling import Packed
+from data_gen.generators import Labels
 from data_gen.packing import Packer, Rejected, Run, fill
 from data_gen.text.tokens import WORD, Document, Sentence
 from ernie2.schema import between
@@ -38,14 +39,9 @@ all any both each few more most other some such only own same too very just also
 STOP_WORDS = {"zh": frozenset(_ZH.split()), "en": frozenset(_EN.split())}
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the token head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS)
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
