@@ -8,28 +8,38 @@ the rows of all examples of a block at once.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_gen.assembling import Packed, PackedMany
+from data_gen.rows import NO_LABEL
 from data_gen.text.tokens import ALL_LEVELS, WORD, Sentence, Sentences, Tokens
+
+REJECTS_KEPT = 20
+"""Rejected texts kept of each reason, task and block."""
 
 
 @dataclass(slots=True)
-class Rejected:
-    """What a generator yields in place of an example for text it cannot use: counted by reason, never silently lost.
+class Packed:
+    """N examples of as many segments each, as stretches of the block's table: what a generator yields.
 
     Attributes:
-        source: Where the text comes from, `file:line`.
-        reason: Short and the same for every like case: it is counted by this text.
-        text: The beginning of what was rejected.
+        tokens: The table.
+        stretches: int64 (N, segments, 2), first and last of each segment.
+        labels: int (N), classes of the examples, or NO_LABEL.
+        token_labels: int8 array or None for each segment of the examples in turn; None where no segment has any.
     """
 
-    source: str
-    reason: str
-    text: str = ""
+    tokens: Tokens
+    stretches: np.ndarray
+    labels: np.ndarray
+    token_labels: list[np.ndarray | None] | None = None
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
 
 
 @dataclass(slots=True)
@@ -109,10 +119,28 @@ class Packer:
         sep_id: Vocabulary id of [SEP].
         max_seq_len: Tokens of an example, special tokens included.
         unk_id: Vocabulary id of [UNK], which is never masked: there is nothing to learn from guessing it.
+
+    Attributes:
+        reasons: Why and how often text was rejected.
+        rejected: Source, reason and text, of REJECTS_KEPT of each reason.
     """
 
     def __init__(self, cls_id: int, sep_id: int, max_seq_len: int, unk_id: int | None = None) -> None:
         self.cls_id, self.sep_id, self.max_seq_len, self.unk_id = cls_id, sep_id, max_seq_len, unk_id
+        self.reasons: Counter[str] = Counter()
+        self.rejected: list[tuple[str, str, str]] = []
+
+    def reject(self, source: str, reason: str, text: str = "") -> None:
+        """Says that a generator cannot use a text: counted by reason, never silently lost.
+
+        Args:
+            source: Where the text comes from, `file:line`.
+            reason: Short and the same for every like case: it is counted by this text.
+            text: The beginning of what is rejected.
+        """
+        self.reasons[reason] += 1
+        if self.reasons[reason] <= REJECTS_KEPT:
+            self.rejected.append((source, reason, text[:80]))
 
     def capacity(self, segments: int = 1) -> int:
         """Text tokens that fit beside [CLS] and one [SEP] for each of `segments` segments."""
@@ -130,52 +158,38 @@ class Packer:
             sentence_label: Class of the whole example, if the task has one.
             keep_joint: Cut the first segment at its front: where the question is what follows it, its end has to stay.
         """
-        stretches, labels, labelled = [], [], False
-        for segment in segments:
-            run = segment if isinstance(segment, Run) else segment[0] if len(segment) == 1 else Run.of(segment)
-            stretches.append((run.first, run.last))
-            if isinstance(run, Run) and run.token_labels is not None:
-                labelled = True
-                labels.append(run.token_labels)
-            else:
-                labels.append(None)
-        return self.pack_stretches(run.tokens, stretches, sentence_label, labels if labelled else None, keep_joint)
-
-    def pack_stretches(self, tokens: Tokens, stretches: list[tuple[int, int]], sentence_label: int | None = None,
-                       token_labels: list[np.ndarray | None] | None = None, keep_joint: bool = False) -> Packed:
-        """`pack` of segments that are given as rows [first, last) of the table `tokens`, and the labels of each."""
-        packed = Packed(tokens, stretches, sentence_label, token_labels)
-        if len(packed) > self.max_seq_len:
-            self._truncate(packed, keep_joint)
+        runs = [segment if isinstance(segment, Run) else Run.of(segment) for segment in segments]
+        labels = [run.token_labels for run in runs]
+        stretches = np.array([[(run.first, run.last) for run in runs]])
+        sentence_labels = np.array([NO_LABEL if sentence_label is None else sentence_label])
+        packed = self.pack_many(runs[0].tokens, stretches, sentence_labels, keep_joint)
+        if any(some is not None for some in labels):
+            sizes = (packed.stretches[0, :, 1] - packed.stretches[0, :, 0]).tolist()
+            packed.token_labels = [some if some is None else some[:size] for some, size in zip(labels, sizes)]
         return packed
 
-    def pack_many(self, tokens: Tokens, stretches: np.ndarray, labels: np.ndarray, keep_joint: bool = False) -> PackedMany:
+    def pack_many(self, tokens: Tokens, stretches: np.ndarray, labels: np.ndarray, keep_joint: bool = False) -> Packed:
         """`pack` of many examples at once, none with token labels.
 
         Args:
             tokens: The table.
-            stretches: int (N, segments, 2), rows [first, last) of each segment; none is empty.
+            stretches: int (N, segments, 2), rows [first, last) of each segment; none is empty. What does not fit is cut
+                in place.
             labels: int (N), classes of the examples.
             keep_joint: As for `pack`.
         """
         sizes = (stretches[:, :, 1] - stretches[:, :, 0]).sum(axis=1)
         for row in np.flatnonzero(sizes > self.capacity(stretches.shape[1])).tolist():
-            packed = Packed(tokens, list(map(tuple, stretches[row].tolist())), None, None)
-            self._truncate(packed, keep_joint)
-            stretches[row] = packed.stretches
-        return PackedMany(tokens, stretches, labels)
+            stretches[row] = self._truncated([Run(tokens, *edges) for edges in stretches[row].tolist()], keep_joint)
+        return Packed(tokens, stretches, labels)
 
-    def _truncate(self, packed: Packed, keep_joint: bool) -> None:
-        """Cuts the segments to what fits."""
-        runs = [Run(packed.tokens, first, last) for first, last in packed.stretches]
+    def _truncated(self, runs: list[Run], keep_joint: bool) -> list[tuple[int, int]]:
+        """The segments, cut to what fits."""
         limits = fit([len(run) for run in runs], self.capacity(len(runs)))
-        sizes = [run.safe_cut(limit) for run, limit in zip(runs, limits, strict=True)]
-        packed.stretches = [(run.first, run.first + size) for run, size in zip(runs, sizes, strict=True)]
+        cut = [(run.first, run.first + run.safe_cut(limit)) for run, limit in zip(runs, limits, strict=True)]
         if keep_joint:
-            packed.stretches[0] = (runs[0].last - runs[0].safe_tail(limits[0]), runs[0].last)
-        if packed.token_labels is not None:
-            packed.token_labels = [None if labels is None else labels[:size]
-                                   for labels, size in zip(packed.token_labels, sizes, strict=True)]
+            cut[0] = runs[0].last - runs[0].safe_tail(limits[0]), runs[0].last
+        return cut
 
 
 def fit(lengths: Sequence[int], capacity: int) -> list[int]:

@@ -117,36 +117,6 @@ class Rows:
             first = last
         return spans
 
-    @classmethod
-    def of_examples(cls, examples: Sequence[Example], task: Task) -> Rows:
-        """Rows of examples that a generator made by hand, with all three levels of spans or none.
-
-        Raises:
-            ConfigError: spans that rows cannot hold: a unit that is not one unbroken stretch.
-        """
-        lengths = np.array([len(one.token_ids) for one in examples], np.int32)
-        flags = np.zeros(int(lengths.sum()), np.uint8)
-        begin = np.cumsum(lengths) - lengths
-        for bit, level in enumerate(LEVELS):
-            if examples[0].span_ids is None:
-                break
-            spans = np.concatenate([one.span_ids[level] for one in examples]).astype(np.int32)
-            starts = np.ones(len(spans), bool)
-            starts[1:] = spans[1:] != spans[:-1]
-            starts[begin] = True
-            starts &= spans >= 0
-            units = sum(len(np.unique(one.span_ids[level][one.span_ids[level] >= 0])) for one in examples)
-            if units != np.count_nonzero(starts):
-                raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: span_ids[{level}]: a "
-                                  f"unit is not one unbroken stretch; build examples with packer.pack")
-            flags |= starts.astype(np.uint8) << bit | np.where(spans < 0, SPECIAL, 0).astype(np.uint8)
-        flags |= np.concatenate([one.sentence_ids for one in examples]).astype(np.uint8) << SENTENCE_SHIFT
-        has_labels = examples[0].token_labels is not None
-        ids = np.concatenate([one.token_ids for one in examples]).astype(np.uint32)
-        return cls(lengths, np.array([NO_LABEL if e.sentence_label is None else e.sentence_label for e in examples], np.int32),
-                   ids << ID_SHIFT | flags,
-                   np.concatenate([one.token_labels for one in examples]).astype(np.int8) if has_labels else None)
-
     def examples(self) -> list[Example]:
         """The examples one by one, with every field that is there."""
         edges, flags = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]), self.flags

@@ -93,7 +93,7 @@ def test_english_pages_of_a_chinese_corpus_follow_english_rules(plain: Annotator
 
 
 def test_capital_is_taken_before_lower_casing(plain: Annotator) -> None:
-    sentence = plain.pairs([RawPair("q:1", "我是Ab，cD和3D、Éa x 。12", "x", 0)], [0])[0].query
+    sentence = plain.pairs([RawPair("q:1", "我是Ab，cD和3D、Éa x 。12", "x", 0)])[0].query
     labels = zip(sentence.starts.tolist(), sentence.capital.tolist(), strict=True)
     words = {sentence.text[start:]: label for start, label in labels}
     expected = {"我": -100, "A": 1, "b": 1, "，": -100, "c": 0, "D和": 0, "3": 0, "É": 1, "x": 0, "。": -100, "12": -100}
@@ -104,13 +104,13 @@ def test_capital_is_taken_before_lower_casing(plain: Annotator) -> None:
 
 def test_pairs_are_one_sentence_each(plain: Annotator) -> None:
     raws = [RawPair("q:2", "北京大学。你好", "我在\n北京 大学", 1), RawPair("q:3", "\u200d", "你好", 0)]
-    first, second = plain.pairs(raws, [1, 0], dev=True)
+    first, second = plain.pairs(raws, dev=True)
     assert (first.source, first.label, first.dev) == ("q:2", 1, True)
     assert units(first.query, WORD) == "北京大学/。/你好" and units(first.title, WORD) == "我/在/北京/大学"
     assert len(second.query) == 0 and second.title.text == "你好"
-    [marked] = plain.pairs([RawMarkedPair("m:1", "你好。", "我在。", "但是")], [7])
-    assert (marked.query.text, marked.title.text, marked.label, marked.dev) == ("你好。", "我在。", 7, False)
-    assert plain.pairs([], []) == []
+    [marked] = plain.pairs([RawMarkedPair("m:1", "你好。", "我在。", "但是")])
+    assert (marked.query.text, marked.title.text, marked.label, marked.dev) == ("你好。", "我在。", "但是", False)
+    assert plain.pairs([]) == []
 
 
 @pytest.mark.parametrize("text", ["好" * 100_000, "a" * 200_000, "的，" * 60_000])

@@ -281,7 +281,7 @@ def test_marked_pairs_join_those_that_are_mined(recipe: Path, tmp_path: Path, ca
     assert ShardReader(folder, "train").index["statistics"]["labels"]["train"][label] == 0
     assert code_of(main, *arguments, f"data.marked_pairs=[{pairs}]") == 0
     printed = capsys.readouterr().out
-    assert "the input files changed" in printed and "unknown_marker: 40" in printed
+    assert "the input files changed" in printed and "marker that is no connective of data.language: 40" in printed
     statistics = ShardReader(folder, "train").index["statistics"]
     assert statistics["labels"]["train"][label] + statistics["labels"]["dev"][label] > 0
 

@@ -1,13 +1,11 @@
 """One file a task, one idea a file, one function: generate(source, rng, *, packer, language, **generator_args).
 
-It yields what `packer.pack` makes of stretches of the block.
+It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject` what it cannot use.
 
 `source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
 `data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They are held
 against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small and how large a
-number may be. A generator is a pure function of these. In place of an example it may yield a `packing.Rejected`, which
-is counted by its reason. An `ernie2.shards.Example` made by hand is taken too, as long as its units are unbroken
-stretches.
+number may be. A generator is a pure function of these.
 
 A generator module may also offer
     labels(*, language, **generator_args) -> Labels    what the classes are; num_classes in the YAML is checked against it
@@ -62,7 +60,7 @@ class Generator:
     language: str
 
     def generate(self, source: list, rng: Any, packer: Any) -> Any:
-        """Iterator of Example and Rejected for one block."""
+        """Iterator of `data_gen.packing.Packed` for one block."""
         return self.module.generate(
             source, rng, packer=packer, language=self.language, **self.task.generator_args
         )

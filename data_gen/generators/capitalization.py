@@ -12,9 +12,8 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import Packed
 from data_gen.generators import Labels
-from data_gen.packing import Packer, Rejected, Run, fill
+from data_gen.packing import Packed, Packer, Run, fill
 from data_gen.text.tokens import Document
 from ernie2.schema import between
 from ernie2.shards import IGNORED
@@ -28,7 +27,7 @@ def labels() -> Labels:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[Packed | Rejected]:
+             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[Packed]:
     """Packs running text as knowledge masking does; text without a cased letter is rejected.
 
     Args:
@@ -42,6 +41,6 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
             labels = run.tokens.capital[run.first:run.last]
             if (labels == IGNORED).all():
-                yield Rejected(document.source, "text without cased letters")
+                packer.reject(document.source, "text without cased letters")
             else:
                 yield packer.pack([Run(run.tokens, run.first, run.last, labels)])

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
 from data_gen.generators import Labels
-from data_gen.packing import Packer, Rejected
+from data_gen.packing import Packed, Packer
 from data_gen.text.tokens import Pair
 from ernie2.schema import between
 
@@ -30,7 +29,7 @@ def labels() -> Labels:
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
              random_per_query: Annotated[int, between(0, 1_000)] | Literal["balanced"] = "balanced",
-             ) -> Iterator[PackedMany | Rejected]:
+             ) -> Iterator[Packed]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
@@ -58,7 +57,7 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         query = names[order[i % len(names)]]
         other = next((j for j in row if titles[j] not in shown[query]), None)
         if other is None:
-            yield Rejected("", "no other query's title in its block", query)
+            packer.reject("", "no other query's title in its block", query)
         else:
             made.append((queries[query], source[other].title, 2))
     if made:

@@ -17,9 +17,8 @@ from math import factorial
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
 from data_gen.generators import Labels
-from data_gen.packing import Packer, Rejected
+from data_gen.packing import Packed, Packer
 from data_gen.text.tokens import Document
 from ernie2.strict import ConfigError
 
@@ -79,7 +78,7 @@ def _described(permutation: Sequence[int]) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             max_segments: int = 4) -> Iterator[PackedMany | Rejected]:
+             max_segments: int = 4) -> Iterator[Packed]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
@@ -96,7 +95,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     usable = []
     for document in source:
         if len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            packer.reject(document.source, "document of one sentence", document.sentences[0].text)
         else:
             usable.append(document.sentences)
     if not usable:

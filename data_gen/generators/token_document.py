@@ -14,9 +14,8 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import Packed
 from data_gen.generators import Labels
-from data_gen.packing import Packer, Rejected, Run, fill
+from data_gen.packing import Packed, Packer, Run, fill
 from data_gen.text.tokens import WORD, Document, Sentence
 from ernie2.schema import between
 from ernie2.shards import IGNORED
@@ -47,7 +46,7 @@ def labels() -> Labels:
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
              ignore_stop_words: bool = True, max_segments: Annotated[int, between(2)] = 8,
              short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
-             ) -> Iterator[Packed | Rejected]:
+             ) -> Iterator[Packed]:
     """Splits each document into at least two segments, one example each.
 
     Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved.
@@ -67,14 +66,14 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     words = _Words(stop_words)
     for document in source:
         if len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            packer.reject(document.source, "document of one sentence", document.sentences[0].text)
             continue
         for sentences in _windows(document.sentences, max_segments * packer.capacity()):
             lengths = [len(sentence) for sentence in sentences]
             capacity = min(packer.capacity(), max(max(lengths), -(-sum(lengths) // 2)))
             runs = list(fill(sentences, capacity, rng, short_seq_prob))
             if len(runs) < 2:
-                yield Rejected(document.source, "document of one segment", document.sentences[0].text)
+                packer.reject(document.source, "document of one segment", document.sentences[0].text)
                 continue
             for run, labels in zip(runs, _labels(runs, words.numbers(sentences)), strict=True):
                 yield packer.pack([Run(run.tokens, run.first, run.last, labels)])

@@ -75,15 +75,15 @@ class Annotator:
             first, begin = first + len(part), begin + len(part.text) + 1
         return [made[i] for i in range(len(raws))]
 
-    def pairs(self, raws: Sequence[RawPair | RawMarkedPair], labels: Sequence[int], dev: bool = False) -> list[Pair]:
+    def pairs(self, raws: Sequence[RawPair | RawMarkedPair], dev: bool = False) -> list[Pair]:
         """Annotates pairs, each text as one sentence whatever stands in it; texts without a token come out empty."""
         texts = [text.replace("\n", " ") for raw in raws for text in _two_texts(raw)]
         if not texts:
             return []
         tokens, sentences = self._annotate(texts, self.language, split=False)
         views = [Sentence(tokens, *row) for row in sentences.tolist()]
-        return [Pair(raw.source, views[2 * i], views[2 * i + 1], label, dev)
-                for i, (raw, label) in enumerate(zip(raws, labels, strict=True))]
+        return [Pair(raw.source, views[2 * i], views[2 * i + 1], raw.label if isinstance(raw, RawPair) else raw.marker, dev)
+                for i, raw in enumerate(raws)]
 
     @property
     def skipped(self) -> Counter[str]:

@@ -189,14 +189,14 @@ class Pair:
         source: `file:line`.
         query: The first.
         title: The second.
-        label: Class, or -1 for a marker that is no class.
+        label: Class of a query and its title; the marker, as it stands in the file, of a marked pair.
         dev: Whether it belongs to the dev split.
     """
 
     source: str
     query: Sentence
     title: Sentence
-    label: int
+    label: int | str
     dev: bool
 
 
