@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.assembling import assemble
 from data_gen.blocks import Block, Raw, parse_block
 from data_gen.engine import gc_paused
 from data_gen.generators import load_generator
-from data_gen.packing import Packer
+from data_gen.packing import Packed, Packer, assemble
 from data_gen.reading.documents import TextOptions, is_dev
 from data_gen.reading.rejects import RejectCounter, split_source
 from data_gen.rows import check_rows
@@ -34,6 +33,7 @@ from data_gen.work_folder import blocks_room, write_note
 from ernie2.config import Recipe
 from ernie2.disk import file_digest
 from ernie2.shards import SPLITS
+from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
 
@@ -207,6 +207,10 @@ def _run(task: Task, items: list, block: Block, vocab: Vocab, settings: Settings
     packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len, vocab.unk_id)
     generator = load_generator(task, settings.language)
     made = list(generator.generate(items, np.random.default_rng(seeds), packer)) if items else []
+    for one in made:
+        if not isinstance(one, Packed):
+            raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: got {type(one).__name__}, "
+                              f"expected what packer.pack makes; packer.reject takes what cannot be used")
     room, labels, spilled, taken = folder / task.name, [], 0, 0
     count = sum(map(len, made))
     if count:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_gen.generators.capitalization import capital_labels
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
 from data_gen.text.annotate import Annotator
 from data_gen.text.tokens import ALL_LEVELS, ENTITY, PHRASE, WORD, Sentence
@@ -16,6 +17,11 @@ from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 CHARACTERS = ("，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话"
               "经济发展和平常一样财政部门有新书李明天来你好")
+
+
+def capital(sentence: Sentence) -> np.ndarray:
+    """int8, the labels of the capitalization task."""
+    return capital_labels(sentence.tokens)[sentence.first:sentence.last]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def test_documents_are_views_of_one_table(plain: Annotator) -> None:
         encoded = plain.tokenizer.encode(sentence.text)
         assert sentence.token_ids.tolist() == encoded.ids.tolist() and sentence.starts.tolist() == encoded.starts.tolist()
         [alone] = of_text(plain, sentence.text)
-        assert alone.begins.tolist() == sentence.begins.tolist() and alone.capital.tolist() == sentence.capital.tolist()
+        assert alone.begins.tolist() == sentence.begins.tolist() and capital(alone).tolist() == capital(sentence).tolist()
 
 
 def test_words_phrases_and_entities_are_marked(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -87,17 +93,17 @@ def test_english_pages_of_a_chinese_corpus_follow_english_rules(plain: Annotator
         ["我是学生。", "abc"], ["He met Dr. Brown.", "Old Uncle Tom is here."], ["清华大学。"], ["12 34"]]
     assert units(documents[2].sentences[0], WORD) == "清华大学/。"
     assert documents[1].sentences[0].tokens is documents[2].sentences[0].tokens
-    assert documents[1].sentences[1].capital.tolist()[0] == 1 and documents[2].sentences[0].capital.tolist() == [-100] * 5
+    assert capital(documents[1].sentences[1]).tolist()[0] == 1 and capital(documents[2].sentences[0]).tolist() == [-100] * 5
     alone = of_text(plain, texts[1])
     assert [s.begins.tolist() for s in alone] == [s.begins.tolist() for s in documents[1].sentences]
 
 
 def test_capital_is_taken_before_lower_casing(plain: Annotator) -> None:
     sentence = plain.pairs([RawPair("q:1", "我是Ab，cD和3D、Éa x 。12", "x", 0)])[0].query
-    labels = zip(sentence.starts.tolist(), sentence.capital.tolist(), strict=True)
+    labels = zip(sentence.starts.tolist(), capital(sentence).tolist(), strict=True)
     words = {sentence.text[start:]: label for start, label in labels}
     expected = {"我": -100, "A": 1, "b": 1, "，": -100, "c": 0, "D和": 0, "3": 0, "É": 1, "x": 0, "。": -100, "12": -100}
-    assert sentence.capital.dtype == np.int8
+    assert capital(sentence).dtype == np.int8
     for begin, label in expected.items():
         assert next(value for text, value in words.items() if text.startswith(begin)) == label, begin
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_gen.assembling import assemble
-from data_gen.packing import Packer, Run, fill, fit
+from data_gen.packing import Packer, Run, assemble, fill, fit
 from data_gen.text.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
 from ernie2.shards import IGNORED, LEVELS, Example
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen.text.abbreviations import is_abbreviation
-from data_gen.text.sentences import MAX_QUOTE, MAX_SENTENCE_CHARS, cut_long, sentence_spans, split_sentences
+from data_gen.text.sentences import MAX_QUOTE, MAX_SENTENCE_CHARS, cut_long, is_abbreviation, sentence_spans, split_sentences
 
 CORPORA = sorted((SHARED / "data/corpus").glob("*/*.gz"))
 PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")", "[": "]", '"': '"'}

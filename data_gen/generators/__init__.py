@@ -1,11 +1,12 @@
 """One file a task, one idea a file, one function: generate(source, rng, *, packer, language, **generator_args).
 
-It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject` what it cannot use.
+It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject` what it
+cannot use.
 
 `source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
 `data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They are held
 against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small and how large a
-number may be. A generator is a pure function of these.
+number may be. What it yields and rejects depends on these alone.
 
 A generator module may also offer
     labels(*, language, **generator_args) -> Labels    what the classes are; num_classes in the YAML is checked against it
@@ -19,12 +20,14 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, make_dataclass
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from data_gen.arguments import check_arguments
+from pydantic.dataclasses import dataclass as checked
+
+from ernie2.schema import Section, build
 from ernie2.strict import ConfigError, nearest
 from ernie2.tasks import Task
 
@@ -131,3 +134,45 @@ def _import(task: Task) -> ModuleType:
             f"packer, language, ...){nearest('generate', functions) if functions else ''}"
         )
     return module
+
+
+GIVEN = ("source", "rng", "packer", "language")
+_SIMPLE = (bool, int, float, str, NoneType)
+
+
+def check_arguments(task: Task, module: ModuleType) -> None:
+    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names YAML and keys."""
+    parameters = dict(inspect.signature(module.generate).parameters)
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in GIVEN:
+        if parameters.pop(name, None) is None and not takes_all:
+            raise ConfigError(
+                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called as "
+                f"generate(source, rng, *, packer, language, **generator_args)"
+            )
+    own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    given = {name: value for name, value in task.generator_args.items() if name in own or not takes_all}
+    build(_section(own, _types(module.generate)), given, str(task.path), "generator_args.")
+
+
+def _section(parameters: dict[str, inspect.Parameter], types: dict[str, Any]) -> type:
+    """The parameters as a section of keys."""
+    keys = [
+        (name, types.get(name, Any), field(default=MISSING if one.default is one.empty else None))
+        for name, one in parameters.items()
+    ]
+    return checked(make_dataclass("generator_args", keys, bases=(Section,), kw_only=True))
+
+
+def _types(function: Callable) -> dict[str, Any]:
+    """The annotations that a YAML's value can be held against; those of a user's own may name what is not there."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
+    return {name: hint for name, hint in hints.items() if _is_simple(hint)}
+
+
+def _is_simple(hint: Any) -> bool:
+    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    return all(kind in _SIMPLE or get_origin(kind) in (Annotated, Literal) for kind in kinds)
