@@ -83,51 +83,48 @@ def import_examples(
     Raises:
         ConfigError: a file missing, too many bad lines, no train or no dev example, another vocabulary in the folder.
     """
-    vocab = Vocab.load(target.vocab_file)
-    files, dev_files = (
-        expand_paths(patterns, "file"),
-        expand_paths(dev_patterns, "--dev") if dev_patterns else [],
-    )
-    parse, folder = make_parse(vocab), target.shards_dir / target.task.name
-    with (
-        locked(target.shards_dir),
-        RejectLog(
-            target.shards_dir / f"{target.task.name}.rejects.jsonl", target.max_reject_share
-        ) as rejects,
-    ):
+    vocab, folder = Vocab.load(target.vocab_file), target.shards_dir / target.task.name
+    files = expand_paths(patterns, "file"), expand_paths(dev_patterns, "--dev") if dev_patterns else []
+    rejects = RejectLog(Path(f"{folder}.rejects.jsonl"), target.max_reject_share)
+    with locked(target.shards_dir), rejects:
         _check_vocab(vocab, target)
         writer = ShardWriter(folder, target.task, len(vocab))
         try:
-            with contextlib.closing(_lines(files, dev_files, target, rejects)) as lines:
-                counts = _write(writer, lines, parse, rejects, vocab, target, bool(dev_files))
+            with contextlib.closing(_lines(*files, target, rejects)) as lines:
+                counts = _write(writer, lines, make_parse(vocab), rejects, vocab, target, bool(files[1]))
             rejects.judge()
-            _check_splits(counts, target, bool(dev_files))
+            _check_splits(counts, target, bool(files[1]))
             rejects.notes.update(notes)
-            origin = {
-                **imported,
-                "files": [str(file) for file in files],
-                "dev_files": [str(file) for file in dev_files],
-                "digests": [file_digest(file) for file in [*files, *dev_files]],
-            }
             if not (
                 target.shards_dir / "vocab.txt"
             ).exists():  # not before: a failed import may have a wrong one
                 shutil.copyfile(target.vocab_file, target.shards_dir / "vocab.txt")
+            origin = {**imported, **_origin(*files)}
             index = writer.close(
-                _index(target, vocab, origin, rejects, counts, unpacked_bytes([*files, *dev_files]))
+                _index(target, vocab, origin, rejects, counts, unpacked_bytes(sum(files, [])))
             )
         except BaseException:
             writer.abort()
             raise
+    samples, tokens = index["samples"], sum(index["tokens"].values()) / 1e6
     out(
-        f"{target.task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
-        f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens, in {folder}"
+        f"{target.task.name}: {samples['train']:,} train and {samples['dev']:,} dev examples, {tokens:.2f} M tokens, "
+        f"in {folder}"
     )
     for reason, count in rejects.notes.most_common():
         out(f"note: {reason}: {count:,}")
     if rejects.counts:
         out(f"rejected: {rejects.reasons()}; all are in {rejects.path}")
     return index
+
+
+def _origin(files: list[Path], dev_files: list[Path]) -> dict[str, list[str]]:
+    """What index.json says of the files."""
+    return {
+        "files": list(map(str, files)),
+        "dev_files": list(map(str, dev_files)),
+        "digests": list(map(file_digest, [*files, *dev_files])),
+    }
 
 
 def _lines(files: list[Path], dev_files: list[Path], target: Target, rejects: RejectLog) -> Iterator[Line]:
