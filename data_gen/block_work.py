@@ -72,9 +72,19 @@ class Settings:
         data, files = recipe.data, [Path(recipe.model.vocab_file), *dictionaries]
         vocab_file, *names = (str(file.absolute()) for file in files)
         segmenter = load_segmenter(data.segmenter).name if data.language == "zh" else data.segmenter
-        return cls(vocab_file, data.lower_case, data.language, segmenter, tuple(names),
-                   TextOptions.of(data, recipe.seed), data.dev_share, data.max_seq_len, recipe.seed,
-                   tuple(sorted(input_bytes.items())), " ".join(map(file_digest, files)))
+        return cls(
+            vocab_file,
+            data.lower_case,
+            data.language,
+            segmenter,
+            tuple(names),
+            TextOptions.of(data, recipe.seed),
+            data.dev_share,
+            data.max_seq_len,
+            recipe.seed,
+            tuple(sorted(input_bytes.items())),
+            " ".join(map(file_digest, files)),
+        )
 
     def buckets_of(self, task: str, split: str) -> int:
         """Shards that a task's split is parted into."""
@@ -83,7 +93,9 @@ class Settings:
 
     def buckets_at_once(self, task: str, split: str) -> int:
         """Shards that a worker merges at a time, at most."""
-        return max(1, int(MERGED_TOKENS * self.buckets_of(task, split) / max(self._tokens_of(task, split), 1)))
+        return max(
+            1, int(MERGED_TOKENS * self.buckets_of(task, split) / max(self._tokens_of(task, split), 1))
+        )
 
     def _tokens_of(self, task: str, split: str) -> float:
         return dict(self.input_bytes)[task] * (self.dev_share if split == "dev" else 1) * TOKENS_A_BYTE
@@ -120,7 +132,9 @@ def load(settings: Settings, vocab: Vocab) -> None:
 
 def dictionary_notes(settings: Settings) -> Counter[str]:
     """What was left out of the dictionaries, by reason, as notes. Loads them where this process has not yet."""
-    return Counter({f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()})
+    return Counter(
+        {f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()}
+    )
 
 
 def named_entry(settings: Settings, number: int) -> tuple[str, str]:
@@ -142,7 +156,9 @@ def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
 
 
 def _annotator(s: Settings, vocab: Vocab) -> Annotator:
-    return Annotator(Tokenizer(vocab, lower_case=s.lower_case), s.language, s.dictionaries, s.segmenter, s.text.encoding)
+    return Annotator(
+        Tokenizer(vocab, lower_case=s.lower_case), s.language, s.dictionaries, s.segmenter, s.text.encoding
+    )
 
 
 @gc_paused()
@@ -170,14 +186,38 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
     spilled = [_run(task, items, block, annotator.tokenizer.vocab, s, folder) for task in tasks]
     room = blocks_room(folder, block.source)
     unknown = annotator.take_unknown()
-    write_note(room / f"{block.name}.hits.json", [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)])
+    write_note(
+        room / f"{block.name}.hits.json",
+        [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)],
+    )
     lines = sum(len(piece.data.splitlines()) for piece in block.pieces)
-    read = {"size": block.size, "lines": lines, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
-            "unknown": unknown.total()}
-    write_note(room / f"{block.name}.json", {
-        **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})
-    return Done(block.source, block.size, read, *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
-                time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    read = {
+        "size": block.size,
+        "lines": lines,
+        "files": dict(files),
+        "rejects": rejects.to_json(),
+        "tokens": _token_count(items),
+        "unknown": unknown.total(),
+    }
+    write_note(
+        room / f"{block.name}.json",
+        {
+            **read,
+            "dev": [
+                [getattr(raw, name) for name in raw.__slots__]
+                for raw, dev in zip(raws, aside, strict=True)
+                if dev
+            ],
+        },
+    )
+    return Done(
+        block.source,
+        block.size,
+        read,
+        *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
+        time.monotonic() - begin,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
 
 
 def _token_count(items: list) -> int:
@@ -201,16 +241,26 @@ def _annotated(raws: list[Raw], block: Block, annotator: Annotator) -> list:
     return [one for one, has_tokens in zip(found, full, strict=True) if has_tokens]
 
 
-def _run(task: Task, items: list, block: Block, vocab: Vocab, settings: Settings, folder: Path) -> tuple[int, int]:
+def _run(
+    task: Task, items: list, block: Block, vocab: Vocab, settings: Settings, folder: Path
+) -> tuple[int, int]:
     """Runs one task; returns the bytes of its spill and, about, of its share of the shards."""
-    seeds = [settings.seed, task.task_id, _SOURCE_NUMBERS[block.source], block.number, SPLITS.index(block.split)]
+    seeds = [
+        settings.seed,
+        task.task_id,
+        _SOURCE_NUMBERS[block.source],
+        block.number,
+        SPLITS.index(block.split),
+    ]
     packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len, vocab.unk_id)
     generator = load_generator(task, settings.language)
     made = list(generator.generate(items, np.random.default_rng(seeds), packer)) if items else []
     for one in made:
         if not isinstance(one, Packed):
-            raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: got {type(one).__name__}, "
-                              f"expected what packer.pack makes; packer.reject takes what cannot be used")
+            raise ConfigError(
+                f"task {task.name}: generator {task.generator} made a wrong example: got {type(one).__name__}, "
+                f"expected what packer.pack makes; packer.reject takes what cannot be used"
+            )
     room, labels, spilled, taken = folder / task.name, [], 0, 0
     count = sum(map(len, made))
     if count:
@@ -225,6 +275,8 @@ def _run(task: Task, items: list, block: Block, vocab: Vocab, settings: Settings
         spilled, taken = spill.stat().st_size, len(rows.codes) * (3 + 6 * task.has_masked_lm)
         if task.sentence_classes:
             labels = np.bincount(rows.labels, minlength=task.sentence_classes).tolist()
-    write_note(room / f"{block.name}.json", {
-        "accepted": count, "labels": labels, "reasons": dict(packer.reasons), "rejected": packer.rejected})
+    write_note(
+        room / f"{block.name}.json",
+        {"accepted": count, "labels": labels, "reasons": dict(packer.reasons), "rejected": packer.rejected},
+    )
     return spilled, taken
