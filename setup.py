@@ -38,6 +38,7 @@ setup(
     packages=[
         *("ernie2", "ernie2.finetune"),
         *("data_gen", "data_gen.audit", "data_gen.generators", "data_gen.interchange", "data_gen.reading"),
+        "data_gen.text",
     ],
     package_data={"ernie2": ["*.css", "*.html", "*.svg", "*.sh"], "data_gen.audit": ["*.css", "*.html"]},
     entry_points={"console_scripts": ["ernie2=ernie2.__main__:console"]},

@@ -66,8 +66,8 @@ def bytes_of(texts: Sequence[str]) -> int:
 def tokens(corpus: Sequence[str], vocab: str, slice_bytes: int) -> dict[str, Any]:
     """Rates (MB/s) of tokenisation, sentence splitting and segmentation alone, each with nothing remembered before; and of
     PaddleNLP's ErnieTokenizer, line by line, on a slice."""
-    from data_gen.segmenters import load_segmenter
-    from data_gen.sentences import sentence_spans
+    from data_gen.text.segmenters import load_segmenter
+    from data_gen.text.sentences import sentence_spans
 
     blocks = list(blocks_of(corpus))
     tokenizer, segmenter = Tokenizer(Vocab.load(vocab)), load_segmenter("auto")
@@ -125,8 +125,8 @@ def same_tokens(corpus: Sequence[str], vocab: str) -> dict[str, Any]:
 
 def same_words(corpus: Sequence[str]) -> dict[str, Any]:
     """Share of all sentences that the default segmenter cuts like jieba."""
-    from data_gen.segmenters import agreement, load_segmenter
-    from data_gen.sentences import split_sentences
+    from data_gen.text.segmenters import agreement, load_segmenter
+    from data_gen.text.sentences import split_sentences
 
     sentences = [one for path in corpus for line in read_text(path).splitlines() for one in split_sentences(line)]
     share, differing = agreement(load_segmenter("auto").name, sentences)
@@ -141,8 +141,8 @@ def dictionaries(corpus: Sequence[str], vocab: str, entity_dicts: Sequence[str],
     `rounds` times, at least FEWEST_ROUNDS, with and without in turn. Compared is processor time, round by round, as the machine's
     speed changes; the median counts.
     """
-    from data_gen.annotate import Annotator
     from data_gen.reading.documents import RawDocument
+    from data_gen.text.annotate import Annotator
 
     raws = [RawDocument(f"benchmark:{number}", text) for number, text in
             enumerate(slice_documents([*map(Path, corpus)], round(megabytes * 1e6)))]

@@ -18,23 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from data_gen import connectives
-from data_gen.annotate import Annotator
-from data_gen.assembling import Packed, PackedMany, assemble
 from data_gen.blocks import Block, Raw, parse_block
 from data_gen.engine import gc_paused
 from data_gen.generators import load_generator
-from data_gen.packing import Packer, Rejected
-from data_gen.reading.documents import RawMarkedPair, RawPair, TextOptions, is_dev
+from data_gen.packing import Packed, Packer, assemble
+from data_gen.reading.documents import TextOptions, is_dev
 from data_gen.reading.rejects import RejectCounter, split_source
-from data_gen.rows import Rows, check_rows
-from data_gen.segmenters import load_segmenter
+from data_gen.rows import check_rows
 from data_gen.spill import write_spill
-from data_gen.tokens import Document
+from data_gen.text.annotate import Annotator
+from data_gen.text.segmenters import load_segmenter
+from data_gen.text.tokens import Document
 from data_gen.work_folder import blocks_room, write_note
 from ernie2.config import Recipe
 from ernie2.disk import file_digest
-from ernie2.shards import SPLITS, Example, check_example
+from ernie2.shards import SPLITS
+from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 from ernie2.tokenizer import Tokenizer, Vocab
 
@@ -46,8 +45,6 @@ TOKENS_A_BYTE = 0.36
 """Tokens that one task makes of a byte of Chinese text, about."""
 UNKNOWN_KEPT = 200
 """Texts that became [UNK] named for each block: the most frequent ones."""
-REJECTS_KEPT = 20
-"""Rejected texts kept of each reason, task and block."""
 _SOURCE_NUMBERS = {"documents": 0, "pairs": 1, "marked_pairs": 2}
 
 
@@ -75,9 +72,19 @@ class Settings:
         data, files = recipe.data, [Path(recipe.model.vocab_file), *dictionaries]
         vocab_file, *names = (str(file.absolute()) for file in files)
         segmenter = load_segmenter(data.segmenter).name if data.language == "zh" else data.segmenter
-        return cls(vocab_file, data.lower_case, data.language, segmenter, tuple(names),
-                   TextOptions.of(data, recipe.seed), data.dev_share, data.max_seq_len, recipe.seed,
-                   tuple(sorted(input_bytes.items())), " ".join(map(file_digest, files)))
+        return cls(
+            vocab_file,
+            data.lower_case,
+            data.language,
+            segmenter,
+            tuple(names),
+            TextOptions.of(data, recipe.seed),
+            data.dev_share,
+            data.max_seq_len,
+            recipe.seed,
+            tuple(sorted(input_bytes.items())),
+            " ".join(map(file_digest, files)),
+        )
 
     def buckets_of(self, task: str, split: str) -> int:
         """Shards that a task's split is parted into."""
@@ -86,7 +93,9 @@ class Settings:
 
     def buckets_at_once(self, task: str, split: str) -> int:
         """Shards that a worker merges at a time, at most."""
-        return max(1, int(MERGED_TOKENS * self.buckets_of(task, split) / max(self._tokens_of(task, split), 1)))
+        return max(
+            1, int(MERGED_TOKENS * self.buckets_of(task, split) / max(self._tokens_of(task, split), 1))
+        )
 
     def _tokens_of(self, task: str, split: str) -> float:
         return dict(self.input_bytes)[task] * (self.dev_share if split == "dev" else 1) * TOKENS_A_BYTE
@@ -123,7 +132,9 @@ def load(settings: Settings, vocab: Vocab) -> None:
 
 def dictionary_notes(settings: Settings) -> Counter[str]:
     """What was left out of the dictionaries, by reason, as notes. Loads them where this process has not yet."""
-    return Counter({f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()})
+    return Counter(
+        {f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()}
+    )
 
 
 def named_entry(settings: Settings, number: int) -> tuple[str, str]:
@@ -145,7 +156,9 @@ def _annotator_of(s: Settings, vocab: Vocab | None = None) -> Annotator:
 
 
 def _annotator(s: Settings, vocab: Vocab) -> Annotator:
-    return Annotator(Tokenizer(vocab, lower_case=s.lower_case), s.language, s.dictionaries, s.segmenter, s.text.encoding)
+    return Annotator(
+        Tokenizer(vocab, lower_case=s.lower_case), s.language, s.dictionaries, s.segmenter, s.text.encoding
+    )
 
 
 @gc_paused()
@@ -170,19 +183,41 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
     raws = [raw for number, raw in enumerate(raws) if number not in block.drop]
     aside = [is_dev(raw, s.dev_share) for raw in raws] if block.split == "train" else [False] * len(raws)
     items = _annotated([raw for raw, dev in zip(raws, aside, strict=True) if not dev], block, annotator)
-    vocab = annotator.tokenizer.vocab
-    packer = Packer(vocab.cls_id, vocab.sep_id, s.max_seq_len, vocab.unk_id)
-    spilled = [_run(task, items, block, packer, len(vocab), s, folder) for task in tasks]
+    spilled = [_run(task, items, block, annotator.tokenizer.vocab, s, folder) for task in tasks]
     room = blocks_room(folder, block.source)
     unknown = annotator.take_unknown()
-    write_note(room / f"{block.name}.hits.json", [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)])
+    write_note(
+        room / f"{block.name}.hits.json",
+        [[*annotator.take_hits().items()], unknown.most_common(UNKNOWN_KEPT)],
+    )
     lines = sum(len(piece.data.splitlines()) for piece in block.pieces)
-    read = {"size": block.size, "lines": lines, "files": dict(files), "rejects": rejects.to_json(), "tokens": _token_count(items),
-            "unknown": unknown.total()}
-    write_note(room / f"{block.name}.json", {
-        **read, "dev": [[getattr(raw, name) for name in raw.__slots__] for raw, dev in zip(raws, aside, strict=True) if dev]})
-    return Done(block.source, block.size, read, *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
-                time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    read = {
+        "size": block.size,
+        "lines": lines,
+        "files": dict(files),
+        "rejects": rejects.to_json(),
+        "tokens": _token_count(items),
+        "unknown": unknown.total(),
+    }
+    write_note(
+        room / f"{block.name}.json",
+        {
+            **read,
+            "dev": [
+                [getattr(raw, name) for name in raw.__slots__]
+                for raw, dev in zip(raws, aside, strict=True)
+                if dev
+            ],
+        },
+    )
+    return Done(
+        block.source,
+        block.size,
+        read,
+        *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
+        time.monotonic() - begin,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
 
 
 def _token_count(items: list) -> int:
@@ -198,7 +233,7 @@ def _annotated(raws: list[Raw], block: Block, annotator: Annotator) -> list:
         found = annotator.documents(raws, block.split == "dev")
         full = [len(document.sentences) > 0 for document in found]
     else:
-        found = annotator.pairs(raws, _labels(raws, annotator), block.split == "dev")
+        found = annotator.pairs(raws, block.split == "dev")
         full = [len(pair.query) > 0 and len(pair.title) > 0 for pair in found]
     for one, has_tokens in zip(found, full, strict=True):
         if not has_tokens:
@@ -206,61 +241,42 @@ def _annotated(raws: list[Raw], block: Block, annotator: Annotator) -> list:
     return [one for one, has_tokens in zip(found, full, strict=True) if has_tokens]
 
 
-def _labels(raws: Sequence[RawPair | RawMarkedPair], annotator: Annotator) -> list[int]:
-    """Classes of pairs; -1, noted, for a marker that is not in the list of connectives."""
-    labels = []
-    for raw in raws:
-        label = raw.label if isinstance(raw, RawPair) else connectives.class_of(raw.marker, annotator.language)
-        if label is None:
-            label = -1
-            annotator.rejects.note(raw.source, "unknown_marker", raw.marker)
-        labels.append(label)
-    return labels
-
-
-def _run(task: Task, items: list, block: Block, packer: Packer, vocab_size: int, settings: Settings,
-         folder: Path) -> tuple[int, int]:
+def _run(
+    task: Task, items: list, block: Block, vocab: Vocab, settings: Settings, folder: Path
+) -> tuple[int, int]:
     """Runs one task; returns the bytes of its spill and, about, of its share of the shards."""
-    seeds = [settings.seed, task.task_id, _SOURCE_NUMBERS[block.source], block.number, SPLITS.index(block.split)]
-    made, reasons, rejected = [], Counter(), []
+    seeds = [
+        settings.seed,
+        task.task_id,
+        _SOURCE_NUMBERS[block.source],
+        block.number,
+        SPLITS.index(block.split),
+    ]
+    packer = Packer(vocab.cls_id, vocab.sep_id, settings.max_seq_len, vocab.unk_id)
     generator = load_generator(task, settings.language)
-    for item in generator.generate(items, np.random.default_rng(seeds), packer) if items else ():
-        if isinstance(item, Rejected):
-            reasons[item.reason] += 1
-            if reasons[item.reason] <= REJECTS_KEPT:
-                rejected.append([item.source, item.reason, item.text[:80]])
-        else:
-            made.append(item)
+    made = list(generator.generate(items, np.random.default_rng(seeds), packer)) if items else []
+    for one in made:
+        if not isinstance(one, Packed):
+            raise ConfigError(
+                f"task {task.name}: generator {task.generator} made a wrong example: got {type(one).__name__}, "
+                f"expected what packer.pack makes; packer.reject takes what cannot be used"
+            )
     room, labels, spilled, taken = folder / task.name, [], 0, 0
-    count = sum(len(one.labels) if isinstance(one, PackedMany) else 1 for one in made)
+    count = sum(map(len, made))
     if count:
         keys = np.random.default_rng([*seeds, 1]).integers(2**64, size=count, dtype=np.uint64)
         order = np.argsort(keys, kind="stable")
-        rows = _rows(made, order, task, packer, vocab_size)
+        rows = assemble(made, packer, order)
+        check_rows(rows, task, len(vocab))
+        if not task.token_classes:
+            rows.token_labels = None
         spill = room / f"{block.name}.spill"
         write_spill(spill, keys[order], rows, settings.buckets_of(task.name, block.split))
         spilled, taken = spill.stat().st_size, len(rows.codes) * (3 + 6 * task.has_masked_lm)
         if task.sentence_classes:
             labels = np.bincount(rows.labels, minlength=task.sentence_classes).tolist()
-    write_note(room / f"{block.name}.json", {
-        "accepted": count, "labels": labels, "reasons": dict(reasons), "rejected": rejected})
+    write_note(
+        room / f"{block.name}.json",
+        {"accepted": count, "labels": labels, "reasons": dict(packer.reasons), "rejected": packer.rejected},
+    )
     return spilled, taken
-
-
-def _rows(made: list[Packed | PackedMany | Example], order: np.ndarray, task: Task, packer: Packer, vocab_size: int) -> Rows:
-    """Rows of what a generator made, put in order, with the fields its heads need, held against its contract.
-
-    Raises:
-        ConfigError: the contract is broken.
-    """
-    if not any(isinstance(one, Example) for one in made):
-        rows = assemble(made, packer, order)
-    else:
-        examples = [example for one in made for example in ([one] if isinstance(one, Example) else one.examples(packer))]
-        for example in examples:
-            check_example(example, task, vocab_size)
-        rows = Rows.of_examples([examples[i] for i in order.tolist()], task)
-    check_rows(rows, task, vocab_size)
-    if not task.token_classes:
-        rows.token_labels = None
-    return rows

@@ -22,15 +22,14 @@ from data_gen.blocks import PIECES_A_BLOCK, Block, block_bytes_for, group_dev, g
 from data_gen.engine import Call, Engine
 from data_gen.judge import ITEMS_BEFORE_JUDGING, Judge, check_splits, write_rejects
 from data_gen.merge import Merged, finish_task, merge_buckets, merge_notes, summed, thinning_of
-from data_gen.notes import Notes, Read
 from data_gen.progress import Progress
 from data_gen.provenance import Inputs, blocks_origin, what_changed
 from data_gen.reading.documents import TextOptions
 from data_gen.reading.duplicates import duplicates, signatures
 from data_gen.reading.pieces import read_pieces
 from data_gen.reading.rejects import RejectCounter
-from data_gen.segmenters import load_segmenter
-from data_gen.work_folder import WORK, blocks_room, open_room, remove_files, sweep
+from data_gen.text.segmenters import load_segmenter
+from data_gen.work_folder import WORK, Notes, Read, blocks_room, open_room, remove_files, sweep
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
 from ernie2.strict import ConfigError

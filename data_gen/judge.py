@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_gen.annotate import CHINESE_PAGE
 from data_gen.merge import summed
-from data_gen.notes import Read
 from data_gen.reading.formats import SOURCES
 from data_gen.reading.rejects import RejectCounter
+from data_gen.text.annotate import CHINESE_PAGE
+from data_gen.work_folder import Read
 from ernie2.config import Recipe
 from ernie2.shards import SPLITS
 from ernie2.strict import ConfigError

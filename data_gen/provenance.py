@@ -13,7 +13,7 @@ from typing import Any
 from data_gen.generators import load_generator
 from data_gen.reading.formats import SOURCES
 from data_gen.reading.streams import expand_paths
-from data_gen.segmenters import load_segmenter
+from data_gen.text.segmenters import load_segmenter
 from ernie2.config import ConfigError, Recipe
 from ernie2.disk import file_digest
 from ernie2.shards import SPLITS, ShardReader, read_index

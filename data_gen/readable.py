@@ -144,17 +144,10 @@ def runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def original_positions(generator: Generator, decoded: Readable) -> list[int] | None:
-    """Where each segment stood before the generator shuffled them, from 0; None where it does not shuffle.
-
-    A generator says so with `permutation_of(label, **generator_args)`.
-    """
+    """Where each segment stood before the generator shuffled them, from 0; None where it does not shuffle."""
     label, segments = decoded.example.sentence_label, len(decoded.segments())
-    function = getattr(generator.module, "permutation_of", None)
-    if function is None or label is None:
-        return None
-    known = inspect.signature(function).parameters
-    order = list(function(label, **{k: v for k, v in generator.task.generator_args.items() if k in known}))
-    return order if len(order) == segments and segments > 1 else None
+    order = None if label is None else generator.order(label)
+    return list(order) if order is not None and len(order) == segments > 1 else None
 
 
 def named_segments(decoded: Readable, origins: list[int] | None) -> Iterator[tuple[str, list[Word]]]:

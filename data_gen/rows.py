@@ -22,11 +22,6 @@ SPECIAL, SENTENCE_SHIFT, ID_SHIFT = 8, 4, 8
 NO_LABEL = -1
 
 _CHUNK = 1 << 16  # tokens whose spans are counted at a time: what this takes stays in the processor's cache
-# The levels are counted in one sum, in lanes of 16 bits. The product moves the flag bit of each level to the lowest bit of its
-# lane; what it puts elsewhere is masked out.
-_TO_LANES = np.uint64(sum(1 << 15 * bit for bit in range(len(LEVELS))))
-_ONES = np.uint64(sum(1 << 16 * bit for bit in range(len(LEVELS))))
-_NO_SPAN = np.uint64(2**64 - 1)  # -1 in every lane
 
 
 @dataclass
@@ -70,8 +65,12 @@ class Rows:
             stretches = map(slice, (size * first).tolist(), (size * last).tolist())
             return np.frombuffer(b"".join(map(view.__getitem__, stretches)), column.dtype)
 
-        return Rows(self.lengths[order], self.labels[order], moved(self.codes),
-                    None if self.token_labels is None else moved(self.token_labels))
+        return Rows(
+            self.lengths[order],
+            self.labels[order],
+            moved(self.codes),
+            None if self.token_labels is None else moved(self.token_labels),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
@@ -79,17 +78,30 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         has_labels = parts[0].token_labels is not None
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("lengths", "labels", "codes")),
-                   np.concatenate([part.token_labels for part in parts]) if has_labels else None)
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("lengths", "labels", "codes")
+            ),
+            np.concatenate([part.token_labels for part in parts]) if has_labels else None,
+        )
 
     def fields(self, task: Task, vocab_size: int) -> dict[str, np.ndarray]:
         """The arrays of a shard, field -> array, as `ernie2.shards.task_fields` names them."""
         wanted, flags = task_fields(task, vocab_size), self.flags
         edges = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        made = {"offsets": edges, "token_ids": self.ids, "sentence_ids": (flags >> SENTENCE_SHIFT & 3).view(np.int8),
-                "token_labels": self.token_labels, "sentence_label": self.labels}
+        made = {
+            "offsets": edges,
+            "token_ids": self.ids,
+            "sentence_ids": (flags >> SENTENCE_SHIFT & 3).view(np.int8),
+            "token_labels": self.token_labels,
+            "sentence_label": self.labels,
+        }
         if task.has_masked_lm:
-            made |= {f"span_ids_{level}": spans for level, spans in zip(LEVELS, self._spans(flags, edges), strict=True)}
+            made |= {
+                f"span_ids_{level}": spans
+                for level, spans in zip(LEVELS, self._spans(flags, edges), strict=True)
+            }
         return {name: made[name].astype(dtype, copy=False) for name, dtype in wanted.items()}
 
     def _spans(self, flags: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -105,63 +117,45 @@ class Rows:
             last = max(int(np.searchsorted(edges, edges[first] + _CHUNK, "right")) - 1, first + 1)
             begin, end = int(edges[first]), int(edges[last])
             some, at = flags[begin:end], edges[first:last] - begin
-            counts = some.astype(np.uint64)
-            counts *= _TO_LANES
-            counts &= _ONES
-            totals = np.add.reduceat(counts, at)
-            counts[at[:1]] -= _ONES  # counted from 0
-            counts[at[1:]] -= totals[:-1]  # and anew in each example
-            np.cumsum(counts, out=counts)
-            counts[np.flatnonzero((some & SPECIAL) != 0)] = _NO_SPAN
-            spans[:, begin:end] = counts.view(np.int16).reshape(-1, 4)[:, :len(LEVELS)].T
+            special = np.flatnonzero(some & SPECIAL)
+            for bit, row in enumerate(spans[:, begin:end]):
+                row[:] = some >> bit & 1
+                totals = np.add.reduceat(row, at)
+                row[0] -= 1  # counted from 0
+                row[at[1:]] -= totals[:-1]  # and anew in each example
+                np.cumsum(row, out=row)
+                row[special] = -1
             first = last
         return spans
-
-    @classmethod
-    def of_examples(cls, examples: Sequence[Example], task: Task) -> Rows:
-        """Rows of examples that a generator made by hand, with all three levels of spans or none.
-
-        Raises:
-            ConfigError: spans that rows cannot hold: a unit that is not one unbroken stretch.
-        """
-        lengths = np.array([len(one.token_ids) for one in examples], np.int32)
-        flags = np.zeros(int(lengths.sum()), np.uint8)
-        begin = np.cumsum(lengths) - lengths
-        for bit, level in enumerate(LEVELS):
-            if examples[0].span_ids is None:
-                break
-            spans = np.concatenate([one.span_ids[level] for one in examples]).astype(np.int32)
-            starts = np.ones(len(spans), bool)
-            starts[1:] = spans[1:] != spans[:-1]
-            starts[begin] = True
-            starts &= spans >= 0
-            units = sum(len(np.unique(one.span_ids[level][one.span_ids[level] >= 0])) for one in examples)
-            if units != np.count_nonzero(starts):
-                raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: span_ids[{level}]: a "
-                                  f"unit is not one unbroken stretch; build examples with packer.pack")
-            flags |= starts.astype(np.uint8) << bit | np.where(spans < 0, SPECIAL, 0).astype(np.uint8)
-        flags |= np.concatenate([one.sentence_ids for one in examples]).astype(np.uint8) << SENTENCE_SHIFT
-        has_labels = examples[0].token_labels is not None
-        ids = np.concatenate([one.token_ids for one in examples]).astype(np.uint32)
-        return cls(lengths, np.array([NO_LABEL if e.sentence_label is None else e.sentence_label for e in examples], np.int32),
-                   ids << ID_SHIFT | flags,
-                   np.concatenate([one.token_labels for one in examples]).astype(np.int8) if has_labels else None)
 
     def examples(self) -> list[Example]:
         """The examples one by one, with every field that is there."""
         edges, flags = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]), self.flags
-        ids, sentence_ids, spans = self.ids, (flags >> SENTENCE_SHIFT & 3).view(np.int8), self._spans(flags, edges)
-        return [Example(ids[a:b], sentence_ids[a:b], {level: spans[row, a:b] for row, level in enumerate(LEVELS)},
-                        None if self.token_labels is None else self.token_labels[a:b], None if label == NO_LABEL else label)
-                for a, b, label in zip(edges[:-1].tolist(), edges[1:].tolist(), self.labels.tolist(), strict=True)]
+        ids, sentence_ids, spans = (
+            self.ids,
+            (flags >> SENTENCE_SHIFT & 3).view(np.int8),
+            self._spans(flags, edges),
+        )
+        return [
+            Example(
+                ids[a:b],
+                sentence_ids[a:b],
+                {level: spans[row, a:b] for row, level in enumerate(LEVELS)},
+                None if self.token_labels is None else self.token_labels[a:b],
+                None if label == NO_LABEL else label,
+            )
+            for a, b, label in zip(edges[:-1].tolist(), edges[1:].tolist(), self.labels.tolist(), strict=True)
+        ]
 
 
 def check_rows(rows: Rows, task: Task, vocab_size: int) -> None:
     """Holds examples against their task's contract. Raises ConfigError naming task, field, got and expected."""
 
     def fail(name: str, got: object, expected: str) -> None:
-        raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: {name}: got {got}, "
-                          f"expected {expected}")
+        raise ConfigError(
+            f"task {task.name}: generator {task.generator} made a wrong example: {name}: got {got}, "
+            f"expected {expected}"
+        )
 
     if rows.codes.max() >> ID_SHIFT >= vocab_size:
         fail("token_ids", f"ids from {rows.ids.min()} to {rows.ids.max()}", f"0 to {vocab_size - 1}")
@@ -171,7 +165,11 @@ def check_rows(rows: Rows, task: Task, vocab_size: int) -> None:
             fail("token_labels", "nothing", "a value for each token")
         wrong = (labels != IGNORED) & ((labels < 0) | (labels >= task.token_classes))
         if wrong.any():
-            fail("token_labels", sorted(set(labels[wrong].tolist())), f"0 to {task.token_classes - 1}, or {IGNORED}")
+            fail(
+                "token_labels",
+                sorted(set(labels[wrong].tolist())),
+                f"0 to {task.token_classes - 1}, or {IGNORED}",
+            )
     if task.sentence_classes:
         wrong = (rows.labels < 0) | (rows.labels >= task.sentence_classes)
         if wrong.any():

@@ -13,7 +13,7 @@ from ernie2.strict import ConfigError, cli, nearest
 COMMANDS = {
     "data": "data_gen",
     "vocab": "data_gen.vocab",
-    "segmenters": "data_gen.segmenters",
+    "segmenters": "data_gen.text.segmenters",
     "show": "data_gen.show",
     "audit": "data_gen.audit",
     "interchange": "data_gen.interchange",

@@ -1,4 +1,4 @@
-"""data_gen.annotate: a block of documents as one table of tokens, and the views of it."""
+"""data_gen.text.annotate: a block of documents as one table of tokens, and the views of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen.annotate import Annotator
+from data_gen.generators.capitalization import capital_labels
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
-from data_gen.tokens import ALL_LEVELS, ENTITY, PHRASE, WORD, Sentence
+from data_gen.text.annotate import Annotator
+from data_gen.text.tokens import ALL_LEVELS, ENTITY, PHRASE, WORD, Sentence
 from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 CHARACTERS = ("，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话"
               "经济发展和平常一样财政部门有新书李明天来你好")
+
+
+def capital(sentence: Sentence) -> np.ndarray:
+    """int8, the labels of the capitalization task."""
+    return capital_labels(sentence.tokens)[sentence.first:sentence.last]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def test_documents_are_views_of_one_table(plain: Annotator) -> None:
         encoded = plain.tokenizer.encode(sentence.text)
         assert sentence.token_ids.tolist() == encoded.ids.tolist() and sentence.starts.tolist() == encoded.starts.tolist()
         [alone] = of_text(plain, sentence.text)
-        assert alone.begins.tolist() == sentence.begins.tolist() and alone.capital.tolist() == sentence.capital.tolist()
+        assert alone.begins.tolist() == sentence.begins.tolist() and capital(alone).tolist() == capital(sentence).tolist()
 
 
 def test_words_phrases_and_entities_are_marked(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -87,30 +93,30 @@ def test_english_pages_of_a_chinese_corpus_follow_english_rules(plain: Annotator
         ["我是学生。", "abc"], ["He met Dr. Brown.", "Old Uncle Tom is here."], ["清华大学。"], ["12 34"]]
     assert units(documents[2].sentences[0], WORD) == "清华大学/。"
     assert documents[1].sentences[0].tokens is documents[2].sentences[0].tokens
-    assert documents[1].sentences[1].capital.tolist()[0] == 1 and documents[2].sentences[0].capital.tolist() == [-100] * 5
+    assert capital(documents[1].sentences[1]).tolist()[0] == 1 and capital(documents[2].sentences[0]).tolist() == [-100] * 5
     alone = of_text(plain, texts[1])
     assert [s.begins.tolist() for s in alone] == [s.begins.tolist() for s in documents[1].sentences]
 
 
 def test_capital_is_taken_before_lower_casing(plain: Annotator) -> None:
-    sentence = plain.pairs([RawPair("q:1", "我是Ab，cD和3D、Éa x 。12", "x", 0)], [0])[0].query
-    labels = zip(sentence.starts.tolist(), sentence.capital.tolist(), strict=True)
+    sentence = plain.pairs([RawPair("q:1", "我是Ab，cD和3D、Éa x 。12", "x", 0)])[0].query
+    labels = zip(sentence.starts.tolist(), capital(sentence).tolist(), strict=True)
     words = {sentence.text[start:]: label for start, label in labels}
     expected = {"我": -100, "A": 1, "b": 1, "，": -100, "c": 0, "D和": 0, "3": 0, "É": 1, "x": 0, "。": -100, "12": -100}
-    assert sentence.capital.dtype == np.int8
+    assert capital(sentence).dtype == np.int8
     for begin, label in expected.items():
         assert next(value for text, value in words.items() if text.startswith(begin)) == label, begin
 
 
 def test_pairs_are_one_sentence_each(plain: Annotator) -> None:
     raws = [RawPair("q:2", "北京大学。你好", "我在\n北京 大学", 1), RawPair("q:3", "\u200d", "你好", 0)]
-    first, second = plain.pairs(raws, [1, 0], dev=True)
+    first, second = plain.pairs(raws, dev=True)
     assert (first.source, first.label, first.dev) == ("q:2", 1, True)
     assert units(first.query, WORD) == "北京大学/。/你好" and units(first.title, WORD) == "我/在/北京/大学"
     assert len(second.query) == 0 and second.title.text == "你好"
-    [marked] = plain.pairs([RawMarkedPair("m:1", "你好。", "我在。", "但是")], [7])
-    assert (marked.query.text, marked.title.text, marked.label, marked.dev) == ("你好。", "我在。", 7, False)
-    assert plain.pairs([], []) == []
+    [marked] = plain.pairs([RawMarkedPair("m:1", "你好。", "我在。", "但是")])
+    assert (marked.query.text, marked.title.text, marked.label, marked.dev) == ("你好。", "我在。", "但是", False)
+    assert plain.pairs([]) == []
 
 
 @pytest.mark.parametrize("text", ["好" * 100_000, "a" * 200_000, "的，" * 60_000])

@@ -207,7 +207,7 @@ def test_advice_fits_imported_shards(tmp_path: Path, vocab: Vocab, capsys: pytes
 
 def test_every_code_of_the_readers_has_words() -> None:
     found = {"html"}
-    files = [*(ROOT / "data_gen/reading").glob("*.py"), *(ROOT / "data_gen" / name for name in ("annotate.py", "block_work.py"))]
+    files = [*(ROOT / "data_gen/reading").glob("*.py"), ROOT / "data_gen/text/annotate.py", ROOT / "data_gen/block_work.py"]
     for path in files:
         text = path.read_text(encoding="utf-8")
         found |= set(re.findall(r'ejects\.(?:note|add)\(.*?, "([a-z][a-z_0-9-]*)"', text))

@@ -1,11 +1,11 @@
-"""data_gen.connectives: the two lists, and what opens a sentence."""
+"""data_gen.generators.connectives: the two lists, and what opens a sentence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from data_gen import connectives
+from data_gen.generators import connectives
 from ernie2.characters import code_points
 from ernie2.config import ConfigError
 

@@ -1,4 +1,4 @@
-"""data_gen.dictionaries and hash_table: how dictionaries are read, kept, and looked up."""
+"""data_gen.text.dictionaries and hash_table: how dictionaries are read, kept, and looked up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen.dictionaries import MAX_CHARS, ChineseMatcher, Entries, load_entries
-from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, leftmost, sequence_hashes, symbols_of
+from data_gen.text.dictionaries import MAX_CHARS, ChineseMatcher, Entries, load_entries
+from data_gen.text.hash_table import MAX_LENGTH, HashTable, SequenceTable, leftmost, sequence_hashes, symbols_of
 from ernie2.config import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""data_gen.reading.documents, decoded, tsv_rows, raw: pieces to documents and pairs; data_gen.sentences: splitting."""
+"""data_gen.reading.documents, decoded, tsv_rows, raw: pieces to documents and pairs; data_gen.text.sentences: splitting."""
 
 from __future__ import annotations
 

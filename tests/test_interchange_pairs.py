@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_gen import connectives
-from data_gen.interchange import click_log, t2ranking
+from data_gen.generators import connectives
 from data_gen.interchange import lines as lines_module
 from data_gen.interchange.__main__ import main
 
@@ -139,19 +138,15 @@ c\tC3\t0\t0\t1
     ([], {"A1", "B1"}, {"A2", "B2"}, 0), (["--min-rate", "0.1"], {"A1"}, {"A2", "B2"}, 1),
     (["--min-shows", "2"], {"A1", "B1"}, {"B2"}, 1)])
 def test_click_logs_are_added_up(tmp_path: Path, options: list[str], strong: set[str], weak: set[str], dropped: int,
-                                 monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+                                 capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "log.tsv").write_text(LOG, encoding="utf-8")
-    made = []
-    for part_bytes in (16_000_000, 40):  # one part; several
-        monkeypatch.setattr(click_log, "PART_BYTES", part_bytes)
-        assert call("import-clicks", tmp_path / "log.tsv", "--to", tmp_path / "out.tsv", "--max-reject-share", "0.5", *options) == 0
-        rows = table(tmp_path / "out.tsv")
-        assert rows[0] == ["query", "title", "clicked"] and len(rows) == 1 + len(strong) + len(weak)
-        assert {row[1] for row in rows[1:] if row[2] == "1"} == strong and {row[1] for row in rows[1:] if row[2] == "0"} == weak
-        assert all(row[0].upper() == row[1][0] for row in rows[1:])
-        assert ("dropped" in capsys.readouterr().out) == bool(dropped)
-        made.append(sorted(rows))
-    assert made[0] == made[1] and not (tmp_path / "out.tsv.parts").exists()
+    assert call("import-clicks", tmp_path / "log.tsv", "--to", tmp_path / "out.tsv", "--max-reject-share", "0.5", *options) == 0
+    rows = table(tmp_path / "out.tsv")
+    assert rows[0] == ["query", "title", "clicked"] and len(rows) == 1 + len(strong) + len(weak)
+    assert {row[1] for row in rows[1:] if row[2] == "1"} == strong and {row[1] for row in rows[1:] if row[2] == "0"} == weak
+    assert all(row[0].upper() == row[1][0] for row in rows[1:])
+    assert ("dropped" in capsys.readouterr().out) == bool(dropped)
+    assert not list(tmp_path.glob("*.scratch"))
     assert rejected(tmp_path / "out.tsv") == [(8, "more clicks than shows"), (9, "empty_title"),
                                               (10, "count that is no whole number"), (11, "never shown")]
 
@@ -187,20 +182,17 @@ def graded(tmp_path: Path) -> list[object]:
             "--collection", tmp_path / "collection.tsv.gz", "--to", tmp_path / "out.tsv"]
 
 
-def test_graded_relevance_is_joined(graded: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                    capsys: pytest.CaptureFixture) -> None:
+def test_graded_relevance_is_joined(graded: list[object], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert call(*graded) == 2 and "4 of 9" in capsys.readouterr().err
-    for bucket_rows in (20_000, 2):
-        monkeypatch.setattr(t2ranking, "BUCKET_ROWS", bucket_rows)
-        assert call(*graded, "--max-reject-share", "0.5", "--max-chars", "10") == 0
-        assert table(tmp_path / "out.tsv") == [["query", "title", "relevance"], ["问 题 七", '"段落" 100 长', "2"],
-                                               ["问 题 七", '"段落" 102 长', "2"], ["问 题 七", '"段落" 103 长', "1"],
-                                               ["问题九", '"段落" 100 长', "1"]]
-        assert "2 strong and 2 weak pairs" in capsys.readouterr().out
-        assert sorted(rejected(tmp_path / "out.tsv")) == [
-            (7, "passage not in the collection"), (8, "query not in the queries"), (9, "not qid, 0, pid, grade"),
-            (10, "grade that --grades does not name")]
-    assert not (tmp_path / "out.tsv.parts").exists()
+    assert call(*graded, "--max-reject-share", "0.5", "--max-chars", "10") == 0
+    assert table(tmp_path / "out.tsv") == [["query", "title", "relevance"], ["问 题 七", '"段落" 100 长', "2"],
+                                           ["问 题 七", '"段落" 102 长', "2"], ["问 题 七", '"段落" 103 长', "1"],
+                                           ["问题九", '"段落" 100 长', "1"]]
+    assert "2 strong and 2 weak pairs" in capsys.readouterr().out
+    assert sorted(rejected(tmp_path / "out.tsv")) == [
+        (7, "passage not in the collection"), (8, "query not in the queries"), (9, "not qid, 0, pid, grade"),
+        (10, "grade that --grades does not name")]
+    assert not list(tmp_path.glob("*.scratch"))
 
 
 def test_grades_can_be_said(graded: list[object], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -211,14 +203,12 @@ def test_grades_can_be_said(graded: list[object], tmp_path: Path, capsys: pytest
 
 # ---- shuffling ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("parts", [1, 7])
-def test_shuffled_lines_are_the_same_lines_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    monkeypatch.setattr(lines_module, "bucket_count", lambda size: parts)
+def test_shuffled_lines_are_the_same_lines_in_another_order(tmp_path: Path) -> None:
     lines = [lines_module.Line(tmp_path / f"f {i % 3}", i, f"text {i} ；", i % 5 == 0) for i in range(1, 500)]
-    made = list(lines_module.shuffled(iter(lines), 3, tmp_path / "parts", 0))
+    made = list(lines_module.shuffled(iter(lines), 3, tmp_path / "parts"))
     assert made != lines and sorted(made, key=lambda line: line.number) == lines
-    assert made == list(lines_module.shuffled(iter(lines), 3, tmp_path / "parts", 0))
-    assert made != list(lines_module.shuffled(iter(lines), 4, tmp_path / "parts", 0))
+    assert made == list(lines_module.shuffled(iter(lines), 3, tmp_path / "parts"))
+    assert made != list(lines_module.shuffled(iter(lines), 4, tmp_path / "parts"))
     place = [made.index(line) for line in lines[:250]]
     assert 150 < sum(place) / len(place) < 350, "the first half lands everywhere"
-    assert not (tmp_path / "parts").exists()
+    assert not list(tmp_path.iterdir())

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from data_gen.arguments import check_arguments
-from data_gen.generators import load_generator
+from data_gen.generators import check_arguments, load_generator
 from ernie2.config import load_recipe
 from ernie2.finetune.run import load_finetune
 from ernie2.strict import ConfigError, apply_overrides

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_gen.assembling import Packed, PackedMany, assemble
-from data_gen.packing import Packer, Run, fill, fit
-from data_gen.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
+from data_gen.packing import Packer, Run, assemble, fill, fit
+from data_gen.text.tokens import ALL_LEVELS, ENTITY, WORD, Sentence, Tokens
 from ernie2.shards import IGNORED, LEVELS, Example
 
 CLS, SEP = 1, 2
@@ -33,7 +32,7 @@ def sentence(words: list[int], first_id: int = 10, phrase: tuple[int, int] | Non
 
 
 def pack(packer: Packer, *arguments: object, **named: object) -> Example:
-    return packer.pack(*arguments, **named).example(packer)
+    return assemble([packer.pack(*arguments, **named)], packer).examples()[0]
 
 
 def test_frames_segments_with_ids_of_their_own() -> None:
@@ -118,21 +117,20 @@ def test_examples_assembled_together_are_those_assembled_alone() -> None:
     rng = np.random.default_rng(2)
     table = sentences(*((rng.integers(1, 4, rng.integers(1, 12)).tolist(), 10 * i, None) for i in range(40)))
     packer = Packer(CLS, SEP, 24)
-    made: list[Packed] = []
+    made = []
     for i in range(39):
         run = Run.of([table[i]], np.arange(len(table[i]), dtype=np.int8) % 3) if i % 2 else [table[i]]
         made.append(packer.pack([run, [table[i + 1]]], i))
     for whole, one in zip(assemble(made, packer).examples(), made, strict=True):
-        alone = one.example(packer)
+        alone = assemble([one], packer).examples()[0]
         assert whole.token_ids.tolist() == alone.token_ids.tolist() and whole.sentence_label == alone.sentence_label
         assert whole.sentence_ids.tolist() == alone.sentence_ids.tolist()
         assert all(whole.span_ids[level].tolist() == alone.span_ids[level].tolist() for level in LEVELS)
-        assert len(one) == len(whole.token_ids)
         expected = alone.token_labels if alone.token_labels is not None else np.full(len(whole.token_ids), IGNORED)
         assert whole.token_labels.tolist() == expected.tolist()
     order = rng.permutation(len(made))
     for whole, number in zip(assemble(made, packer, order).examples(), order.tolist(), strict=True):
-        assert whole.token_ids.tolist() == made[number].example(packer).token_ids.tolist()
+        assert whole.token_ids.tolist() == assemble([made[number]], packer).examples()[0].token_ids.tolist()
 
 
 @pytest.mark.parametrize("keep_joint", [False, True])
@@ -143,10 +141,10 @@ def test_examples_packed_together_are_those_packed_alone(keep_joint: bool) -> No
     alone = [packer.pack([[table[a]], [table[b]]], label, keep_joint) for (a, b), label in zip(pairs, labels.tolist())]
     edges = np.array([(one.first, one.last) for one in table])
     together = packer.pack_many(table[0].tokens, edges[pairs], labels, keep_joint)
-    assert isinstance(together, PackedMany) and len(together) == 30 and 20 < max(map(len, alone)) <= 24
-    assert together.stretches.tolist() == [list(map(list, one.stretches)) for one in alone]
+    assert len(together) == 30 and len(alone) == 30
+    assert together.stretches.tolist() == [one.stretches[0].tolist() for one in alone]
     for mixed in (assemble([together], packer), assemble([*alone[:7], packer.pack_many(table[0].tokens, edges[pairs[7:]],
                                                                                        labels[7:], keep_joint)], packer)):
         for one, example in zip(alone, mixed.examples(), strict=True):
-            assert example.token_ids.tolist() == one.example(packer).token_ids.tolist()
-            assert example.sentence_label == one.sentence_label
+            assert example.token_ids.tolist() == assemble([one], packer).examples()[0].token_ids.tolist()
+            assert example.sentence_label == one.labels[0]

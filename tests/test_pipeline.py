@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from data_gen import connectives, show
+from data_gen import show
 from data_gen.__main__ import main
 from data_gen.block_work import Settings
 from data_gen.blocks import block_bytes_for
+from data_gen.generators import connectives
 from data_gen.reading.documents import TextOptions
 from ernie2 import tasks as tasks_module
 from ernie2.shards import ShardReader
@@ -280,7 +281,7 @@ def test_marked_pairs_join_those_that_are_mined(recipe: Path, tmp_path: Path, ca
     assert ShardReader(folder, "train").index["statistics"]["labels"]["train"][label] == 0
     assert code_of(main, *arguments, f"data.marked_pairs=[{pairs}]") == 0
     printed = capsys.readouterr().out
-    assert "the input files changed" in printed and "unknown_marker: 40" in printed
+    assert "the input files changed" in printed and "marker that is no connective of data.language: 40" in printed
     statistics = ShardReader(folder, "train").index["statistics"]
     assert statistics["labels"]["train"][label] + statistics["labels"]["dev"][label] > 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from data_gen import connectives
+from data_gen.generators import connectives
 from data_gen.generators.sentence_reordering import class_table
 from ernie2 import config, tasks
 from ernie2.finetune import run as finetune_run

@@ -1,4 +1,4 @@
-"""data_gen.segmenters and lexicon: rjieba cuts like jieba, and what happens where it is not there."""
+"""data_gen.text.segmenters and lexicon: rjieba cuts like jieba, and what happens where it is not there."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen import segmenters
-from data_gen.hash_table import symbols_of
-from data_gen.lexicon import MODIFIER, NOUN, OTHER, UNKNOWN, Lexicon, jieba_lexicon
-from data_gen.segmenters import NAMES, agreement, compare, load_segmenter
-from data_gen.sentences import split_sentences
+from data_gen.text import segmenters
+from data_gen.text.hash_table import symbols_of
+from data_gen.text.lexicon import MODIFIER, NOUN, OTHER, UNKNOWN, Lexicon, jieba_lexicon
+from data_gen.text.segmenters import NAMES, agreement, compare, load_segmenter
+from data_gen.text.sentences import split_sentences
 from ernie2.config import ConfigError
 
 CORPUS = SHARED / "data" / "corpus" / "zh"

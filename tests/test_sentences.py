@@ -1,4 +1,4 @@
-"""data_gen.sentences: hand-written cases, and equality with a slow splitter that goes through a line mark by mark."""
+"""data_gen.text.sentences: hand-written cases, and equality with a slow splitter that goes through a line mark by mark."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen.abbreviations import is_abbreviation
-from data_gen.sentences import MAX_QUOTE, MAX_SENTENCE_CHARS, cut_long, sentence_spans, split_sentences
+from data_gen.text.sentences import MAX_QUOTE, MAX_SENTENCE_CHARS, cut_long, is_abbreviation, sentence_spans, split_sentences
 
 CORPORA = sorted((SHARED / "data/corpus").glob("*/*.gz"))
 PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")", "[": "]", '"': '"'}

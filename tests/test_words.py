@@ -1,4 +1,4 @@
-"""data_gen.words: what `find` says of words, phrases and entities, against slow and obvious code that says the same."""
+"""data_gen.text.words: what `find` says of words, phrases and entities, against slow and obvious code that says the same."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen.dictionaries import load_entries
-from data_gen.lexicon import MODIFIER_TAGS, NO_PHRASE_WORDS
-from data_gen.segmenters import load_segmenter
-from data_gen.sentences import split_sentences
-from data_gen.tokens import ENTITY, PHRASE, WORD
-from data_gen.words import FUNCTION_WORDS, MAX_PHRASE_CHARS, ChineseUnits, EnglishUnits
+from data_gen.text.dictionaries import load_entries
+from data_gen.text.lexicon import MODIFIER_TAGS, NO_PHRASE_WORDS
+from data_gen.text.segmenters import load_segmenter
+from data_gen.text.sentences import split_sentences
+from data_gen.text.tokens import ENTITY, PHRASE, WORD
+from data_gen.text.words import FUNCTION_WORDS, MAX_PHRASE_CHARS, ChineseUnits, EnglishUnits
 from ernie2.shards import LEVELS
 from ernie2.tokenizer import SPECIAL_TOKENS, Encoding, Tokenizer, Vocab
 

@@ -34,7 +34,6 @@ CODES = {
     "long_sentence": "sentences too long for one example, cut",
     "near_duplicate": "documents that nearly equal an earlier one, left out (data.drop_near_duplicates)",
     "relevance_0": "query log: rows judged irrelevant, set aside, as the class of random titles is drawn",
-    "unknown_marker": "marked pairs: the connective is not in the list of the language",
     "odd_title": "JSON objects whose title or desc is no string: read without it",
     # what was left out
     "bad_json": "lines that are no JSON object",

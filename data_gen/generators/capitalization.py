@@ -7,32 +7,34 @@ not; every piece of a word carries the word's label. Words of no cased letters (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import Packed
-from data_gen.packing import Packer, Rejected, Run, fill
-from data_gen.tokens import Document
+from data_gen.generators import Labels
+from data_gen.packing import Packed, Packer, Run, fill
+from data_gen.text.tokens import CASED_CODES, Document, Tokens, case_tables
+from ernie2.characters import code_points
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 
 LABELS = ("lower case", "capital")
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the token head."""
-    return len(LABELS)
+    return Labels(LABELS)
 
 
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
-
-
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[Packed | Rejected]:
+def generate(
+    source: Sequence[Document],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
+) -> Iterator[Packed]:
     """Packs running text as knowledge masking does; text without a cased letter is rejected.
 
     Args:
@@ -42,10 +44,25 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         language: Not used: what has case is seen in the text.
         short_seq_prob: Share of examples that aim at a random shorter length.
     """
+    capital = capital_labels(source[0].sentences.tokens)
     for document in source:
         for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
-            labels = run.tokens.capital[run.first:run.last]
+            labels = capital[run.first : run.last]
             if (labels == IGNORED).all():
-                yield Rejected(document.source, "text without cased letters")
+                packer.reject(document.source, "text without cased letters")
             else:
                 yield packer.pack([Run(run.tokens, run.first, run.last, labels)])
+
+
+def capital_labels(tokens: Tokens) -> np.ndarray:
+    """int8 (T): 1 = the token's word begins with an upper-case letter in the text as written, 0 = a word of letters that does
+    not, -100 = a word without cased letters."""
+    codes = code_points(tokens.text)
+    cased, upper = case_tables()
+    codes = np.minimum(codes, CASED_CODES - 1)
+    first = np.flatnonzero(~tokens.inside)
+    sizes = np.diff(first, append=len(tokens))
+    seen = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
+    has_case = seen[tokens.ends[first + sizes - 1]] > seen[tokens.starts[first]]
+    labels = np.where(has_case, upper[codes[tokens.starts[first]]], -100).astype(np.int8)
+    return np.repeat(labels, sizes)

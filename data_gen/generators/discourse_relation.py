@@ -2,11 +2,11 @@
 
 Mined as Discovery is (Sileo et al. 2019, arXiv 1903.11850): the second of two adjacent sentences opens with a listed
 connective, which is removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`: pairs whose second
-sentence opens with none. The classes are those of `data_gen.connectives` for data.language; one head serves both lists,
+sentence opens with none. The classes are those of `data_gen.generators.connectives` for data.language; one head serves both lists,
 so num_classes is that of the longer one. `balance` and `max_per_class` in the YAML even the classes out when the blocks
 are merged. Pairs that are already marked (data.marked_pairs) are taken as they are, through the same filters.
 
-The filters are Discovery's (`data_gen.pair_filter`). Not taken over: its language identifier (a page in another language is
+The filters are Discovery's (`pair_filter.py`). Not taken over: its language identifier (a page in another language is
 left out by the annotation) and the random thinning of "and", "but" and pairs without a connective (`balance`,
 `no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39% of the pairs, 64 cost 4%.
 """
@@ -19,11 +19,10 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen import connectives
-from data_gen.assembling import PackedMany
-from data_gen.packing import Packer, Rejected
-from data_gen.pair_filter import PairFilter
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.generators import Labels, connectives
+from data_gen.generators.pair_filter import PairFilter
+from data_gen.packing import Packed, Packer
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
 from ernie2.characters import code_points
 from ernie2.schema import between
 
@@ -31,27 +30,23 @@ _STAYS = "connective that stays in its sentence"
 _MARKS = re.compile(r"^\W+")
 
 
-def num_classes() -> int:
-    """Classes of the sentence head, whatever the language."""
-    return connectives.num_classes()
-
-
-def describe_label(label: int, *, language: str) -> str:
-    """The connective."""
+def labels(*, language: str) -> Labels:
+    """Classes of the sentence head, whose size serves every language."""
     names = connectives.class_names(language)
-    return names[label] if label < len(names) else f"class {label} (not used in this language)"
+    unused = range(len(names), connectives.num_classes())
+    return Labels([*names, *(f"class {label} (not used in this language)" for label in unused)])
 
 
 def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
              min_tokens: Annotated[int, between(1)] = 4, no_conn_share: Annotated[float, between(0, 10)] = 0.1,
              max_words: Annotated[int, between(1)] = 64, min_letters: Annotated[float, between(0, 1)] = 0.5,
-             balanced: bool = True) -> Iterator[PackedMany | Rejected]:
+             balanced: bool = True) -> Iterator[Packed]:
     """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that are there.
 
     "Adjacent" is over paragraph ends too: in corpora of one sentence a line paragraphs mean nothing.
 
     Args:
-        source: Documents of a block; or its marked pairs, whose label is the class of their marker.
+        source: Documents of a block; or its marked pairs, whose label is a connective.
         rng: Draws the pairs without a connective.
         packer: Makes the examples.
         language: Chooses the list.
@@ -73,9 +68,9 @@ def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generat
     usable = []
     for document in source:
         if document.language != language:
-            yield Rejected(document.source, "page in another language than data.language")
+            packer.reject(document.source, "page in another language than data.language")
         elif len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            packer.reject(document.source, "document of one sentence", document.sentences[0].text)
         else:
             usable.append(document)
     if usable:
@@ -86,7 +81,7 @@ class _Adjacent:
     """The adjacent sentences of a block's documents.
 
     Attributes:
-        rows: int64 (S, 4), all sentences, as `data_gen.tokens.Sentences.rows`.
+        rows: int64 (S, 4), all sentences, as `data_gen.text.tokens.Sentences.rows`.
         first: Number of each document's first sentence.
         second: int64, numbers of the sentences that have one before them in their document, in order.
     """
@@ -99,14 +94,14 @@ class _Adjacent:
         self.second = np.delete(np.arange(len(self.rows)), self.first)
 
     def examples(self, rng: np.random.Generator, pairs: PairFilter, packer: Packer,
-                 no_conn_share: float) -> Iterator[PackedMany | Rejected]:
+                 no_conn_share: float) -> Iterator[Packed]:
         """See `generate`."""
         second, rest, labels = self._openings()
         faults = _freed(pairs.faults(self.rows[second - 1], rest), self.tokens.text, rest, labels, self.language)
         documents = (np.searchsorted(self.first, second, "right") - 1).tolist()
         for i, fault in enumerate(faults):
             if fault is not None:
-                yield Rejected(self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2]:rest[i, 3]])
+                packer.reject(self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2]:rest[i, 3]])
         mined = np.flatnonzero([fault is None for fault in faults])
         plain = self._without_connective(rng, round(no_conn_share * len(mined)), pairs)
         first, rest = np.append(second[mined], plain) - 1, np.concatenate([rest[mined], self.rows[plain]])
@@ -140,19 +135,21 @@ class _Adjacent:
 
 
 def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer,
-            language: str) -> Iterator[PackedMany | Rejected]:
+            language: str) -> Iterator[Packed]:
     """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where it cannot be: it
     would give the label away."""
-    known, rows, opened = [], [], []
+    known, rows, opened, classes = [], [], [], []
     for pair in source:
-        if pair.label < 0:
-            yield Rejected(pair.source, "marker that is no connective of data.language", pair.title.text)
+        label = connectives.class_of(pair.label, language)
+        if label is None:
+            packer.reject(pair.source, "marker that is no connective of data.language", pair.label)
             continue
         found = connectives.opening_connective(pair.title.text, language)
-        if found is not None and found[0] > 0 == pair.label:
-            yield Rejected(pair.source, "marked as having no connective, and opens with one", pair.title.text)
+        if found is not None and found[0] > 0 == label:
+            packer.reject(pair.source, "marked as having no connective, and opens with one", pair.title.text)
             continue
-        opened.append(found[1] if found is not None and found[0] == pair.label > 0 else 0)
+        opened.append(found[1] if found is not None and found[0] == label > 0 else 0)
+        classes.append(label)
         known.append(pair)
         rows.append((_row(pair.query), _row(pair.title)))
     first, second = np.array(rows, np.int64).reshape(-1, 2, 4).swapaxes(0, 1)
@@ -161,13 +158,13 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
     second = np.where((whole & (ends > 0))[:, None], rest, second)
     free = (ends == 0) | whole
     faults: list[str | None] = [_STAYS] * len(known)
-    labels = np.array([pair.label for pair in known])
+    labels = np.array(classes, np.int64)
     found = _freed(pairs.faults(first[free], second[free]), tokens.text, second[free], labels[free], language)
     for i, fault in zip(np.flatnonzero(free).tolist(), found, strict=True):
         faults[i] = fault
     for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):
         if fault is not None:
-            yield Rejected(pair.source, fault, tokens.text[begin:end])
+            packer.reject(pair.source, fault, tokens.text[begin:end])
     kept = np.flatnonzero([fault is None for fault in faults])
     if len(kept):
         yield _packed(packer, tokens, first[kept], second[kept], labels[kept])
@@ -189,7 +186,7 @@ def _row(sentence: Sentence) -> tuple[int, int, int, int]:
     return sentence.first, sentence.last, sentence.begin, sentence.end
 
 
-def _packed(packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> PackedMany:
+def _packed(packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Packed:
     return packer.pack_many(tokens, np.stack([first[:, :2], second[:, :2]], axis=1), labels, keep_joint=True)
 
 
@@ -200,7 +197,7 @@ def without_openings(tokens: Tokens, rows: np.ndarray, ends: np.ndarray) -> tupl
 
     Args:
         tokens: The table.
-        rows: int64 (n, 4), the sentences, as `data_gen.tokens.Sentences.rows`.
+        rows: int64 (n, 4), the sentences, as `data_gen.text.tokens.Sentences.rows`.
         ends: int64 (n), the character of each where the rest begins.
 
     Returns:

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
-from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Pair
+from data_gen.generators import Labels
+from data_gen.packing import Packed, Packer
+from data_gen.text.tokens import Pair
 from ernie2.schema import between
 
 LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")
@@ -22,19 +22,14 @@ _TRIES = 8
 """Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the sentence head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS)
 
 
 def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
              random_per_query: Annotated[int, between(0, 1_000)] | Literal["balanced"] = "balanced",
-             ) -> Iterator[PackedMany | Rejected]:
+             ) -> Iterator[Packed]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
@@ -62,7 +57,7 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
         query = names[order[i % len(names)]]
         other = next((j for j in row if titles[j] not in shown[query]), None)
         if other is None:
-            yield Rejected("", "no other query's title in its block", query)
+            packer.reject("", "no other query's title in its block", query)
         else:
             made.append((queries[query], source[other].title, 2))
     if made:

@@ -11,15 +11,14 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
-from data_gen.packing import Packer, fill
+from data_gen.packing import Packed, Packer, fill
 from data_gen.rows import NO_LABEL
-from data_gen.tokens import Document
+from data_gen.text.tokens import Document
 from ernie2.schema import between
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[PackedMany]:
+             short_seq_prob: Annotated[float, between(0, 1)] = 0.1) -> Iterator[Packed]:
     """Packs each document's sentences to about max_seq_len, one segment an example; documents are never joined.
 
     Args:

@@ -7,28 +7,21 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
-from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Document
+from data_gen.generators import Labels
+from data_gen.packing import Packed, Packer
+from data_gen.text.tokens import Document
 from ernie2.schema import between
 
 LABELS = ("adjacent", "same document, not adjacent", "different documents")
-# Baidu's next-sentence label (1 = follows, 0 = drawn at random) as a class of ours, and the other way.
-NEXT_SENTENCE_IN, NEXT_SENTENCE_OUT = {1: 0, 0: 2}, {0: 1, 1: 0, 2: 0}
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the sentence head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS, next_sentence=(0, 2))
 
 
 def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: Annotated[int, between(1)] = 4) -> Iterator[PackedMany | Rejected]:
+             min_tokens: Annotated[int, between(1)] = 4) -> Iterator[Packed]:
     """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
 
     Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
@@ -48,12 +41,12 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
         if len(fitting) < 2:
             single = len(rows) < 2
             reason = "document of one sentence" if single else f"no two sentences of {min_tokens} tokens"
-            yield Rejected(document.source, reason, document.sentences[0].text)
+            packer.reject(document.source, reason, document.sentences[0].text)
         else:
             usable.append((document.sentences, fitting))
     if len(usable) < 2:
         for sentences, _ in usable:
-            yield Rejected("", "no other document in its block", sentences[0].text)
+            packer.reject("", "no other document in its block", sentences[0].text)
         return
     first, second, labels = _Usable([fitting for _, fitting in usable]).draw(rng)
     rows = np.concatenate([sentences.rows[fitting, :2] for sentences, fitting in usable])

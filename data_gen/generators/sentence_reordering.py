@@ -17,9 +17,9 @@ from math import factorial
 
 import numpy as np
 
-from data_gen.assembling import PackedMany
-from data_gen.packing import Packer, Rejected
-from data_gen.tokens import Document
+from data_gen.generators import Labels
+from data_gen.packing import Packed, Packer
+from data_gen.text.tokens import Document
 from ernie2.strict import ConfigError
 
 MOST_SEGMENTS = 7  # 1! + ... + 8! classes no longer fit the int16 of the shards' sentence_label
@@ -63,9 +63,13 @@ def class_table(max_segments: int = 4) -> str:
     return "\n".join(rows)
 
 
-def describe_label(label: int, max_segments: int = 4) -> str:
-    """A label in words."""
-    permutation = permutation_of(label, max_segments)
+def labels(max_segments: int = 4) -> Labels:
+    """Classes of the sentence head."""
+    orders = [permutation_of(label, max_segments) for label in range(num_classes(max_segments))]
+    return Labels(list(map(_described, orders)), orders)
+
+
+def _described(permutation: Sequence[int]) -> str:
     if len(permutation) == 1:
         return "1 segment, nothing to order"
     order = " ".join(str(position + 1) for position in permutation)
@@ -74,7 +78,7 @@ def describe_label(label: int, max_segments: int = 4) -> str:
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             max_segments: int = 4) -> Iterator[PackedMany | Rejected]:
+             max_segments: int = 4) -> Iterator[Packed]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
     n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
@@ -91,7 +95,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     usable = []
     for document in source:
         if len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            packer.reject(document.source, "document of one sentence", document.sentences[0].text)
         else:
             usable.append(document.sentences)
     if not usable:

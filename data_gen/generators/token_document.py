@@ -14,9 +14,9 @@ from typing import Annotated
 
 import numpy as np
 
-from data_gen.assembling import Packed
-from data_gen.packing import Packer, Rejected, Run, fill
-from data_gen.tokens import WORD, Document, Sentence
+from data_gen.generators import Labels
+from data_gen.packing import Packed, Packer, Run, fill
+from data_gen.text.tokens import WORD, Document, Sentence
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 
@@ -38,20 +38,15 @@ all any both each few more most other some such only own same too very just also
 STOP_WORDS = {"zh": frozenset(_ZH.split()), "en": frozenset(_EN.split())}
 
 
-def num_classes() -> int:
+def labels() -> Labels:
     """Classes of the token head."""
-    return len(LABELS)
-
-
-def describe_label(label: int) -> str:
-    """A label in words."""
-    return LABELS[label]
+    return Labels(LABELS)
 
 
 def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
              ignore_stop_words: bool = True, max_segments: Annotated[int, between(2)] = 8,
              short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
-             ) -> Iterator[Packed | Rejected]:
+             ) -> Iterator[Packed]:
     """Splits each document into at least two segments, one example each.
 
     Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved.
@@ -71,14 +66,14 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     words = _Words(stop_words)
     for document in source:
         if len(document.sentences) < 2:
-            yield Rejected(document.source, "document of one sentence", document.sentences[0].text)
+            packer.reject(document.source, "document of one sentence", document.sentences[0].text)
             continue
         for sentences in _windows(document.sentences, max_segments * packer.capacity()):
             lengths = [len(sentence) for sentence in sentences]
             capacity = min(packer.capacity(), max(max(lengths), -(-sum(lengths) // 2)))
             runs = list(fill(sentences, capacity, rng, short_seq_prob))
             if len(runs) < 2:
-                yield Rejected(document.source, "document of one segment", document.sentences[0].text)
+                packer.reject(document.source, "document of one segment", document.sentences[0].text)
                 continue
             for run, labels in zip(runs, _labels(runs, words.numbers(sentences)), strict=True):
                 yield packer.pack([Run(run.tokens, run.first, run.last, labels)])

@@ -1,2 +1,1 @@
-"""Other formats in and out: examples (Baidu's demo text, .jsonl) to and from shards; foreign pairs to the TSV files that a
-recipe names (Discovery and one's own marked sentences, click logs, T2Ranking)."""
+"""Other formats in and out: examples (Baidu's text, .jsonl) to and from shards; pairs to the TSV files a recipe names."""

@@ -7,19 +7,19 @@ label: whether the second sentence follows the first one in its text, 1 = it doe
 The format knows one level of units. On import it becomes the word level, and the phrase and entity levels equal it; on
 export any one level can be written. Positions are always 0, 1, 2, ...: a line with others is rejected.
 
-The label goes where the task has a sentence head, as the task's generator says (its NEXT_SENTENCE_IN and _OUT) or the
-user does (`labels`). Tasks without a sentence head drop it, which is counted.
+The label goes where the task has a sentence head, as the task's generator says (`Labels.next_sentence`) or the user does
+(`labels`). Tasks without a sentence head drop it, which is counted.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from data_gen.interchange.examples_in import Parse, number_units, require
+from data_gen.generators import load_generator
+from data_gen.interchange.examples import Parse, number_units, require
 from data_gen.interchange.lines import BadLine, written
 from ernie2.shards import LEVELS, Example, ShardReader
 from ernie2.strict import ConfigError
@@ -30,26 +30,26 @@ BEGINS, CONTINUES, SPECIAL = 0, 1, -1
 FIELDS = ("token_ids", "sentence_ids", "position_ids", "seg_labels", "label")
 
 
-def labels_for(task: Task, given: dict[int, int] | None) -> dict[int, int] | None:
-    """Baidu's label -> class of a task: what was given, else what the module says; None for a task without a sentence head.
+def labels_for(task: Task, language: str, given: dict[int, int] | None) -> dict[int, int] | None:
+    """Baidu's label -> class of a task: as given, else as its generator says; None for a task without a sentence head.
 
     Raises:
         ConfigError: the task needs labels that the format does not have, or the meaning of the label is not known.
     """
     if task.token_classes:
-        raise ConfigError(f"--task {task.name}: its token head needs a label for every token, which this format does not have")
-    if not task.sentence_classes:
-        return None
-    given = _declared(task, "NEXT_SENTENCE_IN") if given is None else given
-    if given is None:
-        raise ConfigError(f"--task {task.name}: say which of its {task.sentence_classes} classes Baidu's labels are, for "
-                          f"example --labels 0=1,1=0")
-    return given
-
-
-def _declared(task: Task | None, name: str) -> dict[int, int] | None:
-    """What the task's generator says of next-sentence labels, or None."""
-    return None if task is None else getattr(importlib.import_module(task.generator), name, None)
+        raise ConfigError(
+            f"--task {task.name}: its token head needs a label for every token, which this format does not have"
+        )
+    if not task.sentence_classes or given is not None:
+        return given if task.sentence_classes else None
+    known = load_generator(task, language).labels
+    if known is None or known.next_sentence is None:
+        raise ConfigError(
+            f"--task {task.name}: say which of its {task.sentence_classes} classes Baidu's labels are, for "
+            f"example --labels 0=1,1=0"
+        )
+    follows, elsewhere = known.next_sentence
+    return {1: follows, 0: elsewhere}
 
 
 def parser(labels: dict[int, int] | None, notes: dict[str, int]) -> Callable[[Vocab], Parse]:
@@ -77,13 +77,20 @@ def parse_line(text: str) -> Example:
     fields = text.split(";")
     require(len(fields) == len(FIELDS), f"not {len(FIELDS)} fields")
     token_ids, sentence_ids, positions, seg_labels, label = map(_numbers, fields, FIELDS)
-    require(len(token_ids) == len(sentence_ids) == len(positions) == len(seg_labels), "fields of different lengths")
+    require(
+        len(token_ids) == len(sentence_ids) == len(positions) == len(seg_labels),
+        "fields of different lengths",
+    )
     require(len(label) == 1, "label is not one number")
     require(np.array_equal(positions, np.arange(len(positions))), "position_ids are not 0, 1, 2, ...")
-    require(len(seg_labels) > 0 and seg_labels.min() >= SPECIAL and seg_labels.max() <= CONTINUES,
-            "seg_labels outside -1 to 1")
+    require(
+        len(seg_labels) > 0 and seg_labels.min() >= SPECIAL and seg_labels.max() <= CONTINUES,
+        "seg_labels outside -1 to 1",
+    )
     before = np.concatenate([[SPECIAL], seg_labels[:-1]])
-    require(not ((seg_labels == CONTINUES) & (before == SPECIAL)).any(), "seg_labels: 1 where no word goes on")
+    require(
+        not ((seg_labels == CONTINUES) & (before == SPECIAL)).any(), "seg_labels: 1 where no word goes on"
+    )
     spans = number_units(seg_labels == BEGINS, seg_labels != SPECIAL)
     return Example(token_ids, sentence_ids, dict.fromkeys(LEVELS, spans), None, int(label[0]))
 
@@ -113,7 +120,9 @@ def format_line(example: Example, level: str = "word", labels: dict[int, int] | 
     return ";".join([*(" ".join(map(str, column.tolist())) for column in columns), str(label)])
 
 
-def export_lines(folder: Path, split: str, to: Path, level: str = "word", labels: dict[int, int] | None = None) -> int:
+def export_lines(
+    folder: Path, split: str, to: Path, level: str = "word", labels: dict[int, int] | None = None
+) -> int:
     """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of lines.
 
     Raises:
@@ -122,12 +131,20 @@ def export_lines(folder: Path, split: str, to: Path, level: str = "word", labels
     reader = ShardReader(folder, split)
     name = reader.index["task"]
     if f"span_ids_{level}" not in reader.index["fields"]:
-        raise ConfigError(f"{folder}: task '{name}' has no masked LM and so no units, which this format needs")
-    labels = _declared(load_tasks().get(name), "NEXT_SENTENCE_OUT") if labels is None else labels
+        raise ConfigError(
+            f"{folder}: task '{name}' has no masked LM and so no units, which this format needs"
+        )
+    task = load_tasks().get(name)
+    if labels is None and task is not None:
+        known = load_generator(task, reader.index["language"]).labels
+        if known is not None and known.next_sentence is not None:
+            labels = {label: int(label == known.next_sentence[0]) for label in range(len(known.names))}
     with written(to) as file:
         for i in range(len(reader)):
             example = reader[i]
             if labels is not None and example.sentence_label not in (None, *labels):
-                raise ConfigError(f"--labels: class {example.sentence_label} of task '{name}' has no label; name it too")
+                raise ConfigError(
+                    f"--labels: class {example.sentence_label} of task '{name}' has no label; name it too"
+                )
             file.write(format_line(example, level, labels) + "\n")
     return len(reader)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.interchange.examples_in import Parse, number_units, require
+from data_gen.interchange.examples import Parse, number_units, require
 from data_gen.interchange.lines import BadLine, written
 from ernie2.shards import LEVELS, Example, ShardReader
 from ernie2.strict import ConfigError
@@ -57,7 +57,9 @@ def _example(record: dict[str, Any], vocab: Vocab) -> Example:
     if sentence_ids is None:
         ends = np.cumsum(ids == vocab.sep_id)
         sentence_ids = np.concatenate([[0], ends[:-1]])
-    return Example(ids, sentence_ids, _spans(record.get("spans"), ids, vocab), _numbers(record, "token_labels"), label)
+    return Example(
+        ids, sentence_ids, _spans(record.get("spans"), ids, vocab), _numbers(record, "token_labels"), label
+    )
 
 
 def _token_ids(record: dict[str, Any], vocab: Vocab) -> np.ndarray:
@@ -65,7 +67,10 @@ def _token_ids(record: dict[str, Any], vocab: Vocab) -> np.ndarray:
     if tokens is None:
         require(ids is not None, "neither tokens nor token_ids")
         return ids
-    require(isinstance(tokens, list) and all(isinstance(token, str) for token in tokens), "tokens is not a list of strings")
+    require(
+        isinstance(tokens, list) and all(isinstance(token, str) for token in tokens),
+        "tokens is not a list of strings",
+    )
     require(all(token in vocab.token_to_id for token in tokens), "token that is not in the vocabulary")
     from_tokens = np.array([vocab.token_to_id[token] for token in tokens], np.int64)
     require(ids is None or np.array_equal(ids, from_tokens), "tokens and token_ids do not agree")
@@ -77,8 +82,10 @@ def _numbers(record: dict[str, Any], key: str) -> np.ndarray | None:
     if key not in record:
         return None
     value = record[key]
-    require(isinstance(value, list) and all(type(number) is int and abs(number) < 2**31 for number in value),
-            f"{key} is not a list of whole numbers")
+    require(
+        isinstance(value, list) and all(type(number) is int and abs(number) < 2**31 for number in value),
+        f"{key} is not a list of whole numbers",
+    )
     return np.array(value, np.int64)
 
 
@@ -87,19 +94,30 @@ def _spans(spans: Any, ids: np.ndarray, vocab: Vocab) -> dict[str, np.ndarray]:
     if spans is None:
         known = ids[(ids >= 0) & (ids < len(vocab))]
         require(len(known) == len(ids), f"token id outside the vocabulary of {len(vocab)}")
-        return dict.fromkeys(LEVELS, number_units(~vocab.continuation[ids], ~vocab.special[ids] | (ids == vocab.unk_id)))
-    require(isinstance(spans, dict) and set(spans) <= set(LEVELS) and "word" in spans,
-            f"spans is not an object of {', '.join(LEVELS)} with word in it")
+        return dict.fromkeys(
+            LEVELS, number_units(~vocab.continuation[ids], ~vocab.special[ids] | (ids == vocab.unk_id))
+        )
+    require(
+        isinstance(spans, dict) and set(spans) <= set(LEVELS) and "word" in spans,
+        f"spans is not an object of {', '.join(LEVELS)} with word in it",
+    )
     made = {level: _from_ranges(ranges, len(ids)) for level, ranges in spans.items()}
     return {level: made.get(level, made["word"]) for level in LEVELS}
 
 
 def _from_ranges(ranges: Any, length: int) -> np.ndarray:
-    require(isinstance(ranges, list) and all(isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one)
-                                             for one in ranges), "spans: not a list of ranges [first, stop)")
+    require(
+        isinstance(ranges, list)
+        and all(
+            isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one) for one in ranges
+        ),
+        "spans: not a list of ranges [first, stop)",
+    )
     flat = [0, *(number for one in ranges for number in one), length]
-    require(all(a <= b for a, b in pairwise(flat)) and all(a < b for a, b in ranges),
-            "spans: ranges that are empty, overlap, are out of order or beyond the tokens")
+    require(
+        all(a <= b for a, b in pairwise(flat)) and all(a < b for a, b in ranges),
+        "spans: ranges that are empty, overlap, are out of order or beyond the tokens",
+    )
     units = np.full(length, -1, np.int16)
     for number, (first, stop) in enumerate(ranges):
         units[first:stop] = number
@@ -115,8 +133,11 @@ def record_of(example: Example, vocab: Vocab | None = None) -> dict[str, Any]:
     record["sentence_ids"] = example.sentence_ids.tolist()
     if example.span_ids is not None:
         words = example.span_ids["word"]
-        record["spans"] = {level: _ranges(ids) for level, ids in example.span_ids.items()
-                           if level == "word" or not np.array_equal(ids, words)}
+        record["spans"] = {
+            level: _ranges(ids)
+            for level, ids in example.span_ids.items()
+            if level == "word" or not np.array_equal(ids, words)
+        }
     if example.token_labels is not None:
         record["token_labels"] = example.token_labels.tolist()
     if example.sentence_label is not None:
@@ -137,8 +158,12 @@ def export_lines(folder: Path, split: str, to: Path, vocab: Vocab | None) -> int
     """
     reader = ShardReader(folder, split)
     if vocab is not None and vocab.digest != reader.index.get("vocab_digest"):
-        raise ConfigError(f"--vocab: not the vocabulary that {folder} was made with; name that one, or --ids-only")
+        raise ConfigError(
+            f"--vocab: not the vocabulary that {folder} was made with; name that one, or --ids-only"
+        )
     with written(to) as file:
         for i in range(len(reader)):
-            file.write(json.dumps(record_of(reader[i], vocab), ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.write(
+                json.dumps(record_of(reader[i], vocab), ensure_ascii=False, separators=(",", ":")) + "\n"
+            )
     return len(reader)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import heapq
 import io
 import json
-import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +23,8 @@ from ernie2.strict import ConfigError
 
 LINES_BEFORE_JUDGING = 1_000
 """Lines read before the share of bad ones can stop an import that is still reading."""
-BUCKET_BYTES, MOST_BUCKETS = 64_000_000, 500
-"""Bytes of text shuffled at a time, and most temporary files open at a time."""
+CACHE_KB = 64_000
+"""Memory that sorting and joining may take."""
 UNPACKED = 8
 """How much larger the text of a compressed file is taken to be."""
 
@@ -48,11 +47,6 @@ class Line(NamedTuple):
     number: int
     text: str
     dev: bool = False
-
-    @property
-    def source(self) -> str:
-        """`file:line`."""
-        return f"{self.path}:{self.number}"
 
 
 class RejectLog:
@@ -106,16 +100,22 @@ class RejectLog:
         """Raises ConfigError where there is no line, more than the allowed share is bad, or none is good."""
         bad = self.counts.total()
         if not self.seen:
-            raise ConfigError(f"no line in the files ({self.reasons() or 'they are empty'}); nothing to import")
+            raise ConfigError(
+                f"no line in the files ({self.reasons() or 'they are empty'}); nothing to import"
+            )
         if bad > self.max_share * self.seen or bad >= self.seen:
             if cause := self.explain():
                 raise ConfigError(f"{cause} ({bad} of {self.seen} lines rejected; all are in {self.path})")
-            raise ConfigError(f"--max-reject-share: {bad} of {self.seen} lines rejected, more than {self.max_share:g} of them "
-                              f"({self.reasons()}); all are in {self.path}; mend the files, or allow more")
+            raise ConfigError(
+                f"--max-reject-share: {bad} of {self.seen} lines rejected, more than {self.max_share:g} of them "
+                f"({self.reasons()}); all are in {self.path}; mend the files, or allow more"
+            )
 
     def reasons(self) -> str:
         """Counts by reason with a place each, for messages."""
-        return "; ".join(f"{reason}: {count:,}, first {self._first[reason]}" for reason, count in self.counts.most_common())
+        return "; ".join(
+            f"{reason}: {count:,}, first {self._first[reason]}" for reason, count in self.counts.most_common()
+        )
 
 
 def read(paths: Sequence[Path], rejects: RejectLog, dev: bool = False) -> Iterator[Line]:
@@ -162,11 +162,6 @@ def _decoded(path: Path, number: int, line: bytes, dev: bool, rejects: RejectLog
         rejects.add(path, number, "not UTF-8", line.rstrip(b"\r\n").decode("utf-8", "replace"))
 
 
-def names_columns(fields: Sequence[str], columns: Sequence[str]) -> bool:
-    """Whether a line is a header: it has the names of the columns and nothing else."""
-    return [str(field).strip().lower() for field in fields] == [str(column).strip().lower() for column in columns]
-
-
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[TextIO]:
     """A UTF-8 text file to write; gzip for .gz. It gets its name when all went well. The same text gives the same bytes.
@@ -192,68 +187,49 @@ def written(path: Path) -> Iterator[TextIO]:
 
 def unpacked_bytes(paths: Iterable[Path]) -> int:
     """About how many bytes the text of files has."""
-    return sum(path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".bz2", ".zst") else 1) for path in paths)
+    return sum(
+        path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".bz2", ".zst") else 1) for path in paths
+    )
 
 
-class Buckets:
-    """Texts parted into temporary files by number, so that one part at a time fits in memory.
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number that 64 bits hold."""
+    return text.isascii() and text.isdigit() and len(text) < 19
 
-    Args:
-        folder: For the temporary files; what a killed import left there goes, and it is gone afterwards.
-        count: Number of parts.
+
+@contextlib.contextmanager
+def scratch(beside: Path) -> Iterator[sqlite3.Connection]:
+    """A database in a file of its own beside an output, to sort and join more than fits in memory; gone afterwards.
+
+    Raises:
+        ConfigError: the disk is full, or the file cannot be made.
     """
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self.count = folder, count
-        self._files: list[TextIO] = []
-
-    def __enter__(self) -> Buckets:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self._files = [(self.folder / f"{i:03d}").open("w+", encoding="utf-8", errors="surrogatepass", newline="\n")
-                       for i in range(self.count)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files:
-            file.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def put(self, number: int, text: str) -> None:
-        """Adds a text without line feeds to part `number`."""
-        self._files[number].write(text)
-        self._files[number].write("\n")
-
-    def parts(self) -> Iterator[list[str]]:
-        """The texts of each part in turn, in the order they were put."""
-        for file in self._files:
-            file.seek(0)
-            yield file.read().split("\n")[:-1]
-            file.truncate(0)
+    path = Path(f"{beside}.scratch")
+    path.unlink(missing_ok=True)  # of an import that was killed
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.executescript(f"""
+                PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE_KB};
+                PRAGMA temp_store_directory = '{str(path.parent.absolute()).replace("'", "''")}'; BEGIN;
+            """)
+            yield db
+    except sqlite3.OperationalError as error:
+        raise ConfigError(f"--to: {path} cannot be written ({error}); make room and run it again") from None
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def bucket_count(size: int, bucket_bytes: int = BUCKET_BYTES) -> int:
-    """Parts of about `bucket_bytes` that `size` bytes of text are cut into; larger ones where there would be too many."""
-    return min(max(-(-size // bucket_bytes), 1), MOST_BUCKETS)
-
-
-def shuffled(lines: Iterable[Line], seed: int, folder: Path, size: int) -> Iterator[Line]:
-    """The lines in random order, the same for the same lines and seed; in memory one part of them at a time.
-
-    Args:
-        lines: Any number.
-        seed: Of the order.
-        folder: For temporary files.
-        size: About how many bytes they have, see `unpacked_bytes`.
-    """
-    rng, count, paths = np.random.default_rng(seed), bucket_count(size), {}
-    with Buckets(folder, count) as buckets:
-        for line in lines:
-            key, number = int(rng.integers(2**63)), paths.setdefault(line.path, len(paths))
-            buckets.put(key * count >> 63, f"{key:016x} {number} {line.number} {line.dev:d} {line.text}")
-        files = list(paths)
-        for part in buckets.parts():
-            heapq.heapify(part)
-            while part:
-                _, number, line_number, dev, text = heapq.heappop(part).split(" ", 4)
-                yield Line(files[int(number)], int(line_number), text, dev == "1")
+def shuffled(lines: Iterable[Line], seed: int, beside: Path) -> Iterator[Line]:
+    """The lines in random order, the same for the same lines and seed; `beside`: where a temporary file may be."""
+    rng, files = np.random.default_rng(seed), {}
+    rows = (
+        (int(rng.integers(2**63)), files.setdefault(line.path, len(files)), line.number, line.text, line.dev)
+        for line in lines
+    )
+    with scratch(beside) as db:
+        db.execute("CREATE TABLE lines (key INTEGER, file INTEGER, number INTEGER, text TEXT, dev INTEGER)")
+        db.executemany("INSERT INTO lines VALUES (?, ?, ?, ?, ?)", rows)
+        paths = list(files)
+        for _, file, number, text, dev in db.execute("SELECT * FROM lines ORDER BY key"):
+            yield Line(paths[file], number, text, bool(dev))

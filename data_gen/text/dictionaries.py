@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.hash_table import MAX_LENGTH, HashTable, SequenceTable, joined_hashes, leftmost, sequence_hashes, symbols_of
 from data_gen.reading.dictionary_lines import read_words
 from data_gen.reading.streams import expand_paths
+from data_gen.text.hash_table import MAX_LENGTH, HashTable, SequenceTable, joined_hashes, leftmost, sequence_hashes, symbols_of
 from ernie2.characters import code_points, to_text
 from ernie2.config import ConfigError
 
@@ -192,7 +192,7 @@ class ChineseMatcher:
         """Matches in characters.
 
         Args:
-            symbols: uint64 (N), the text, see `data_gen.hash_table.symbols_of`.
+            symbols: uint64 (N), the text, see `data_gen.text.hash_table.symbols_of`.
             edges: uint8 (N + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1 at
                 any other place where one may.
         """

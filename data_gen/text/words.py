@@ -19,11 +19,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_gen.dictionaries import ChineseMatcher, EnglishMatcher, Entries, Matches, codes_of
-from data_gen.hash_table import leftmost, symbols_of
-from data_gen.lexicon import MODIFIER, NOUN, UNKNOWN, jieba_lexicon
-from data_gen.segmenters import load_segmenter
-from data_gen.tokens import ALL_LEVELS, CASED_CODES, ENTITY, PHRASE, WORD, case_tables
+from data_gen.text.dictionaries import ChineseMatcher, EnglishMatcher, Entries, Matches, codes_of
+from data_gen.text.hash_table import leftmost, symbols_of
+from data_gen.text.lexicon import MODIFIER, NOUN, UNKNOWN, jieba_lexicon
+from data_gen.text.segmenters import load_segmenter
+from data_gen.text.tokens import ALL_LEVELS, CASED_CODES, ENTITY, PHRASE, WORD, case_tables
 from ernie2.tokenizer import Encoding
 
 MAX_PHRASE_CHARS, MAX_PHRASE_WORDS = 8, 4
@@ -69,8 +69,8 @@ class ChineseUnits(_Units):
         """Loads what is needed, in half a second.
 
         Args:
-            entries: User dictionaries (`data_gen.dictionaries.load_entries`).
-            segmenter: A name of `data_gen.segmenters`.
+            entries: User dictionaries (`data_gen.text.dictionaries.load_entries`).
+            segmenter: A name of `data_gen.text.segmenters`.
 
         Raises:
             ConfigError: the segmenter is unknown or not installed.

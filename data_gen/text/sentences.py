@@ -26,8 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_gen.abbreviations import is_abbreviation
-from data_gen.quotations import PAIRS, outermost
+from data_gen.text.quotations import PAIRS, outermost
 from ernie2.characters import code_points
 
 MAX_SENTENCE_CHARS = 2_000
@@ -51,9 +50,15 @@ def _kinds() -> np.ndarray:
     kinds = np.zeros(0x110000, dtype=np.uint8)
     for first, stop in ((0x2E80, 0xA000), (0xF900, 0xFB00), (0x20000, 0x40000)):
         kinds[first:stop] |= _CJK
-    classes = {_SPACE: filter(str.isspace, map(chr, range(0x10000))), _END: "。！？!?…", _DOT: ".", _CLOSER: _CLOSERS,
-               _SOFT: "，、；：。,;:—～·）)]》〉】", _QUOTE: "".join([*PAIRS, *PAIRS.values()]),
-               _ALNUM: filter(str.isalnum, map(chr, range(0x80)))}
+    classes = {
+        _SPACE: filter(str.isspace, map(chr, range(0x10000))),
+        _END: "。！？!?…",
+        _DOT: ".",
+        _CLOSER: _CLOSERS,
+        _SOFT: "，、；：。,;:—～·）)]》〉】",
+        _QUOTE: "".join([*PAIRS, *PAIRS.values()]),
+        _ALNUM: filter(str.isalnum, map(chr, range(0x80))),
+    }
     for kind, characters in classes.items():
         kinds[[ord(character) for character in {*characters}]] |= kind
     return kinds
@@ -166,7 +171,11 @@ class _Lines:
         # Without white space: the first ink from each edge on, and the last before the next edge.
         at = np.searchsorted(self.ink, edges)
         at = at[np.flatnonzero(np.diff(at, prepend=-1))]
-        spans = np.stack([self.ink[at[:-1]] - 1, self.ink[at[1:] - 1]], axis=1) if len(at) > 1 else np.zeros((0, 2))
+        spans = (
+            np.stack([self.ink[at[:-1]] - 1, self.ink[at[1:] - 1]], axis=1)
+            if len(at) > 1
+            else np.zeros((0, 2))
+        )
         return spans.astype(np.int32)
 
     def _where(self, kinds: int) -> np.ndarray:
@@ -181,14 +190,16 @@ class _Lines:
         """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open, and where they close."""
         at = self._where(_QUOTE)
         line = self._line_of(at)
-        return outermost(self.codes[at], at, line, np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"]))
+        return outermost(
+            self.codes[at], at, line, np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"])
+        )
 
     def _marks(self, places: np.ndarray, english: bool, at_least: int = 1) -> _Marks:
         """Runs of the end marks at `places`, in lines of one language, that do not stand inside a quotation."""
         places = places[self.english[self._line_of(places)] == english]
         edges = np.flatnonzero(np.diff(places) != 1) + 1
-        starts = places[np.append(0, edges)[:len(places)]]
-        stops = places[np.append(edges - 1, -1)[:len(places)]] + 1
+        starts = places[np.append(0, edges)[: len(places)]]
+        stops = places[np.append(edges - 1, -1)[: len(places)]] + 1
         long_enough = stops - starts >= at_least
         starts, stops = starts[long_enough], stops[long_enough]
         ends = stops.copy()
@@ -215,7 +226,9 @@ class _Lines:
         last, following = self.codes[marks.stops - 1], self.codes[marks.ends]
         follows = self.kinds[marks.ends]
         goes_on = (follows & _SOFT != 0) | (follows & _ALNUM != 0) & (last < 0x80)
-        stammer = (self.codes[marks.starts - 1] == following) & ((last == ord("…")) | (last == ord(".")))  # 我……我不知道
+        stammer = (self.codes[marks.starts - 1] == following) & (
+            (last == ord("…")) | (last == ord("."))
+        )  # 我……我不知道
         pause = stammer | (last == ord("…")) & (marks.stops - marks.starts == 1)
         in_line = (marks.ends == marks.stops) & (following != ord("\n"))
         return marks.where(~(goes_on | pause & in_line))
@@ -252,10 +265,60 @@ class _Lines:
 
 def _ends_here(text: str, start: int, stop: int, end: int) -> bool:
     """Whether an English sentence ends at the mark [start:stop), before white space at `end`."""
-    following = text[end:end + 40].partition("\n")[0].lstrip()
+    following = text[end : end + 40].partition("\n")[0].lstrip()
     first = following.lstrip("\"'“‘([_")[:1]
     if not first:
         return True
-    if not (first.isupper() or first.isdigit() or not first.isalnum() and following[0] in "\"“‘([—"):
+    if not (first.isupper() or first.isdigit() or not first.isalnum() and following[0] in '"“‘([—'):
         return False
     return not (start + 1 == stop == end and text[start] == "." and is_abbreviation(text, start, following))
+
+
+_LETTERS = re.compile(r"[A-Za-z]+")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TITLES = _words(
+    "mr mrs ms messrs dr prof sr jr gen col capt cpt lt sgt maj cmdr adm rev hon gov sen rep pres fr mme "
+    "mlle vs e.g i.e cf viz figs eq vol vols pp op eds al approx"
+)
+_BEFORE_NUMBERS = _words("no nos fig ch sec art ed p")
+_BEFORE_NAMES = _words("st mt ft")
+_ABBREVIATIONS = _words(
+    "etc inc ltd co corp bros dept univ assn ave blvd rd a.m p.m jan feb apr jun jul aug sep sept "
+    "oct nov dec mon tue tues wed thu thur thurs fri ph.d m.d b.a m.a b.c a.d esq"
+)
+_OPENING_WORDS = _words(
+    "the a an he she it we they i you this that these those there here his her its our their my "
+    "your in on at by for from with to of as but and or so yet if when while after before since "
+    "although though because however then now what why how who where which not no yes"
+)
+
+
+def is_abbreviation(text: str, dot: int, following: str) -> bool:
+    """Whether a full stop belongs to an abbreviation in mid-sentence.
+
+    Args:
+        text: The text.
+        dot: Index of the full stop.
+        following: What comes after it, from the next word on; the first 40 characters or so are enough.
+    """
+    begin = dot
+    while begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] == "."):
+        begin -= 1
+    word = text[begin:dot]
+    lower = word.lower()
+    if lower in _TITLES:
+        return True
+    if lower in _BEFORE_NUMBERS:
+        return following[:1].isdigit()
+    next_word = _LETTERS.match(following)
+    opens = next_word is not None and next_word.group().lower() in _OPENING_WORDS
+    if len(word) == 1 and word.isupper():
+        # J. A. Smith: the A here is an initial, not an article.
+        return word != "I" and not (opens and len(next_word.group()) > 1)
+    dotted = "." in word and all(len(part) == 1 for part in word.split("."))
+    return not opens and (dotted or lower in _ABBREVIATIONS or lower in _BEFORE_NAMES)

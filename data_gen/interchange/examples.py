@@ -57,8 +57,15 @@ class Target:
     max_reject_share: float = 0.01
 
 
-def import_examples(patterns: Sequence[str], dev_patterns: Sequence[str], target: Target, make_parse: Callable[[Vocab], Parse],
-                    imported: dict[str, Any], notes: dict[str, int], out: Callable[[str], None] = print) -> dict[str, Any]:
+def import_examples(
+    patterns: Sequence[str],
+    dev_patterns: Sequence[str],
+    target: Target,
+    make_parse: Callable[[Vocab], Parse],
+    imported: dict[str, Any],
+    notes: dict[str, int],
+    out: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Makes the shards of a task of foreign examples.
 
     Args:
@@ -76,34 +83,48 @@ def import_examples(patterns: Sequence[str], dev_patterns: Sequence[str], target
     Raises:
         ConfigError: a file missing, too many bad lines, no train or no dev example, another vocabulary in the folder.
     """
-    vocab = Vocab.load(target.vocab_file)
-    files, dev_files = expand_paths(patterns, "file"), expand_paths(dev_patterns, "--dev") if dev_patterns else []
-    parse, folder = make_parse(vocab), target.shards_dir / target.task.name
-    with locked(target.shards_dir), RejectLog(target.shards_dir / f"{target.task.name}.rejects.jsonl",
-                                              target.max_reject_share) as rejects:
+    vocab, folder = Vocab.load(target.vocab_file), target.shards_dir / target.task.name
+    files = expand_paths(patterns, "file"), expand_paths(dev_patterns, "--dev") if dev_patterns else []
+    rejects = RejectLog(Path(f"{folder}.rejects.jsonl"), target.max_reject_share)
+    with locked(target.shards_dir), rejects:
         _check_vocab(vocab, target)
         writer = ShardWriter(folder, target.task, len(vocab))
         try:
-            with contextlib.closing(_lines(files, dev_files, target, rejects)) as lines:
-                counts = _write(writer, lines, parse, rejects, vocab, target, bool(dev_files))
+            with contextlib.closing(_lines(*files, target, rejects)) as lines:
+                counts = _write(writer, lines, make_parse(vocab), rejects, vocab, target, bool(files[1]))
             rejects.judge()
-            _check_splits(counts, target, bool(dev_files))
+            _check_splits(counts, target, bool(files[1]))
             rejects.notes.update(notes)
-            origin = {**imported, "files": [str(file) for file in files], "dev_files": [str(file) for file in dev_files],
-                      "digests": [file_digest(file) for file in [*files, *dev_files]]}
-            if not (target.shards_dir / "vocab.txt").exists():  # not before: a failed import may have a wrong one
+            if not (
+                target.shards_dir / "vocab.txt"
+            ).exists():  # not before: a failed import may have a wrong one
                 shutil.copyfile(target.vocab_file, target.shards_dir / "vocab.txt")
-            index = writer.close(_index(target, vocab, origin, rejects, counts, unpacked_bytes([*files, *dev_files])))
+            origin = {**imported, **_origin(*files)}
+            index = writer.close(
+                _index(target, vocab, origin, rejects, counts, unpacked_bytes(sum(files, [])))
+            )
         except BaseException:
             writer.abort()
             raise
-    out(f"{target.task.name}: {index['samples']['train']:,} train and {index['samples']['dev']:,} dev examples, "
-        f"{sum(index['tokens'].values()) / 1e6:.2f} M tokens, in {folder}")
+    samples, tokens = index["samples"], sum(index["tokens"].values()) / 1e6
+    out(
+        f"{target.task.name}: {samples['train']:,} train and {samples['dev']:,} dev examples, {tokens:.2f} M tokens, "
+        f"in {folder}"
+    )
     for reason, count in rejects.notes.most_common():
         out(f"note: {reason}: {count:,}")
     if rejects.counts:
         out(f"rejected: {rejects.reasons()}; all are in {rejects.path}")
     return index
+
+
+def _origin(files: list[Path], dev_files: list[Path]) -> dict[str, list[str]]:
+    """What index.json says of the files."""
+    return {
+        "files": list(map(str, files)),
+        "dev_files": list(map(str, dev_files)),
+        "digests": list(map(file_digest, [*files, *dev_files])),
+    }
 
 
 def _lines(files: list[Path], dev_files: list[Path], target: Target, rejects: RejectLog) -> Iterator[Line]:
@@ -113,12 +134,18 @@ def _lines(files: list[Path], dev_files: list[Path], target: Target, rejects: Re
 
     if target.keep_order:
         return lines()
-    folder = target.shards_dir / f".import-{os.uname().nodename}-{os.getpid()}"
-    return shuffled(lines(), target.seed, folder, unpacked_bytes([*files, *dev_files]))
+    return shuffled(lines(), target.seed, target.shards_dir / f".import-{os.uname().nodename}-{os.getpid()}")
 
 
-def _write(writer: ShardWriter, lines: Iterator[Line], parse: Parse, rejects: RejectLog, vocab: Vocab, target: Target,
-           dev_named: bool) -> dict[str, np.ndarray]:
+def _write(
+    writer: ShardWriter,
+    lines: Iterator[Line],
+    parse: Parse,
+    rejects: RejectLog,
+    vocab: Vocab,
+    target: Target,
+    dev_named: bool,
+) -> dict[str, np.ndarray]:
     """Writes the good lines; returns split -> int64 (classes + 1): examples of each class, and of all in the last place."""
     classes = target.task.sentence_classes or target.task.token_classes or 0
     counts = {split: np.zeros(classes + 1, np.int64) for split in SPLITS}
@@ -151,11 +178,15 @@ def _wrong_vocab(ends: tuple[Counter[int], Counter[int]], vocab: Vocab, vocab_fi
         if seen and not seen[wanted]:
             most, often = seen.most_common(1)[0]
             if often == seen.total():  # such files hold ids of another vocabulary
-                return (f"--vocab {vocab_file}: every line looked at has {most} where {name} ({wanted}) should be: is --vocab the "
-                        f"right one?")
+                return (
+                    f"--vocab {vocab_file}: every line looked at has {most} where {name} ({wanted}) should be: is --vocab the "
+                    f"right one?"
+                )
             if often > seen.total() / 2:
-                return (f"--vocab {vocab_file}: no line looked at has {name} ({wanted}) where it should be, {often} of "
-                        f"{seen.total()} have {most}: is --vocab the right one?")
+                return (
+                    f"--vocab {vocab_file}: no line looked at has {name} ({wanted}) where it should be, {often} of "
+                    f"{seen.total()} have {most}: is --vocab the right one?"
+                )
     return ""
 
 
@@ -163,20 +194,26 @@ def _is_dev(example: Example, dev_share: float) -> bool:
     """By a hash of the tokens: equal examples are never in both splits."""
     data = np.asarray(example.token_ids, "<i4").tobytes()
     digest = hashlib.blake2b(data, digest_size=8, person=b"ernie2 dev").digest()
-    return int.from_bytes(digest, "big") < dev_share * 2.0 ** 64
+    return int.from_bytes(digest, "big") < dev_share * 2.0**64
 
 
 def _checked(example: Example, vocab: Vocab, target: Target) -> Example:
     """The example in the types of the shards. Raises BadLine where it breaks the task's contract."""
     ids, task = example.token_ids, target.task
-    require(3 <= len(ids) <= target.max_seq_len,
-            "fewer than 3 tokens" if len(ids) < 3 else f"more than --max-seq-len {target.max_seq_len} tokens")
+    require(
+        3 <= len(ids) <= target.max_seq_len,
+        "fewer than 3 tokens" if len(ids) < 3 else f"more than --max-seq-len {target.max_seq_len} tokens",
+    )
     require(0 <= ids.min() and ids.max() < len(vocab), f"token id outside the vocabulary of {len(vocab)}")
-    require(ids[0] == vocab.cls_id and ids[-1] == vocab.sep_id, "does not begin with [CLS] and end with [SEP]")
+    require(
+        ids[0] == vocab.cls_id and ids[-1] == vocab.sep_id, "does not begin with [CLS] and end with [SEP]"
+    )
     require(not ((ids == vocab.pad_id) | (ids == vocab.mask_id)).any(), "[PAD] or [MASK] among the tokens")
     require(len(example.sentence_ids) == len(ids), "not as many sentence ids as tokens")
-    require(0 <= example.sentence_ids.min() and example.sentence_ids.max() <= MAX_SENTENCE_ID,
-            f"sentence id outside 0 to {MAX_SENTENCE_ID}")
+    require(
+        0 <= example.sentence_ids.min() and example.sentence_ids.max() <= MAX_SENTENCE_ID,
+        f"sentence id outside 0 to {MAX_SENTENCE_ID}",
+    )
     spans = None
     if task.has_masked_lm:
         require(example.span_ids is not None, "no spans")
@@ -184,15 +221,24 @@ def _checked(example: Example, vocab: Vocab, target: Target) -> Example:
     labels = example.token_labels
     if task.token_classes:
         require(labels is not None and len(labels) == len(ids), "not as many token labels as tokens")
-        require(bool(np.all((labels == IGNORED) | (labels >= 0) & (labels < task.token_classes))),
-                f"token label outside 0 to {task.token_classes - 1}, {IGNORED}")
+        require(
+            bool(np.all((labels == IGNORED) | (labels >= 0) & (labels < task.token_classes))),
+            f"token label outside 0 to {task.token_classes - 1}, {IGNORED}",
+        )
     if task.sentence_classes:
         label = example.sentence_label
-        require(label is not None and 0 <= label < task.sentence_classes,
-                f"sentence label outside 0 to {task.sentence_classes - 1}")
-    return replace(example, token_ids=ids.astype(np.int32), sentence_ids=example.sentence_ids.astype(np.int8), span_ids=spans,
-                   token_labels=labels.astype(np.int8) if task.token_classes else None,
-                   sentence_label=example.sentence_label if task.sentence_classes else None)
+        require(
+            label is not None and 0 <= label < task.sentence_classes,
+            f"sentence label outside 0 to {task.sentence_classes - 1}",
+        )
+    return replace(
+        example,
+        token_ids=ids.astype(np.int32),
+        sentence_ids=example.sentence_ids.astype(np.int8),
+        span_ids=spans,
+        token_labels=labels.astype(np.int8) if task.token_classes else None,
+        sentence_label=example.sentence_label if task.sentence_classes else None,
+    )
 
 
 def require(condition: bool, reason: str) -> None:
@@ -210,28 +256,51 @@ def _check_vocab(vocab: Vocab, target: Target) -> None:
     """Raises ConfigError where another vocabulary lies in the folder of shards."""
     place = target.shards_dir / "vocab.txt"
     if place.exists() and Vocab.load(place).digest != vocab.digest:
-        raise ConfigError(f"--to: {target.shards_dir} holds shards of another vocabulary ({place}); name another folder")
+        raise ConfigError(
+            f"--to: {target.shards_dir} holds shards of another vocabulary ({place}); name another folder"
+        )
 
 
 def _check_splits(counts: dict[str, np.ndarray], target: Target, dev_named: bool) -> None:
     for split in SPLITS:
         if not counts[split][-1]:
-            remedy = "name more files" if dev_named or split == "train" else (
-                f"raise --dev-share (now {target.dev_share:g}), or name files for it with --dev")
+            remedy = (
+                "name more files"
+                if dev_named or split == "train"
+                else (f"raise --dev-share (now {target.dev_share:g}), or name files for it with --dev")
+            )
             raise ConfigError(f"task '{target.task.name}': no example in the {split} split; {remedy}")
 
 
-def _index(target: Target, vocab: Vocab, imported: dict[str, Any], rejects: RejectLog, counts: dict[str, np.ndarray],
-           input_bytes: int) -> dict[str, Any]:
+def _index(
+    target: Target,
+    vocab: Vocab,
+    imported: dict[str, Any],
+    rejects: RejectLog,
+    counts: dict[str, np.ndarray],
+    input_bytes: int,
+) -> dict[str, Any]:
     """What index.json holds besides what every shard writer puts there; `imported` marks shards that no recipe makes."""
     task = target.task
     return {
-        "vocab_digest": vocab.digest, "task_id": task.task_id, "generator": task.generator,
-        "generator_args": task.generator_args, "balance": task.balance, "seed": target.seed, "language": target.language,
-        "max_seq_len": target.max_seq_len, "lower_case": True, "imported": {**imported, "shuffled": not target.keep_order},
+        "vocab_digest": vocab.digest,
+        "task_id": task.task_id,
+        "generator": task.generator,
+        "generator_args": task.generator_args,
+        "balance": task.balance,
+        "seed": target.seed,
+        "language": target.language,
+        "max_seq_len": target.max_seq_len,
+        "lower_case": True,
+        "imported": {**imported, "shuffled": not target.keep_order},
         "statistics": {
-            "accepted": {split: int(counts[split][-1]) for split in SPLITS}, "rejected": dict(sorted(rejects.counts.items())),
-            "thinned": dict.fromkeys(SPLITS, 0), "labels": {split: counts[split][:-1].tolist() for split in SPLITS},
-            "notes": dict(sorted(rejects.notes.items())), "dictionary_hits": [], "input_bytes": input_bytes,
-            "documents": rejects.seen},
+            "accepted": {split: int(counts[split][-1]) for split in SPLITS},
+            "rejected": dict(sorted(rejects.counts.items())),
+            "thinned": dict.fromkeys(SPLITS, 0),
+            "labels": {split: counts[split][:-1].tolist() for split in SPLITS},
+            "notes": dict(sorted(rejects.notes.items())),
+            "dictionary_hits": [],
+            "input_bytes": input_bytes,
+            "documents": rejects.seen,
+        },
     }

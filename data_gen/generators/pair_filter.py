@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_gen.tokens import WORD, Tokens
+from data_gen.text.tokens import WORD, Tokens
 
 # White space, digits, punctuation and symbols, by their blocks.
 _NO_LETTERS = ((0x0, 0x40), (0x5b, 0x60), (0x7b, 0xa9), (0x2000, 0x2bff), (0x3000, 0x303f), (0xfe30, 0xfe6f), (0xff00, 0xff20))
@@ -52,7 +52,7 @@ class PairFilter:
         """Why each pair is left out; None where it may be used, which counts as used.
 
         Args:
-            first: int (n, 4), the first sentences, as `data_gen.tokens.Sentences.rows`.
+            first: int (n, 4), the first sentences, as `data_gen.text.tokens.Sentences.rows`.
             second: Those that follow them.
         """
         found = [one or other for one, other in zip(self._faults(first), self._faults(second), strict=True)]

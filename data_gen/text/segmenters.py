@@ -1,4 +1,4 @@
-"""Word segmenters: jieba, and faster ones that agree with it. `python -m data_gen.segmenters FILES` compares them.
+"""Word segmenters: jieba, and faster ones that agree with it. `python -m data_gen.text.segmenters FILES` compares them.
 
 rjieba (jieba-rs, in Rust) cuts like jieba but for three things, of which two are put right here:
 - It joins Latin letters and digits over marks (2016-10-11, DVD-RW, 10.4.5, http.js are one word). Lines where this can
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_gen.lexicon import jieba_lexicon, jieba_version
 from data_gen.reading.streams import expand_paths, read_lines
-from data_gen.sentences import split_sentences
+from data_gen.text.lexicon import jieba_lexicon, jieba_version
+from data_gen.text.sentences import split_sentences
 from ernie2.config import ConfigError
 from ernie2.strict import cli, nearest
 
@@ -260,7 +260,7 @@ def agreement(name: str, sentences: Sequence[str]) -> tuple[float, list[str]]:
 @cli
 def main(argv: Sequence[str]) -> int:
     """Cuts your text with every segmenter and prints how fast each is and how well it agrees with jieba."""
-    parser = argparse.ArgumentParser(prog="python -m data_gen.segmenters", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m data_gen.text.segmenters", description=main.__doc__)
     parser.add_argument("files", nargs="+", help="text, plain or compressed; globs")
     parser.add_argument("--encoding", default="utf-8", help="of the files; default utf-8")
     parser.add_argument("--megabytes", type=float, default=2.0, help="how much of the text to take; default 2")

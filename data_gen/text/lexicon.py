@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.hash_table import HashTable, sequence_hashes, symbols_of
+from data_gen.text.hash_table import HashTable, sequence_hashes, symbols_of
 from ernie2.config import ConfigError
 
 MODIFIER_TAGS = frozenset(["a", "b", "vn", "an"])
@@ -82,7 +82,7 @@ class Lexicon:
         self._kinds[-1] = UNKNOWN
 
     def kinds(self, symbols: np.ndarray, first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """int8 (n): UNKNOWN, OTHER, MODIFIER or NOUN of words; arguments as in `data_gen.hash_table.sequence_hashes`."""
+        """int8 (n): UNKNOWN, OTHER, MODIFIER or NOUN of words; arguments as in `data_gen.text.hash_table.sequence_hashes`."""
         kinds = self._single.take(symbols.take(first).view(np.int64), mode="clip")  # the last is UNKNOWN
         several = np.flatnonzero(sizes > 1)
         hashes = sequence_hashes(symbols, first.take(several), sizes.take(several))

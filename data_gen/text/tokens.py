@@ -14,8 +14,6 @@ from operator import ne, or_
 
 import numpy as np
 
-from ernie2.characters import code_points
-
 WORD, PHRASE, ENTITY = 1, 2, 4
 """Bits of `Tokens.begins`, in the order of ernie2.shards.LEVELS."""
 ALL_LEVELS = WORD | PHRASE | ENTITY
@@ -46,19 +44,10 @@ class Tokens:
     inside: np.ndarray
     codes: np.ndarray | None = field(default=None, init=False, repr=False)
     """uint32, ids and begins as `data_gen.packing` needs them; it fills this in."""
-    _capital: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
         """Number of tokens."""
         return len(self.ids)
-
-    @property
-    def capital(self) -> np.ndarray:
-        """int8 (T): 1 = the token's surface word begins with an upper-case letter, 0 = a word of letters that does not,
-        -100 = a word without cased letters. Of the text as written."""
-        if self._capital is None:
-            self._capital = _capital_labels(self)
-        return self._capital
 
     @classmethod
     def joined(cls, parts: Sequence[Tokens]) -> Tokens:
@@ -105,11 +94,6 @@ class Sentence:
     def begins(self) -> np.ndarray:
         """uint8 (T): what begins at each token, see `Tokens`."""
         return self.tokens.begins[self.first:self.last]
-
-    @property
-    def capital(self) -> np.ndarray:
-        """int8 (T), see `Tokens`."""
-        return self.tokens.capital[self.first:self.last]
 
     def cut(self, start: int, stop: int) -> Sentence:
         """The tokens [start:stop), as a sentence of its own.
@@ -189,14 +173,14 @@ class Pair:
         source: `file:line`.
         query: The first.
         title: The second.
-        label: Class, or -1 for a marker that is no class.
+        label: Class of a query and its title; the marker, as it stands in the file, of a marked pair.
         dev: Whether it belongs to the dev split.
     """
 
     source: str
     query: Sentence
     title: Sentence
-    label: int
+    label: int | str
     dev: bool
 
 
@@ -206,16 +190,3 @@ def case_tables() -> tuple[np.ndarray, np.ndarray]:
     characters = [*map(chr, range(CASED_CODES))]
     cased = np.array([*map(ne, map(str.lower, characters), map(str.upper, characters))])
     return cased, np.array([*map(or_, map(str.isupper, characters), map(str.istitle, characters))])
-
-
-def _capital_labels(tokens: Tokens) -> np.ndarray:
-    """See `Tokens.capital`."""
-    codes = code_points(tokens.text)
-    cased, upper = case_tables()
-    codes = np.minimum(codes, CASED_CODES - 1)
-    first = np.flatnonzero(~tokens.inside)
-    sizes = np.diff(first, append=len(tokens))
-    seen = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
-    has_case = seen[tokens.ends[first + sizes - 1]] > seen[tokens.starts[first]]
-    labels = np.where(has_case, upper[codes[tokens.starts[first]]], -100).astype(np.int8)
-    return np.repeat(labels, sizes)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.dictionaries import load_entries
 from data_gen.reading.documents import RawDocument, RawMarkedPair, RawPair
 from data_gen.reading.rejects import RejectCounter
-from data_gen.sentences import sentence_spans
-from data_gen.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
-from data_gen.words import ChineseUnits, EnglishUnits
+from data_gen.text.dictionaries import load_entries
+from data_gen.text.sentences import sentence_spans
+from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Sentences, Tokens
+from data_gen.text.words import ChineseUnits, EnglishUnits
 from ernie2.characters import code_points, to_text
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer
@@ -40,8 +40,8 @@ class Annotator:
         Args:
             tokenizer: Gives the tokens.
             language: "zh" or "en".
-            dictionaries: Entity and phrase dictionaries, see `data_gen.dictionaries.load_entries`.
-            segmenter: A name of `data_gen.segmenters`; English needs none.
+            dictionaries: Entity and phrase dictionaries, see `data_gen.text.dictionaries.load_entries`.
+            segmenter: A name of `data_gen.text.segmenters`; English needs none.
             encoding: Of the dictionaries.
 
         Raises:
@@ -75,15 +75,15 @@ class Annotator:
             first, begin = first + len(part), begin + len(part.text) + 1
         return [made[i] for i in range(len(raws))]
 
-    def pairs(self, raws: Sequence[RawPair | RawMarkedPair], labels: Sequence[int], dev: bool = False) -> list[Pair]:
+    def pairs(self, raws: Sequence[RawPair | RawMarkedPair], dev: bool = False) -> list[Pair]:
         """Annotates pairs, each text as one sentence whatever stands in it; texts without a token come out empty."""
         texts = [text.replace("\n", " ") for raw in raws for text in _two_texts(raw)]
         if not texts:
             return []
         tokens, sentences = self._annotate(texts, self.language, split=False)
         views = [Sentence(tokens, *row) for row in sentences.tolist()]
-        return [Pair(raw.source, views[2 * i], views[2 * i + 1], label, dev)
-                for i, (raw, label) in enumerate(zip(raws, labels, strict=True))]
+        return [Pair(raw.source, views[2 * i], views[2 * i + 1], raw.label if isinstance(raw, RawPair) else raw.marker, dev)
+                for i, raw in enumerate(raws)]
 
     @property
     def skipped(self) -> Counter[str]:
