@@ -32,7 +32,7 @@ STAGES = (
     ("documents of tokens", "data_gen.text.annotate", "Annotator.documents", False),
     ("documents of tokens", "data_gen.text.annotate", "Annotator.pairs", False),
     ("generators", "data_gen.generators", "Generator.generate", True),
-    ("assemble", "data_gen.block_work", "_rows", False),
+    ("assemble", "data_gen.block_work", "assemble", False),
     ("spill", "data_gen.block_work", "write_spill", False),
     ("merge, write shards", "data_gen.job", "merge_buckets", False),
     ("merge, write shards", "data_gen.job", "finish_task", False),
