@@ -101,13 +101,14 @@ class Replica:
 
     Args:
         model: as restored and in its final precision; every rank gets rank 0's parameters. Trained through `forward`.
-        recompute: its layers hide their parameters from paddle.DataParallel, as recomputed ones do: gradients travel after
-            the last backward pass, not during it. So they do on a CPU: where another rank dies during it, gloo would
-            abort this process before it can say who died.
+        recompute: whether its layers are recomputed, which hides their parameters from paddle.DataParallel.
     """
 
     def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
-        self.ranks, self.afterwards = world_size(), recompute or paddle.get_device() == "cpu"
+        self.ranks = world_size()
+        self.overlaps = not recompute and paddle.get_device() != "cpu"
+        """Whether gradients travel during the last backward pass, or after it. Gloo would hide nothing, and where a rank
+        dies it throws what Paddle's backward pass does not catch: the others abort and nobody says why."""
         self.forward = paddle.DataParallel(model, find_unused_parameters=True) if self.ranks > 1 else model
         self._parameters = model.parameters()
         self._half = [parameter for parameter in self._parameters if parameter.dtype in HALF]
@@ -117,33 +118,23 @@ class Replica:
     def micro_batch(self, last: bool) -> Iterator[None]:
         """Around forward and backward of a micro-batch; `last` of the step on this rank: it waits for those of all ranks.
 
-        A parameter that has a gradient before the last one, or gets it there, has to get one on every rank in this step.
+        The parameters that get a gradient in a step have to be the same on every rank.
         """
-        travels_in_backward = last and self.ranks > 1 and not self.afterwards
-        if travels_in_backward:
+        if last and self.ranks > 1 and self.overlaps:
             self._put_back()
-        with contextlib.nullcontext() if travels_in_backward or self.ranks == 1 else self.forward.no_sync():
             yield
-        if travels_in_backward:
             return
+        with contextlib.nullcontext() if self.ranks == 1 else self.forward.no_sync():
+            yield
         self._set_aside()
         if last:
             self._put_back("float32" if self.ranks == 1 else None)
         if last and self.ranks > 1:
-            self._fill()
             fused_allreduce_gradients(self._parameters, None)
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Backward pass of a micro-batch's share of the step's loss. Paddle takes the mean over the ranks, not the sum."""
         (loss * self.ranks if self.ranks > 1 else loss).backward()
-
-    @paddle.no_grad()
-    def _fill(self) -> None:
-        """Gives a parameter that only other ranks have a gradient of one of zeros: all have to sum the same ones."""
-        holders = sum_over_ranks(np.array([parameter.grad is not None for parameter in self._parameters], np.int64))
-        for parameter, count in zip(self._parameters, holders, strict=True):
-            if count and parameter.grad is None:
-                parameter.grad = paddle.zeros_like(parameter)
 
     @paddle.no_grad()
     def _set_aside(self) -> None:
