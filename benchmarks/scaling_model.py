@@ -1,4 +1,4 @@
-"""A model of data-parallel training: seconds of an optimizer step on n devices. No tensors here; pure functions.
+"""A model of data-parallel training: seconds of an optimizer step on n devices. Pure functions.
 
 A step is the compute of the busiest rank's micro-batches, what ranks lose waiting for each other, the optimizer's update,
 and that part of the gradients' all-reduce that the backward pass does not hide:
@@ -23,80 +23,59 @@ BACKWARD_SHARE = 2 / 3  # of a micro-batch's compute: two matrix products for ea
 class Link:
     """One level of the network."""
 
-    bandwidth: float
-    """Bytes a second: a device's inside a node, a node's between nodes (NCCL's bus bandwidth)."""
-    latency: float
-    """Seconds of a hop."""
+    bandwidth: (
+        float  # bytes a second: a device's inside a node, a node's between nodes (NCCL's bus bandwidth)
+    )
+    latency: float  # seconds of a hop
 
 
 @dataclass(frozen=True)
 class Cluster:
     """Devices and what joins them."""
 
-    flops: float
-    """Floating-point operations a second that a device reaches in training (peak times utilisation)."""
-    memory_bandwidth: float
-    """Bytes a second that the optimizer's update moves."""
-    per_node: int
-    """Devices of a node."""
-    inside: Link
-    """Within a node."""
-    between: Link
-    """Between nodes."""
-    overlap: float = 0.0
-    """Share of the last micro-batch's backward pass during which gradients travel at full speed; 0 where the processor that
-    computes is also the one that sends."""
-    jitter: float = 0.0
-    """Share of its compute that a step of several ranks loses to whoever is slow at the moment."""
-    update_seconds: float = 0.0
-    """Of an update, beside what the memory bandwidth tells."""
+    flops: float  # operations a second that a device reaches in training (peak times utilisation)
+    memory_bandwidth: float  # bytes a second that the optimizer's update moves
+    per_node: int  # devices of a node
+    inside: Link  # within a node
+    between: Link  # between nodes
+    overlap: float = (
+        0.0  # share of the last backward pass that hides gradients; 0 where the processor also sends
+    )
+    jitter: float = (
+        0.0  # share of its compute that a step of several ranks loses to whoever is slow at the moment
+    )
+    update_seconds: float = 0.0  # of an update, beside what the memory bandwidth tells
 
 
 @dataclass(frozen=True)
 class Work:
     """One optimizer step."""
 
-    flops_per_token: float
-    """Forward and backward, of a padded token."""
-    micro_tokens: int
-    """Real tokens of a micro-batch."""
-    micro_batches: int
-    """Of the step, over all ranks."""
-    gradient_bytes: float
-    """That travel from every rank."""
-    last_bytes: float = 0.0
-    """Of these, ready only when the backward pass is over: the word embedding's, which input and output share."""
-    update_bytes: float = 0.0
-    """That the optimizer reads and writes on a rank."""
-    bucket_bytes: float = float(25 << 20)
-    """Of a flat piece in which gradients travel."""
-    padding: float = 0.03
-    """Padded tokens over real ones, less 1."""
-    exchanges: int = 3
-    """Small exchanges of a step that nothing hides: counts of predictions, whether to stop, whether the step is good."""
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens of the step."""
-        return self.micro_tokens * self.micro_batches
+    flops_per_token: float  # forward and backward, of a padded token
+    micro_tokens: int  # real tokens of a micro-batch
+    micro_batches: int  # of the step, over all ranks
+    gradient_bytes: float  # that travel from every rank
+    last_bytes: float = (
+        0.0  # of these, ready only after the backward pass: the word embedding's, used at both ends
+    )
+    update_bytes: float = 0.0  # that the optimizer reads and writes on a rank
+    bucket_bytes: float = float(25 << 20)  # of a flat piece in which gradients travel
+    padding: float = 0.03  # padded tokens over real ones, less 1
+    exchanges: int = (
+        3  # small ones that nothing hides: counts of predictions, whether to stop, whether it is good
+    )
 
 
 @dataclass(frozen=True)
 class Step:
     """A predicted step, in seconds."""
 
-    compute: float
-    """Of the busiest rank."""
-    waiting: float
-    """What ranks lose to imbalance and jitter."""
-    update: float
-    """The optimizer's."""
-    exchange: float
-    """The all-reduce, were nothing of it hidden."""
-    exposed: float
-    """That part of it that the step waits for, small exchanges included."""
-    tokens: int
-    """Real tokens of the step."""
+    compute: float  # of the busiest rank
+    waiting: float  # what ranks lose to imbalance and jitter
+    update: float  # the optimizer's
+    exchange: float  # the all-reduce, were nothing of it hidden
+    exposed: float  # that part of it that the step waits for, small exchanges included
+    tokens: int  # real tokens of the step
 
     @property
     def seconds(self) -> float:
@@ -125,13 +104,7 @@ def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
 
 
 def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> Step:
-    """Predicts a step.
-
-    Args:
-        work: the step.
-        cluster: the devices.
-        ranks: devices in use.
-        imbalance: cost of the costliest rank's micro-batches over the mean rank's.
+    """Predicts a step of `ranks` devices; imbalance: cost of the costliest rank's micro-batches over the mean rank's.
 
     Raises:
         ValueError: there are more ranks than micro-batches.
@@ -139,16 +112,16 @@ def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.
     if not 1 <= ranks <= work.micro_batches:
         raise ValueError(f"{ranks} ranks cannot share {work.micro_batches} micro-batches")
     micro = work.micro_tokens * (1 + work.padding) * work.flops_per_token / cluster.flops
-    rounds = math.ceil(work.micro_batches / ranks)
+    compute, tokens = math.ceil(work.micro_batches / ranks) * micro, work.micro_tokens * work.micro_batches
     update = cluster.update_seconds + work.update_bytes / cluster.memory_bandwidth
     if ranks == 1:
-        return Step(rounds * micro, 0.0, update, 0.0, 0.0, work.tokens)
+        return Step(compute, 0.0, update, 0.0, 0.0, tokens)
     last = _in_buckets(work.last_bytes, work, ranks, cluster)
     rest = _in_buckets(work.gradient_bytes - work.last_bytes, work, ranks, cluster)
     exposed = last + max(0.0, rest - cluster.overlap * BACKWARD_SHARE * micro)
     small = work.exchanges * all_reduce_seconds(0.0, ranks, cluster)
-    waiting = rounds * micro * (imbalance * (1 + cluster.jitter) - 1)
-    return Step(rounds * micro, waiting, update, last + rest, exposed + small, work.tokens)
+    waiting = compute * (imbalance * (1 + cluster.jitter) - 1)
+    return Step(compute, waiting, update, last + rest, exposed + small, tokens)
 
 
 def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> float:
@@ -158,15 +131,8 @@ def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0)
 
 
 def fit_compute(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
-    """What a micro-batch and what an update take, from two measured steps of one rank.
-
-    Args:
-        small: (micro-batches, seconds) of a step.
-        large: the same of a step with more of them.
-
-    Returns:
-        (seconds of a micro-batch, seconds that every step takes besides, not below 0).
-    """
+    """Seconds of a micro-batch, and those that every step takes besides (not below 0), from two measured steps of one
+    rank: (micro-batches, seconds)."""
     slope = (large[1] - small[1]) / (large[0] - small[0])
     return slope, max(0.0, small[1] - small[0] * slope)
 
