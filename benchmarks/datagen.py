@@ -1,18 +1,21 @@
-"""Every target of data generation beside its measured value, in one run: speed, memory, workers, agreement, peers.
+"""Every target of data generation beside its measured value, in one run: speed, memory, workers, agreement,
+peers.
 
-    python -m benchmarks.datagen 'corpus/zh/*.txt.gz' --query-log qbqtc.tsv.gz --entity-dicts 'ner/*' --vocab vocab.txt \\
-        --paddlenlp PADDLENLP_CHECKOUT --ernie ERNIE_CHECKOUT --large 100 1000 --out benchmarks/results/datagen.md
+    python -m benchmarks.datagen 'corpus/zh/*.txt.gz' --query-log qbqtc.tsv.gz --entity-dicts 'ner/*' --vocab
+    vocab.txt \\
+        --paddlenlp PADDLENLP_CHECKOUT --ernie ERNIE_CHECKOUT --large 100 1000 --out
+        benchmarks/results/datagen.md
 
-What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread; given is the best
-round, which other load disturbs least, of ours and of peers alike, and the range; of two workers all rounds together. MB are
-1e6 bytes of raw UTF-8, uncompressed, corpus and query log. Ends with 1 where a target is missed.
+What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread;
+given is the best round, which other load disturbs least, of ours and of peers alike, and the range; of two
+workers all rounds together. MB are 1e6 bytes of raw UTF-8, uncompressed, corpus and query log. Ends with 1
+where a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
 
-PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "profile", "large")
+PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "large")
 """What --only can choose from."""
 TASKS = (
     "knowledge_masking",
@@ -41,30 +44,22 @@ TASKS = (
 """The paper's five Chinese tasks."""
 SLICE_DEV_SHARE = 0.05  # so little text has no dev split of every task by default
 WORKER_ROUNDS = 3
-"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike, and
-other load on either core disturbs them."""
+"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are
+nearly alike, and other load on either core disturbs them."""
 ROOM_FACTOR = 15  # disk that data generation takes, with the corpus, over the bytes of text
 
 
 def write_recipe(
     folder: Path, vocab: Path, text: Text, dictionaries: Sequence[Path] = (), **settings: Any
 ) -> Path:
-    """Writes a recipe of TASKS, every setting but the paths and `settings` (keys of `data`) at its default."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {"shards_dir": folder / "shards", "corpus": text.corpus, "query_log": text.query_log, **settings}
-    if dictionaries:
-        data["entity_dicts"] = dictionaries
-    recipe = {
-        "name": "datagen_benchmark",
-        "out_dir": folder / "out",
-        "model": {"vocab_file": vocab},
-        "data": data,
-        "curriculum": {"steps_per_task": 1000, "stages": [[task] for task in TASKS]},
-        "lr": {"peak": 1e-4},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(json.dumps(recipe, ensure_ascii=False, default=str), encoding="utf-8")  # JSON is YAML
-    return path
+    """Writes a recipe of TASKS, every setting but the paths and `settings` (keys of `data`) at its
+    default."""
+    keys = {"out_dir": folder / "out", "model.vocab_file": vocab, "data.shards_dir": folder / "shards"}
+    keys |= {"data.corpus": text.corpus, "data.query_log": text.query_log}
+    keys |= {"data.entity_dicts": dictionaries} if dictionaries else {}
+    keys |= {f"data.{key}": value for key, value in settings.items()}
+    keys |= {"curriculum.stages": [[task] for task in TASKS], "curriculum.steps_per_task": 1000}
+    return harness.write_recipe(folder / "recipe.yaml", keys)
 
 
 class Bench:
@@ -135,13 +130,11 @@ class Bench:
                 vocab=vocab,
                 **costs,
             )
-        if "profile" in wanted:
-            recipe = write_recipe(self.folder / "profile", vocab, self.text)
-            self.found.measure("profile", self.call, "profile", self.folder, recipe=recipe)
 
     def large(self, size: int, rounds: int) -> None:
-        """Memory and rate on `size` MB, of one worker and of two; with several rounds, also two runs side by side on half of
-        it each, which show what the machine itself loses when both its cores are busy."""
+        """Memory and rate on `size` MB, of one worker and of two; with several rounds, also two runs side
+        by side on half of it each, which show what the machine itself loses when both its cores are
+        busy."""
         texts = {"half": self.make_large(size / 2, "half")} if rounds > 1 else {}
         texts["whole"] = self.make_large(size, f"large_{size}")
         for _ in range(rounds if None not in texts.values() else 0):
@@ -231,23 +224,17 @@ def main(argv: Sequence[str]) -> int:
         bench.once()
         for size in sorted(args.large if "large" in args.only else ()):
             bench.large(size, WORKER_ROUNDS * args.rounds if size == min(args.large) else 1)
-    sizes = f"{text.corpus_bytes / 1e6:.1f} MB in {len(text.corpus)} files, query log {text.log_bytes / 1e6:.1f} MB"
+    corpus, log = (f"{size / 1e6:.1f} MB" for size in (text.corpus_bytes, text.log_bytes))
+    sizes = f"{corpus} in {len(text.corpus)} files, query log {log}"
     peers = f"peers get {bench.slice.corpus_bytes / 1e6:.1f} MB of the text"
     facts.append(f"- text: {sizes}, {len(args.entity_dicts)} dictionaries; {peers}")
     rows = all_rows(bench.found, text, bench.slice, bench.small, args.peers, sorted(args.large))
     how = (
-        f"the best [range] of {args.rounds} rounds in turn, which other load disturbs least, ours and peers' alike; every "
-        "process on one thread. MB are 1e6 bytes of raw UTF-8."
+        f"the best [range] of {args.rounds} rounds in turn, which other load disturbs least, ours and peers' alike; "
+        "every process on one thread. MB are 1e6 bytes of raw UTF-8."
     )
     about = harness.about("benchmarks.datagen", argv, how, facts)
-    shares = bench.found.runs.get("profile", [{}])[0].items()
-    profile = harness.table(
-        ["module", "% of the time"], [[name, f"{100 * share:.1f}"] for name, share in shares]
-    )
-    parts = [("Where the time goes (one process, default settings, under Python's profiler)", profile)]
-    report = harness.page(
-        "Data generation: targets and measurements", [*about, *harness.targets(rows)], parts
-    )
+    report = harness.page("Data generation: targets and measurements", [*about, *harness.targets(rows)], [])
     harness.publish(report, args.out)
     return int(any(row.verdict == MISSED for row in rows))
 

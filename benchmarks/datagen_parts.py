@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import cProfile
 import csv
 import logging
-import pstats
 import random
 import re
 import statistics
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,6 @@ from ernie2.tokenizer import Tokenizer, Vocab
 
 BLOCK_BYTES = 1_000_000
 FEWEST_ROUNDS = 15  # of what takes a second, where two figures that are nearly alike are compared
-SMALLEST_SHARE = 0.01  # of the time, that a module has a line of its own for
-_ROOT = Path(__file__).resolve().parent.parent
 _CJK_WORD = re.compile("[\u4e00-\u9fff]{2,10}")
 
 
@@ -46,7 +41,8 @@ def cut(corpus: Sequence[str], query_log: Sequence[str]) -> dict[str, Any]:
 
 
 def spaced_words(text: str, out: str) -> bool:
-    """Input of Baidu's demo script: a sentence a line, jieba's words with spaces between, an empty line between documents."""
+    """Input of Baidu's demo script: a sentence a line, jieba's words with spaces between, an empty line
+    between documents."""
     jieba = _jieba()
     with Path(out).open("w", encoding="utf-8") as file:
         for document in documents_of(read_text(text)):
@@ -68,7 +64,8 @@ def _blocks(documents: Sequence[str]) -> list[str]:
 
 
 def _ernie_tokenizer(vocab: str) -> Any:
-    """PaddleNLP's ErnieTokenizer, text -> ids, with a vocabulary written as it wants it; None where it is not installed."""
+    """PaddleNLP's ErnieTokenizer, text -> ids, with a vocabulary written as it wants it; None where it is not
+    installed."""
     import tempfile
 
     try:
@@ -83,7 +80,8 @@ def _ernie_tokenizer(vocab: str) -> Any:
 
 
 def tokens(corpus: Sequence[str], vocab: str, slice_bytes: float) -> dict[str, Any]:
-    """MB/s of tokenisation with nothing remembered before, and of PaddleNLP's tokenizer, line by line, on a slice."""
+    """MB/s of tokenisation with nothing remembered before, and of PaddleNLP's tokenizer, line by line, on a
+    slice."""
     blocks = _blocks([document for path in corpus for document in documents_of(read_text(path))])
     tokenizer, peer = Tokenizer(Vocab.load(vocab)), _ernie_tokenizer(vocab)
     tokenizer.encode("预备。")  # loads the tables, but no word of the text
@@ -101,7 +99,8 @@ def tokens(corpus: Sequence[str], vocab: str, slice_bytes: float) -> dict[str, A
 
 
 def same_tokens(corpus: Sequence[str], vocab: str) -> dict[str, Any]:
-    """Share of the corpus's lines that become PaddleNLP's ids, under each set of rules; `same` is empty without PaddleNLP."""
+    """Share of the corpus's lines that become PaddleNLP's ids, under each set of rules; `same` is empty
+    without PaddleNLP."""
     from ernie2.splitting_rules import RULES
     from ernie2.tokenizer import DEFAULT_RULES
 
@@ -129,8 +128,9 @@ def same_words(corpus: Sequence[str]) -> dict[str, Any]:
 def million_words(
     corpus: Sequence[str], entity_dicts: Sequence[str], path: str, count: int = 1_000_000
 ) -> int:
-    """Writes a dictionary of words that look like names: halves of the given dictionaries' words joined anew, so lengths and
-    characters are theirs; without dictionaries, of words of the corpus. Few occur in the text, as in any large one."""
+    """Writes a dictionary of words that look like names: halves of the given dictionaries' words joined
+    anew, so lengths and characters are theirs; without dictionaries, of words of the corpus. Few occur in
+    the text, as in any large one."""
     words = [
         line.split()[0] for name in entity_dicts for line in read_text(name).splitlines() if line.strip()
     ]
@@ -151,8 +151,8 @@ def dictionaries(
 ) -> dict[str, float]:
     """What a million dictionary words cost: `load_seconds`, and by what share they make annotation `slower`.
 
-    Documents of `size` bytes are annotated FEWEST_ROUNDS times, with and without in turn. Processor time is compared round by
-    round, as the machine's speed changes; the median counts.
+    Documents of `size` bytes are annotated FEWEST_ROUNDS times, with and without in turn. Processor time is
+    compared round by round, as the machine's speed changes; the median counts.
     """
     from data_gen.annotate import Annotator
     from data_gen.reading.documents import RawDocument
@@ -173,34 +173,3 @@ def dictionaries(
             taken.append(time.process_time() - begin)
     slower = [with_them / without - 1 for without, with_them in zip(*seconds, strict=True)]
     return {"load_seconds": load[1] - load[0], "slower": statistics.median(slower)}
-
-
-def profile(recipe: str) -> dict[str, float]:
-    """Module -> its share of the time of a data generation of one worker, the library functions it calls included.
-
-    Under Python's profiler, which makes what is called often look dearer than it is.
-    """
-    from data_gen.pipeline import build_shards
-    from ernie2.config import load_recipe
-    from ernie2.tasks import select_tasks
-
-    loaded = load_recipe(recipe)
-    tasks, profiler = select_tasks(loaded.task_names(), recipe), cProfile.Profile()
-    profiler.runcall(build_shards, loaded, tasks, 1, out=lambda line: None)
-    taken: Counter[str] = Counter()
-    for (file, *_), (_, _, own, _, callers) in pstats.Stats(profiler).stats.items():
-        ours = Path(file).is_relative_to(_ROOT)
-        for (caller, *_), (_, _, seconds, _) in {} if ours else callers.items():
-            taken[_module(caller)] += seconds
-        taken[_module(file)] += own if ours or not callers else 0.0
-    large = {name: time / taken.total() for name, time in taken.most_common()}
-    shown = {name: share for name, share in large.items() if share >= SMALLEST_SHARE and name}
-    return {**shown, "everything else": 1 - sum(shown.values())}
-
-
-def _module(file: str) -> str:
-    """The name of a module of ours; nothing of the libraries'."""
-    path = Path(file)
-    if not path.is_relative_to(_ROOT) or ".venv" in path.parts:
-        return ""
-    return ".".join(path.relative_to(_ROOT).with_suffix("").parts)

@@ -1,11 +1,16 @@
-"""Other projects' data generation, run as it is on the same text: PaddleNLP's ernie-1.0 scripts and Baidu's demo script.
+"""Other projects' data generation, run as it is on the same text: PaddleNLP's ernie-1.0 scripts and Baidu's
+demo script.
 
-Neither is part of a package: name a checkout of each. Neither runs as it is, so it is helped, always in its favour:
-- PaddleNLP's words_segmentation.py builds its LAC segmenters at import even where jieba is asked for (an empty module LAC is
-  put beside it), cannot read .jsonl (it gets WuDao's format), and names its output by the last 20 characters of the path.
-- Baidu's make_pretrain_data.py imports propeller, which does not load on today's Paddle (a small package stands in for it,
-  with the same messages), wants words separated by spaces (jieba cuts them, that is part of the time), and takes its word
-  pieces from the package ernie (which is found without the import of its models).
+Neither is part of a package: name a checkout of each. Neither runs as it is, so it is helped, always in its
+favour:
+- PaddleNLP's words_segmentation.py builds its LAC segmenters at import even where jieba is asked for (an
+  empty module LAC is
+  put beside it), cannot read .jsonl (it gets WuDao's format), and names its output by the last 20 characters
+  of the path.
+- Baidu's make_pretrain_data.py imports propeller, which does not load on today's Paddle (a small package
+  stands in for it,
+  with the same messages), wants words separated by spaces (jieba cuts them, that is part of the time), and
+  takes its word pieces from the package ernie (which is found without the import of its models).
 What they make is less: one task, no entities, masks drawn later.
 """
 
@@ -29,8 +34,8 @@ ERNIE_SCRIPT = "make_pretrain_data.py"
 PADDLENLP_OPTIONS = (
     "--input_path raw --output_path words --data_format wudao --cn_seg_func jieba",
     "--input_path words --output_path words.jsonl",
-    "--model_name vocab --tokenizer_name ErnieTokenizer --input_path words.jsonl --data_format JSON --split_sentences"
-    " --chinese --cn_splited --cn_whole_word_segment --output_prefix made --log_interval 10000",
+    "--model_name vocab --tokenizer_name ErnieTokenizer --input_path words.jsonl --data_format JSON"
+    " --split_sentences --chinese --cn_splited --cn_whole_word_segment --output_prefix made --log_interval 10000",
 )
 _MESSAGES = "from benchmarks.datagen_peers import example_messages\n\nglobals().update(example_messages())\n"
 _PROPELLER = {
@@ -58,10 +63,12 @@ class Peer:
     times: float
     scripts: tuple[str, ...]
     run: Callable[[Path, Path, Path, Path], tuple[float, Path]]
-    """(checkout, text, vocabulary, empty folder) -> seconds of its processes, what it made. Raises RunFailed."""
+    """(checkout, text, vocabulary, empty folder) -> seconds of its processes, what it made. Raises
+    RunFailed."""
 
     def seconds(self, checkout: Path, text: Path, vocab: Path, scratch: Path) -> float:
-        """One run in a folder of its own, which is removed. Raises RunFailed where it makes next to nothing."""
+        """One run in a folder of its own, which is removed. Raises RunFailed where it makes next to
+        nothing."""
         folder = scratch / f"peer_{self.key}"
         folder.mkdir(parents=True)
         try:
@@ -75,7 +82,8 @@ class Peer:
 
 
 def folder_of(checkout: Path, *names: str) -> Path:
-    """The folder of a checkout that holds all these files; of several, ernie-1.0's preprocess. Raises ConfigError."""
+    """The folder of a checkout that holds all these files; of several, ernie-1.0's preprocess. Raises
+    ConfigError."""
     folders = [path.parent for path in sorted(checkout.absolute().rglob(names[0]))]
     found = [folder for folder in folders if all((folder / name).is_file() for name in names)]
     if not found:

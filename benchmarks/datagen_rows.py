@@ -86,7 +86,8 @@ def _dictionaries(found: Found) -> Iterator[Row]:
 
 
 def _peer(found: Found, peer: Peer, text: Text, part: Text, small: Text) -> Iterator[Row]:
-    """Rates without the start-up of either, each from two sizes of text; and as both are on the same slice."""
+    """Rates without the start-up of either, each from two sizes of text; and as both are on the same
+    slice."""
     what, wanted, needed = f"times as fast as {peer.name}", f">= {peer.times:g}", ("default", "slice")
     theirs = (f"{peer.key}_small", peer.key)
     if not found.has(*needed, *theirs):
@@ -168,11 +169,13 @@ def _rates(found: Found, size: int) -> Iterator[Row]:
 
 
 def _workers(found: Found, size: int, judged: bool) -> Iterator[Row]:
-    """Two workers beside one, and beside two runs of half the corpus at the same time, which share nothing: what those lose
-    against one alone is the machine's, not ours. Judged is the second, of the corpus of which there are several rounds: these
-    together, as two runs that are nearly alike differ less than the machine's speed from one to the next."""
+    """Two workers beside one, and beside two runs of half the corpus at the same time, which share
+    nothing: what those lose against one alone is the machine's, not ours. Judged is the second, of the
+    corpus of which there are several rounds: these together, as two runs that are nearly alike differ less
+    than the machine's speed from one to the next."""
     one, two, beside = (f"large_{size}_{name}" for name in ("1", "2", "beside"))
-    what = f"efficiency of 2 workers, {size:,} MB, of what two runs of half the corpus at a time reach that share nothing"
+    alone = "of what two runs of half the corpus at a time reach that share nothing"
+    what = f"efficiency of 2 workers, {size:,} MB, {alone}"
 
     def row() -> Row:
         theirs, ours = found.seconds(beside), found.seconds(two)

@@ -1,4 +1,5 @@
-"""The text that is measured on: how large it is, slices of it, and larger corpora made by repeating and perturbing it."""
+"""The text that is measured on: how large it is, slices of it, and larger corpora made by repeating and
+perturbing it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Text:
 
     @classmethod
     def of(cls, corpus: Iterable[str | Path], query_log: Iterable[str | Path]) -> Text:
-        """Resolves globs and reads everything once. Raises ConfigError for a file that is missing, damaged or empty."""
+        """Resolves globs and reads everything once. Raises ConfigError for a file that is missing, damaged or
+        empty."""
         files, sizes = [], []
         for what, paths in (("corpus", corpus), ("query log", query_log)):
             files.append(tuple(path.absolute() for path in expand_paths(paths, what)))
@@ -65,7 +67,8 @@ def documents_of(text: str) -> list[str]:
 
 
 def slice_documents(paths: Sequence[str | Path], size: float) -> list[str]:
-    """Whole documents of about `size` bytes in all, from every file in proportion; all of them where there is less."""
+    """Whole documents of about `size` bytes in all, from every file in proportion; all of them where there is
+    less."""
     texts = [read_text(path) for path in paths]
     share = min(size / sum(map(bytes_of, texts)), 1.0)
     chosen = []
@@ -91,7 +94,8 @@ def write_slice(text: Text, size: float, folder: Path) -> Text:
 
 
 def perturbed(text: str, share: float, seed: Sequence[int]) -> str:
-    """The text with this share of its CJK characters replaced by others drawn from it, as likely as they are frequent."""
+    """The text with this share of its CJK characters replaced by others drawn from it, as likely as they are
+    frequent."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").copy()
     places = np.flatnonzero((codes >= FIRST_CJK) & (codes < BEHIND_CJK))
     if len(places):
@@ -102,7 +106,8 @@ def perturbed(text: str, share: float, seed: Sequence[int]) -> str:
 
 
 def write_large(corpus: Sequence[str], query_log: Sequence[str], size: int, folder: str) -> dict[str, int]:
-    """Writes a corpus and a query log of `size` bytes together: copies of those given, each but the first perturbed.
+    """Writes a corpus and a query log of `size` bytes together: copies of those given, each but the first
+    perturbed.
 
     Args:
         corpus: Text files.

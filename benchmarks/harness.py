@@ -1,7 +1,9 @@
-"""One harness for all benchmarks: commands run as children, series measured in turn, a page of targets and figures.
+"""One harness for all benchmarks: commands run as children, series measured in turn, a page of targets and
+figures.
 
-A child is timed from start to exit, with the processor time and the peak memory of every process of its tree: the kernel's
-high-water mark (VmHWM), read ten times a second, and ru_maxrss of os.wait4 for what ended in between. Linux.
+A child is timed from start to exit, with the processor time and the peak memory of every process of its tree:
+the kernel's high-water mark (VmHWM), read ten times a second, and ru_maxrss of os.wait4 for what ended in
+between. Linux.
 
     python -m benchmarks.harness MODULE FUNCTION ARGUMENTS RESULT.json      what `call` starts
 """
@@ -37,7 +39,8 @@ OK, MISSED, NOT_RUN, INFORMATION = "ok", "MISSED", "not run", ""
 _STARTED = time.monotonic()
 
 
-# ---- children -------------------------------------------------------------------------------------------------
+# ---- children
+# -------------------------------------------------------------------------------------------------
 
 
 class RunFailed(Exception):  # noqa: N818 - it names what happened
@@ -79,15 +82,16 @@ def run(command: Sequence[Any], cwd: Path = ROOT, environment: Mapping[str, str]
         output = log.read()
     if process.returncode:
         raise RunFailed(f"exit code {process.returncode}: {last_lines(output)}")
-    # ru_maxrss covers the children that were waited for. Across exec it keeps the peak of the process that started it,
-    # which is this one: small, as all large work is done in processes of its own.
+    # ru_maxrss covers the children that were waited for. Across exec it keeps the peak of the process that
+    # started it, which is this one: small, as all large work is done in processes of its own.
     largest = max(*watch.peaks.values(), usage.ru_maxrss * 1024 / 1e6, 0.0)
     total = max(sum(watch.peaks.values()), largest)
     return Run(seconds, usage.ru_utime + usage.ru_stime, largest, total, output)
 
 
 def call_command(module: str, function: str, result: Path, /, **arguments: Any) -> list[Any]:
-    """The command of a process that calls a function and writes what it returns to `result`. Paths become text."""
+    """The command of a process that calls a function and writes what it returns to `result`. Paths become
+    text."""
     return [
         sys.executable,
         "-m",
@@ -100,7 +104,8 @@ def call_command(module: str, function: str, result: Path, /, **arguments: Any) 
 
 
 def call(module: str, function: str, folder: Path, /, **arguments: Any) -> Any:
-    """What a function returns, called in a process of its own: none warms another, none counts for another's memory.
+    """What a function returns, called in a process of its own: none warms another, none counts for another's
+    memory.
 
     Args:
         module: Its module.
@@ -159,18 +164,24 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
     if parent is not None:
         make_folder(parent, "--scratch")
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_", dir=parent) as folder:
-            yield Path(folder)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_", dir=parent) as folder:
+        yield Path(folder)
 
 
-# ---- series ---------------------------------------------------------------------------------------------------
+def write_recipe(path: Path, keys: Mapping[str, Any]) -> Path:
+    """Writes a recipe of these dotted keys, all others at their defaults."""
+    recipe: dict[str, Any] = {"name": "benchmark", "seed": 1, "lr": {"peak": 1e-4}}
+    for key, value in keys.items():
+        section, _, name = key.rpartition(".")
+        (recipe.setdefault(section, {}) if section else recipe)[name] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(recipe, ensure_ascii=False, default=str), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+# ---- series
+# ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -219,12 +230,14 @@ def say(text: str) -> None:
     print(f"[{(time.monotonic() - _STARTED) / 60:5.1f} min] {text}", flush=True)
 
 
-# ---- the page -------------------------------------------------------------------------------------------------
+# ---- the page
+# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what is measured, the target in words, the figures in words, and whether it is met."""
+    """A line of the table: what is measured, the target in words, the figures in words, and whether it is
+    met."""
 
     what: str
     wanted: str
@@ -239,7 +252,8 @@ class Row:
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = "", best: Callable = min) -> str:
-    """`best [min..max]`, or the value alone where there is one; best is min for times, max for rates, or the median."""
+    """`best [min..max]`, or the value alone where there is one; best is min for times, max for rates, or the
+    median."""
     text = f"{best(values):,.{digits}f}"
     if len(values) > 1:
         text += f" [{min(values):,.{digits}f}..{max(values):,.{digits}f}]"
@@ -284,7 +298,8 @@ def page(title: str, about: Sequence[str], parts: Iterable[tuple[str, Sequence[s
 
 
 def about(module: str, argv: Sequence[str], how: str, facts: Sequence[str]) -> list[str]:
-    """When, how and where a report's figures were measured. Of paths the last two parts alone: the rest is of one machine."""
+    """When, how and where a report's figures were measured. Of paths the last two parts alone: the rest is of
+    one machine."""
     short = ("/".join(Path(argument).parts[-2:]) if "/" in argument else argument for argument in argv)
     written = f"Written {time.strftime('%Y-%m-%d')} by one run of `{module.replace('.', '/')}.py`: {how}"
     command = shlex.join(["python", "-m", module, *short])
@@ -335,7 +350,8 @@ def _first_line(command: Sequence[Any]) -> str:
 
 @cli
 def main(argv: Sequence[str]) -> int:
-    """Calls one function. What it returns is written unless it is None (the ranks of a run beside the first)."""
+    """Calls one function. What it returns is written unless it is None (the ranks of a run beside the
+    first)."""
     module, function, arguments, result = argv
     found = getattr(importlib.import_module(module), function)(**json.loads(arguments))
     if found is not None:

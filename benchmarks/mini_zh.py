@@ -1,10 +1,12 @@
-"""What pre-training is worth at a small scale: five Chinese tasks fine-tuned from a mini_zh checkpoint and from random
-weights, same settings, two seeds, beside the majority baseline; written as Markdown tables with a picture of the curves.
+"""What pre-training is worth at a small scale: five Chinese tasks fine-tuned from a mini_zh checkpoint and
+from random weights, same settings, two seeds, beside the majority baseline; written as Markdown tables with a
+picture of the curves.
 
     bash run_pretrain.sh tasks/recipes/mini_zh.yaml data.corpus=... data.query_log=... data.entity_dicts=...
     python -m benchmarks.mini_zh out/mini_zh --data FOLDER --out out/mini_zh_finetune --jobs 2
 
-FOLDER holds one folder for each task: chnsenticorp, lcqmc, xnli, cmrc2018, msra_ner. Finished runs are not repeated.
+FOLDER holds one folder for each task: chnsenticorp, lcqmc, xnli, cmrc2018, msra_ner. Finished runs are not
+repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from ernie2.checkpoint import checkpoints
 from ernie2.report import curves_svg
 from ernie2.strict import ConfigError, cli
 
-# Small models learn at larger rates than the paper's; sequences are as long as in pre-training. The same for both starts.
+# Small models learn at larger rates than the paper's; sequences are as long as in pre-training. The same for
+# both starts.
 COMMON = ["peak_lr=3.0e-4", "warmup_proportion=0.1", "max_seq_len=128", "batch_size=32"]
 SETTINGS = {  # part of the training data, so that twenty runs take half an hour on two cores
     "chnsenticorp": ["epochs=1", "max_train_samples=4000"],

@@ -1,12 +1,15 @@
-"""Data parallelism on 1 and 2 processes of this machine, the model of docs/scaling.md beside it, and what it says of V100s.
+"""Data parallelism on 1 and 2 processes of this machine, the model of docs/scaling.md beside it, and what it
+says of V100s.
 
-    python -m benchmarks.scaling [--corpus 'corpus/*.txt.gz'] [--rounds 3] [--out benchmarks/results/scaling.md]
+    python -m benchmarks.scaling [--corpus 'corpus/*.txt.gz'] [--rounds 3] [--out
+    benchmarks/results/scaling.md]
 
-A mini recipe is trained, started as run_pretrain.sh does it, at every point in turn (A, B, C, A, B, C, ...). One process
-of one thread calibrates the model, together with the all-reduce alone and two unconnected runs at once; what two processes
-reach is then predicted and compared. Given is the best round, which other load disturbs least, of the medians of the rounds'
-log lines. Predictions for V100s come from public figures, no GPU is measured. Needs 2 cores and about 3 minutes a round.
-Ends with 1 where a prediction for this machine is off by more than 25%.
+A mini recipe is trained, started as run_pretrain.sh does it, at every point in turn (A, B, C, A, B, C, ...).
+One process of one thread calibrates the model, together with the all-reduce alone and two unconnected runs at
+once; what two processes reach is then predicted and compared. Given is the best round, which other load
+disturbs least, of the medians of the rounds' log lines. Predictions for V100s come from public figures, no
+GPU is measured. Needs 2 cores and about 3 minutes a round. Ends with 1 where a prediction for this machine is
+off by more than 25%.
 """
 
 from __future__ import annotations
@@ -114,7 +117,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Measured:
 
 
 def measured_table(measured: Measured) -> list[str]:
-    """Every point: milliseconds of a step, tokens a second, factor over one process of one thread at the same step."""
+    """Every point: milliseconds of a step, tokens a second, factor over one process of one thread at the same
+    step."""
     base, rows = {FEW: measured.best(ONE), MANY: measured.best(ONE_MANY)}, []
     for point, seconds in measured.seconds.items():
         rate = point.beside * measured.recipe.batch.micro_tokens * point.micro_batches / min(seconds)
@@ -128,7 +132,8 @@ def inputs_table(measured: Measured, found: Calibration) -> list[str]:
     (small, quick), (large, slow) = sorted(measured.all_reduce.items())
     times = f"{1e3 * slow:.1f} ms for {large / 1e6:.1f} MB, {1e3 * quick:.2f} ms for {small / 1e3:.1f} kB"
     speed = f"{found.link.bandwidth / 1e9:.2f} GB/s, {1e6 * found.link.latency:.0f} us a hop"
-    size = f"{4 * measured.parameters / 1e6:.1f} MB a step ({measured.parameters / 1e6:.2f} M parameters, float32)"
+    millions = measured.parameters / 1e6
+    size = f"{4 * millions:.1f} MB a step ({millions:.2f} M parameters, float32)"
     tokens = measured.recipe.batch.micro_tokens
     imbalances = [f"{ranks} ranks {value:.3f}" for ranks, value in measured.imbalances.items()]
     rows = [
@@ -210,7 +215,8 @@ def main(argv: Sequence[str]) -> int:
             sys.stderr.write(f"error: {error}\n")
             return 1
     found = Calibration.of(measured)
-    how = f"the best of {args.rounds} rounds in turn. The model and its limits: [docs/scaling.md](../../docs/scaling.md)."
+    docs = "[docs/scaling.md](../../docs/scaling.md)"
+    how = f"the best of {args.rounds} rounds in turn. The model and its limits: {docs}."
     harness.publish(report(measured, found, harness.about("benchmarks.scaling", argv, how, facts)), args.out)
     off = [predict(measured, found, point).seconds / measured.best(point) - 1 for point in PREDICTED]
     return int(any(abs(one) > TOLERANCE for one in off))

@@ -1,14 +1,16 @@
 """A model of data-parallel training: seconds of an optimizer step on n devices. Pure functions.
 
-A step is the compute of the busiest rank's micro-batches, what ranks lose waiting for each other, the optimizer's update,
-and that part of the gradients' all-reduce that the backward pass does not hide:
+A step is the compute of the busiest rank's micro-batches, what ranks lose waiting for each other, the
+optimizer's update, and that part of the gradients' all-reduce that the backward pass does not hide:
 
     step = rounds * micro_seconds * imbalance * (1 + jitter) + update + exposed + exchanges * latency
-    all-reduce of S bytes over n ranks at bandwidth B = 2 (n - 1) / n * S / B + 2 (n - 1) * hop latency, level by level
-    exposed = all-reduce of the last bucket + max(0, the others - overlap * backward of the last micro-batch)
+    all-reduce of S bytes over n ranks at bandwidth B = 2 (n - 1) / n * S / B + 2 (n - 1) * hop latency, level
+    by level exposed = all-reduce of the last bucket + max(0, the others - overlap * backward of the last
+    micro-batch)
 
-The formula of the all-reduce is that of nccl-tests, doc/PERFORMANCE.md. Levels (inside a node, between nodes) are added as
-if they did not overlap. What is measured and what is assumed, and how far the model can be trusted: docs/scaling.md.
+The formula of the all-reduce is that of nccl-tests, doc/PERFORMANCE.md. Levels (inside a node, between nodes)
+are added as if they did not overlap. What is measured and what is assumed, and how far the model can be
+trusted: docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ def ring_seconds(size: float, ranks: int, link: Link) -> float:
 def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
     """Seconds to sum `size` bytes over `ranks`: within each node, then between nodes.
 
-    Every device of a node sends its share of the bytes between nodes, so the node's link carries `size` in all.
+    Every device of a node sends its share of the bytes between nodes, so the node's link carries `size` in
+    all.
     """
     inside = min(ranks, cluster.per_node)
     nodes = math.ceil(ranks / cluster.per_node)
@@ -104,7 +107,8 @@ def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
 
 
 def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> Step:
-    """Predicts a step of `ranks` devices; imbalance: cost of the costliest rank's micro-batches over the mean rank's.
+    """Predicts a step of `ranks` devices; imbalance: cost of the costliest rank's micro-batches over the mean
+    rank's.
 
     Raises:
         ValueError: there are more ranks than micro-batches.
@@ -131,8 +135,8 @@ def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0)
 
 
 def fit_compute(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
-    """Seconds of a micro-batch, and those that every step takes besides (not below 0), from two measured steps of one
-    rank: (micro-batches, seconds)."""
+    """Seconds of a micro-batch, and those that every step takes besides (not below 0), from two measured
+    steps of one rank: (micro-batches, seconds)."""
     slope = (large[1] - small[1]) / (large[0] - small[0])
     return slope, max(0.0, small[1] - small[0] * slope)
 

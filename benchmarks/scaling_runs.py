@@ -1,6 +1,8 @@
-"""What the scaling benchmark measures: trainings of a mini recipe in one or two processes, the all-reduce alone, imbalance.
+"""What the scaling benchmark measures: trainings of a mini recipe in one or two processes, the all-reduce
+alone, imbalance.
 
-Everything is started by ernie2/launch.sh, as run_pretrain.sh does it, with its variables NPROC and OMP_NUM_THREADS.
+Everything is started by ernie2/launch.sh, as run_pretrain.sh does it, with its variables NPROC and
+OMP_NUM_THREADS.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import ROOT, RunFailed, call_command, run
+from benchmarks.harness import write_recipe as write_recipe_file
 from ernie2.batching import TaskStream, sample_costs
 from ernie2.config import Recipe
 from ernie2.shards import ShardReader
@@ -53,32 +56,28 @@ class Point:
 
 
 def write_recipe(folder: Path, corpus: Sequence[str], size: str, micro_tokens: int) -> Path:
-    """Writes the recipe that is trained: a model of `size`, shards of `corpus`, everything inside `folder`."""
-    recipe = {
-        "name": "scaling_benchmark",
-        "out_dir": str(folder / "out"),
-        "seed": 1,
-        "model": {"size": size, "vocab_file": str(folder / "vocab.txt"), "vocab_rows": VOCAB_ROWS},
-        "data": {
-            "corpus": [*corpus],
-            "shards_dir": str(folder / "shards"),
-            "max_seq_len": LENGTH,
-            "dev_share": 0.1,
-            "vocab_size": VOCAB_ROWS,
-        },
-        "batch": {"tokens": micro_tokens * 2, "micro_tokens": micro_tokens},
-        "curriculum": {"stages": [[*TASKS]], "steps_per_task": 1000},
-        "lr": {"peak": 1e-4, "warmup_steps": 100},
-        "runtime": {
-            "log_every": LOG_EVERY,
-            "eval_every": 100_000,
-            "save_every": 100_000,
-            "eval_tokens": micro_tokens,
-        },
+    """Writes the recipe that is trained: a model of `size`, shards of `corpus`, everything inside
+    `folder`."""
+    keys = {
+        "out_dir": folder / "out",
+        "model.size": size,
+        "model.vocab_file": folder / "vocab.txt",
+        "model.vocab_rows": VOCAB_ROWS,
+        "data.vocab_size": VOCAB_ROWS,
+        "data.corpus": corpus,
+        "data.shards_dir": folder / "shards",
+        "data.max_seq_len": LENGTH,
+        "data.dev_share": 0.1,
+        "batch.tokens": micro_tokens * 2,
+        "batch.micro_tokens": micro_tokens,
+        "curriculum.stages": [TASKS],
+        "curriculum.steps_per_task": 1000,
+        "runtime.log_every": LOG_EVERY,
+        "runtime.eval_every": 100_000,
+        "runtime.save_every": 100_000,
+        "runtime.eval_tokens": micro_tokens,
     }
-    path = folder / "recipe.yaml"
-    path.write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
-    return path
+    return write_recipe_file(folder / "recipe.yaml", keys)
 
 
 def make_shards(recipe: Path, overrides: Sequence[str] = ()) -> None:
@@ -108,7 +107,8 @@ def train(recipe: Path, point: Point, steps: int, folder: Path) -> float:
 
 
 def launch(point: Point, module: str, *arguments: object) -> None:
-    """Runs a module in the processes and threads of a point, by the project's own launcher. Raises RunFailed."""
+    """Runs a module in the processes and threads of a point, by the project's own launcher. Raises
+    RunFailed."""
     threads = str(point.threads)
     environment = {"NPROC": str(point.processes), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     environment |= {"ERNIE2_PYTHON": sys.executable, "NNODES": "1", "GPUS": ""}
@@ -132,7 +132,8 @@ def step_seconds(log: Path, tokens: int) -> list[float]:
 
 
 def all_reduce(sizes: Sequence[int], folder: Path) -> dict[int, float]:
-    """Bytes -> seconds (median) of an all-reduce of so many between two processes of one thread. Raises RunFailed."""
+    """Bytes -> seconds (median) of an all-reduce of so many between two processes of one thread. Raises
+    RunFailed."""
     result = folder / "all_reduce.json"
     _, _, *command = call_command("benchmarks.scaling_runs", "time_all_reduce", result, sizes=sizes)
     launch(Point(2, 1, 2), *command)
@@ -141,7 +142,8 @@ def all_reduce(sizes: Sequence[int], folder: Path) -> dict[int, float]:
 
 
 def time_all_reduce(sizes: Sequence[int]) -> dict[int, list[float]] | None:
-    """On every rank of a run: bytes -> seconds of the slowest rank, one a round; the sizes in turn, float32. On rank 0."""
+    """On every rank of a run: bytes -> seconds of the slowest rank, one a round; the sizes in turn, float32.
+    On rank 0."""
     import paddle
     import paddle.distributed as dist
 
@@ -162,10 +164,11 @@ def time_all_reduce(sizes: Sequence[int]) -> dict[int, list[float]] | None:
 
 
 def imbalance(recipe: Recipe, ranks: int, steps: int = 64) -> float:
-    """Cost of a step's costliest rank over the mean rank's, as the shards' samples fall; the mean over `steps` steps.
+    """Cost of a step's costliest rank over the mean rank's, as the shards' samples fall; the mean over
+    `steps` steps.
 
-    The cost of a micro-batch is its floating-point operations, padding and the square of its length included; micro-batches
-    are dealt out to ranks as in ernie2.pretrain.
+    The cost of a micro-batch is its floating-point operations, padding and the square of its length included;
+    micro-batches are dealt out to ranks as in ernie2.pretrain.
     """
     digest, ratios = Vocab.load(recipe.model.vocab_file).digest, []
     for task in select_tasks(recipe.task_names(), "curriculum.stages"):

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling_v100      the tables of docs/scaling.md
 
-Every figure is a range, cautious, expected and optimistic; its source is in docs/scaling.md, "Assumed". Cautious predictions
-take every figure from its cautious end at once, optimistic ones from the other.
+Every figure is a range, cautious, expected and optimistic; its source is in docs/scaling.md, "Assumed".
+Cautious predictions take every figure from its cautious end at once, optimistic ones from the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PAGE_IMBALANCES = {
     64: 1.16,
 }  # measured on 2.3 MB of Chinese news and web text; for docs/scaling.md
 GOAL, MOST_BATCHES = 0.8, 64  # expected efficiency that "what it would take" speaks of, and how far it looks
-# fp16 gradient, twice (norm and update), its scaling, float32 master weight and two moments read and written, weight written.
+# fp16 gradient, twice (norm and update), its scaling, float32 master weight and two moments read and written,
+# weight written.
 UPDATE_BYTES = 2 * 4 + 12 * 2 + 2
 
 Range = tuple[float, float, float]  # cautious, expected, optimistic
@@ -105,7 +106,8 @@ def cluster_of(size: str, ranks: int, network: str, case: int) -> Cluster:
 def work_of(size: str, ranks: int, more: int) -> Work:
     """A step of `more` times the paper's batch, fp16, divided over the ranks."""
     recipe = load_recipe(RECIPES[size])
-    # 8,192 tokens where there are enough micro-batches for all (48), else the step divided over the ranks (64 x 6,144).
+    # 8,192 tokens where there are enough micro-batches for all (48), else the step divided over the ranks (64
+    # x 6,144).
     micro = min(recipe.batch.micro_tokens, recipe.batch.tokens // ranks)
     parameters = parameter_count(recipe, VOCAB_ROWS)
     return Work(
@@ -121,8 +123,8 @@ def work_of(size: str, ranks: int, more: int) -> Work:
 def predict(size: str, ranks: int, network: str, imbalance: float = 1.0, more: int = 1) -> Prediction:
     """A step of the paper's batch on V100s, 8 a node, or of `more` times as many tokens.
 
-    `imbalance` is measured, of so many ranks at the paper's batch; what exceeds 1 falls with the root of `more`, as sums of
-    independent costs do.
+    `imbalance` is measured, of so many ranks at the paper's batch; what exceeds 1 falls with the root of
+    `more`, as sums of independent costs do.
     """
     work, imbalance = work_of(size, ranks, more), 1 + (imbalance - 1) / math.sqrt(more)
     clusters = [cluster_of(size, ranks, network, case) for case in range(3)]
@@ -140,7 +142,8 @@ def predictions(imbalances: Mapping[int, float]) -> Iterator[Prediction]:
 
 
 def batch_for(size: str, ranks: int, network: str, wanted: float, imbalance: float = 1.0) -> int | None:
-    """How many times the paper's batch it takes until the expected efficiency is `wanted`; None beyond MOST_BATCHES."""
+    """How many times the paper's batch it takes until the expected efficiency is `wanted`; None beyond
+    MOST_BATCHES."""
     for more in range(1, MOST_BATCHES + 1):
         if predict(size, ranks, network, imbalance, more).efficiencies[1] >= wanted:
             return more

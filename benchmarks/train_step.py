@@ -1,19 +1,21 @@
-"""Training steps beside peers: real tokens a second on the same text, sizes and losses (masked LM and a sentence label).
+"""Training steps beside peers: real tokens a second on the same text, sizes and losses (masked LM and a
+sentence label).
 
     python -m venv torch && torch/bin/pip install torch transformers numpy
     python -m benchmarks.train_step 'corpus/zh/*.txt.gz' --vocab vocab.txt \\
         --torch-python torch/bin/python --out benchmarks/results/train_step.md
 
-Every peer is a process of its own, started once for a size and length; the rounds go in turn (A B C, A B C, ...), so that
-other load meets all alike. Peers get fixed-length padded batches, as PaddleNLP's run_pretrain.py feeds them; ours is the
-product itself: recipe, shards, batches of like length, prefetch, main loop. A step is forward, backward, clipping to norm 1
-and AdamW in float32, dropout 0.1, gelu, task ids on. Padding does not count. Ends with 1 where a target is missed.
+Every peer is a process of its own, started once for a size and length; the rounds go in turn (A B C, A B C,
+...), so that other load meets all alike. Peers get fixed-length padded batches, as PaddleNLP's
+run_pretrain.py feeds them; ours is the product itself: recipe, shards, batches of like length, prefetch, main
+loop. A step is forward, backward, clipping to norm 1 and AdamW in float32, dropout 0.1, gelu, task ids on.
+Padding does not count. Ends with 1 where a target is missed.
 
     ours            ernie2.pretrain as it is
-    paddlenlp       ErnieForPretraining and its criterion, masked positions alone in the head, environment as pip leaves it
-    paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our code)
-    hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions; needs --torch-python
-    hf-bf16         the same under bfloat16 autocast with the head on masked rows alone; where the processor has AMX
+    paddlenlp       ErnieForPretraining and its criterion, masked positions alone in the head, environment as
+    pip leaves it paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our
+    code) hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions;
+    needs --torch-python
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from ernie2.strict import ConfigError, cli, make_folder
 PADDED_TOKENS = {"mini": 4096, "small": 4096, "base": 2048}
 STEPS = {"mini": 4, "small": 2, "base": 1}  # of a round
 WARM_STEPS = 3  # not timed: the first touch memory for the first time and make the moments
-PEERS = ("paddlenlp", "paddlenlp+env", "hf", "hf-bf16")
+PEERS = ("paddlenlp", "paddlenlp+env", "hf")
 TARGETS = {
     ("paddlenlp", 128): 3.0,
     ("paddlenlp", 512): 6.0,
@@ -131,7 +133,6 @@ def commands(
         "paddlenlp": ([sys.executable, *peers, "paddlenlp"], clean),
         "paddlenlp+env": ([sys.executable, *peers, "paddlenlp"], tuned),
         "hf": ([args.torch_python, *peers, "hf"], clean),
-        "hf-bf16": ([args.torch_python, *peers, "hf-bf16"], clean),
     }
 
 
@@ -203,26 +204,16 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--threads", type=int, default=os.cpu_count(), help="of each process; default: all cores")
     add("--out", type=Path, metavar="FILE.md", help="report to write")
     args = parser.parse_args(argv)
-    of_torch = {"hf", "hf-bf16"}
     if args.peers is None:
-        args.peers = [peer for peer in PEERS if peer not in of_torch or args.torch_python]
-        args.peers = [peer for peer in args.peers if peer != "hf-bf16" or has_amx()]
-    elif not args.torch_python and of_torch & set(args.peers):
+        args.peers = [peer for peer in PEERS if peer != "hf" or args.torch_python]
+    elif "hf" in args.peers and not args.torch_python:
         raise ConfigError(
-            "--peers: hf and hf-bf16 need --torch-python, the Python of an environment with torch and transformers"
+            "--peers: hf needs --torch-python, the Python of an environment with torch and transformers"
         )
     args.vocab = args.vocab.absolute()
     if args.out is not None:
         make_folder(args.out.parent, "--out")
     return args
-
-
-def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
 
 
 @cli
@@ -237,9 +228,10 @@ def main(argv: Sequence[str]) -> int:
                 cases.append(Case(size, length, real_share(folder / f"shards_{length}", length)))
                 measure(cases[-1], args, folder)
     cases.sort(key=lambda case: list(PADDED_TOKENS).index(case.size))
-    facts.append(f"- AMX {'there' if has_amx() else 'not there: hf-bf16 left out'}")
-    how = f"median [range] of {args.rounds} rounds in turn, real tokens a second, float32, {args.threads} threads."
-    how = f"{how} What each column is: the head of that file."
+    how = (
+        f"median [range] of {args.rounds} rounds in turn, real tokens a second, float32, {args.threads} threads. "
+        "What each column is: the head of that file."
+    )
     rows = [row for case in cases for row in rows_of(case)]
     about = [*harness.about("benchmarks.train_step", argv, how, facts), *harness.targets(rows)]
     parts = [("Real tokens a second", rates_table(cases))]

@@ -1,4 +1,5 @@
-"""The product's own training step as a worker of benchmarks/train_step.py, and the same examples as padded batches for peers.
+"""The product's own training step as a worker of benchmarks/train_step.py, and the same examples as padded
+batches for peers.
 
 python -m benchmarks.train_step_ours SIZE LENGTH TOKENS VOCAB FOLDER
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import run
+from benchmarks import harness
 from benchmarks.train_step_peers import serve
 from ernie2.batching import Collator, prefetch
 from ernie2.config import load_recipe
@@ -33,31 +34,25 @@ def write_recipe(
     folder: Path, vocab: Path, length: int, corpus: Sequence[str] = (), **settings: object
 ) -> Path:
     """A recipe of the benchmark's one task, everything at its default but what is given."""
-    tokens, size = settings.get("tokens", 4096), settings.get("size", "mini")
-    model = {"vocab_file": str(vocab), "vocab_rows": VOCAB_ROWS, "hidden_act": "gelu", "size": size}
-    recipe = {
-        "name": "train_step",
-        "out_dir": str(folder / "out"),
-        "seed": 1,
-        "model": model,
-        "data": {
-            "shards_dir": str(folder / f"shards_{length}"),
-            "corpus": list(corpus),
-            "max_seq_len": length,
-        },
-        "curriculum": {"stages": [[TASK]], "steps_per_task": 1_000_000},
-        "lr": {"peak": 1e-4},
-        "batch": {"tokens": tokens, "micro_tokens": tokens},
+    keys = {
+        "out_dir": folder / "out",
+        "model.vocab_file": vocab,
+        "model.vocab_rows": VOCAB_ROWS,
+        "model.hidden_act": "gelu",
+        "data.shards_dir": folder / f"shards_{length}",
+        "data.corpus": corpus,
+        "data.max_seq_len": length,
+        "curriculum.stages": [[TASK]],
+        "curriculum.steps_per_task": 1_000_000,
+        **settings,
     }
-    path = folder / f"recipe_{length}_{size}.yaml"
-    path.write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
-    return path
+    return harness.write_recipe(folder / f"recipe_{length}_{settings.get('model.size', 'data')}.yaml", keys)
 
 
 def make_shards(folder: Path, corpus: Sequence[str], vocab: Path, length: int) -> None:
     """Shards of one length, by the project's own data generation."""
-    recipe = write_recipe(folder, vocab, length, [str(Path(path).absolute()) for path in corpus])
-    run([sys.executable, "-m", "data_gen", recipe])
+    recipe = write_recipe(folder, vocab, length, [Path(path).absolute() for path in corpus], {})
+    harness.run([sys.executable, "-m", "data_gen", recipe])
 
 
 def real_share(shards: Path, length: int) -> float:
@@ -69,8 +64,9 @@ def real_share(shards: Path, length: int) -> float:
 def write_batches(shards: Path, vocab: Path, length: int, tokens: int, path: Path) -> None:
     """BATCHES padded batches of `tokens` tokens, examples in their order, masked as ours are.
 
-    Arrays: token_ids, sentence_ids (K, B, T); lengths, labels (K, B), labels 0 or 1 for a head of two classes;
-    positions, targets (K, M): predicted positions in the flattened (B * T) tokens, -1 where a batch has fewer.
+    Arrays: token_ids, sentence_ids (K, B, T); lengths, labels (K, B), labels 0 or 1 for a head of two
+    classes; positions, targets (K, M): predicted positions in the flattened (B * T) tokens, -1 where a batch
+    has fewer.
     """
     words, task = Vocab.load(vocab), select_tasks([TASK], "benchmark")[0]
     reader, collate = ShardReader(shards / TASK, "train", task, words.digest), Collator(words, 0.15)
@@ -103,7 +99,9 @@ def main(size: str, length: int, tokens: int, vocab: Path, folder: Path) -> None
     from ernie2.meter import Meter
     from ernie2.setup_run import prepare_run
 
-    recipe = load_recipe(write_recipe(folder, vocab, length, size=size, tokens=max(tokens, length)))
+    tokens = max(tokens, length)
+    settings = {"model.size": size, "batch.tokens": tokens, "batch.micro_tokens": tokens}
+    recipe = load_recipe(write_recipe(folder, vocab, length, [], settings))
     recipe.out_dir = tempfile.mkdtemp(dir=folder)
     logs.setup(rank=1)
     run = prepare_run(recipe, "benchmark")

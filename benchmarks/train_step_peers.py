@@ -1,7 +1,8 @@
-"""The peers of benchmarks/train_step.py: a step of PaddleNLP's or transformers' ERNIE. A script: SIZE BATCHES.npz PEER.
+"""The peers of benchmarks/train_step.py: a step of PaddleNLP's or transformers' ERNIE. A script: SIZE
+BATCHES.npz PEER.
 
-It is run by the Python of another environment too, which has torch, transformers and numpy and need not have anything else.
-Nothing of ernie2 is imported: the package sets variables that must not reach peers.
+It is run by the Python of another environment too, which has torch, transformers and numpy and need not have
+anything else. Nothing of ernie2 is imported: the package sets variables that must not reach peers.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def paddlenlp_step(sizes: dict[str, int]) -> Step:
     def step(batch: dict[str, np.ndarray]) -> None:
         keys = np.arange(batch["token_ids"].shape[1])
         mask = ((keys >= batch["lengths"][:, None]) * -1e4).astype("float32")[:, None, None, :]
-        # Positions that fill up are 0 with the label -1, which the criterion ignores: run_pretrain.py's own way.
+        # Positions that fill up are 0 with the label -1, which the criterion ignores: run_pretrain.py's own
+        # way.
         positions = np.maximum(batch["positions"], 0)
         inputs = map(paddle.to_tensor, (batch["token_ids"], batch["sentence_ids"]))
         masks = {"attention_mask": paddle.to_tensor(mask), "masked_positions": paddle.to_tensor(positions)}
@@ -75,10 +77,9 @@ def paddlenlp_step(sizes: dict[str, int]) -> Step:
     return step
 
 
-def hf_step(sizes: dict[str, int], bf16: bool) -> Step:
-    """transformers' ErnieForPreTraining on torch; with bf16 under autocast, and the head sees predicted positions alone."""
+def hf_step(sizes: dict[str, int]) -> Step:
+    """transformers' ErnieForPreTraining on torch."""
     import torch
-    from torch.nn.functional import cross_entropy
     from transformers import ErnieConfig, ErnieForPreTraining
 
     torch.manual_seed(1)
@@ -98,18 +99,12 @@ def hf_step(sizes: dict[str, int], bf16: bool) -> Step:
         positions, targets = batch["positions"][there], batch["targets"][there]
         inputs = {"input_ids": ids, "token_type_ids": batch["sentence_ids"], "attention_mask": mask}
         inputs["task_type_ids"] = torch.zeros_like(ids)
-        if not bf16:
-            labels = torch.full([ids.numel()], -100)
-            labels[positions] = targets
-            return model(**inputs, labels=labels.reshape(ids.shape), next_sentence_label=batch["labels"]).loss
-        out = model.ernie(**inputs)
-        rows = out.last_hidden_state.flatten(0, 1)[positions]
-        words = cross_entropy(model.cls.predictions(rows).float(), targets)
-        return words + cross_entropy(model.cls.seq_relationship(out.pooler_output).float(), batch["labels"])
+        labels = torch.full([ids.numel()], -100)
+        labels[positions] = targets
+        return model(**inputs, labels=labels.reshape(ids.shape), next_sentence_label=batch["labels"]).loss
 
     def step(batch: dict[str, np.ndarray]) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = loss_of({name: torch.from_numpy(array) for name, array in batch.items()})
+        loss = loss_of({name: torch.from_numpy(array) for name, array in batch.items()})
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
@@ -123,7 +118,7 @@ def main(size: str, path: str, peer: str) -> None:
     """Serves steps of a model of `size`: layers, width, heads, feed-forward width, commas between."""
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     sizes = {"vocab_size": 18_000, **dict(zip(names, map(int, size.split(",")), strict=True))}
-    one_step = paddlenlp_step(sizes) if peer == "paddlenlp" else hf_step(sizes, peer == "hf-bf16")
+    one_step = paddlenlp_step(sizes) if peer == "paddlenlp" else hf_step(sizes)
     data = np.load(path, allow_pickle=False)
     arrays = {name: data[name] for name in data.files}
     batches = itertools.cycle(

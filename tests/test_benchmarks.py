@@ -234,14 +234,14 @@ def test_the_whole_benchmark_on_a_tiny_corpus(tmp_path, inputs, vocab, capsys):
     write_large(inputs.corpus, inputs.query_log, 1_000_000, tmp_path)  # enough for a dev split of every task
     with pytest.raises(SystemExit) as end:
         datagen.main([str(tmp_path / "corpus-*.txt"), "--query-log", str(tmp_path / "query_log.tsv"), "--vocab", str(vocab),
-                      "--rounds", "1", "--only", "default", "profile", "--scratch", str(tmp_path / "scratch"), "--out", str(out)])
+                      "--rounds", "1", "--only", "default", "--scratch", str(tmp_path / "scratch"), "--out", str(out)])
     assert end.value.code == 1  # so little text in seconds of start-up: the rate is missed
     report = out.read_text(encoding="utf-8")
     printed = capsys.readouterr().out
     assert "round 1 of 1, 1.0 MB of text" in printed and report in printed
     assert "| data generation, default settings, 1 worker, whole process | >= 3 MB/s |" in report
     assert str(tmp_path) not in report
-    assert "| everything else |" in report and "| data_gen." in report and "failed" not in report
+    assert "failed" not in report
     assert not list((tmp_path / "scratch").iterdir())
 
 
