@@ -230,8 +230,8 @@ def main(argv: Sequence[str]) -> int:
     facts.append(f"- text: {sizes}, {len(args.entity_dicts)} dictionaries; {peers}")
     rows = all_rows(bench.found, text, bench.slice, bench.small, args.peers, sorted(args.large))
     how = (
-        f"the best [range] of {args.rounds} rounds in turn, which other load disturbs least, ours and peers' alike; "
-        "every process on one thread. MB are 1e6 bytes of raw UTF-8."
+        f"the best [range] of {args.rounds} rounds in turn, which other load disturbs least, ours and peers' "
+        "alike; every process on one thread. MB are 1e6 bytes of raw UTF-8."
     )
     about = harness.about("benchmarks.datagen", argv, how, facts)
     report = harness.page("Data generation: targets and measurements", [*about, *harness.targets(rows)], [])

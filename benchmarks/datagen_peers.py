@@ -35,7 +35,8 @@ PADDLENLP_OPTIONS = (
     "--input_path raw --output_path words --data_format wudao --cn_seg_func jieba",
     "--input_path words --output_path words.jsonl",
     "--model_name vocab --tokenizer_name ErnieTokenizer --input_path words.jsonl --data_format JSON"
-    " --split_sentences --chinese --cn_splited --cn_whole_word_segment --output_prefix made --log_interval 10000",
+    " --split_sentences --chinese --cn_splited --cn_whole_word_segment --output_prefix made"
+    " --log_interval 10000",
 )
 _MESSAGES = "from benchmarks.datagen_peers import example_messages\n\nglobals().update(example_messages())\n"
 _PROPELLER = {

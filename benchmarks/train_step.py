@@ -229,8 +229,8 @@ def main(argv: Sequence[str]) -> int:
                 measure(cases[-1], args, folder)
     cases.sort(key=lambda case: list(PADDED_TOKENS).index(case.size))
     how = (
-        f"median [range] of {args.rounds} rounds in turn, real tokens a second, float32, {args.threads} threads. "
-        "What each column is: the head of that file."
+        f"median [range] of {args.rounds} rounds in turn, real tokens a second, float32, "
+        f"{args.threads} threads. What each column is: the head of that file."
     )
     rows = [row for case in cases for row in rows_of(case)]
     about = [*harness.about("benchmarks.train_step", argv, how, facts), *harness.targets(rows)]
