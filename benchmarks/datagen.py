@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.datagen_peers import PEERS, Peer, folder_of
+from benchmarks.datagen_peers import PEERS, Peer
 from benchmarks.datagen_rows import all_rows
 from benchmarks.datagen_text import Text, write_slice
 from benchmarks.harness import MISSED, Found, Run, RunFailed, run, say
@@ -205,7 +205,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         peer: getattr(args, peer.key) for peer in PEERS if getattr(args, peer.key)
     }
     for peer, checkout in args.peers.items():
-        folder_of(checkout, *peer.scripts)  # raises where they are not in it
+        peer.check(checkout)
     if args.out is not None:
         make_folder(args.out.parent, "--out")
     return args

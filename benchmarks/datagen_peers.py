@@ -16,6 +16,7 @@ What they make is less: one task, no entities, masks drawn later.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -30,7 +31,7 @@ from ernie2.strict import ConfigError
 from ernie2.tokenizer import Vocab
 
 PADDLENLP_SCRIPTS = ("words_segmentation.py", "trans_to_json.py", "create_pretraining_data.py")
-ERNIE_SCRIPT = "make_pretrain_data.py"
+ERNIE_SCRIPT, ERNIE_TOKENIZER = "make_pretrain_data.py", "tokenizing_ernie.py"
 PADDLENLP_OPTIONS = (
     "--input_path raw --output_path words --data_format wudao --cn_seg_func jieba",
     "--input_path words --output_path words.jsonl",
@@ -39,11 +40,14 @@ PADDLENLP_OPTIONS = (
     " --log_interval 10000",
 )
 _MESSAGES = "from benchmarks.datagen_peers import example_messages\n\nglobals().update(example_messages())\n"
+_MODULES = [
+    f"propeller/{folder}/{name}_pb2.py"
+    for folder in ("data", "paddle/data")
+    for name in ("example", "feature")
+]
 _PROPELLER = {
     "propeller/__init__.py": "import logging\n\nlog = logging.getLogger('propeller')\n",
-    "propeller/data/__init__.py": "",
-    "propeller/data/example_pb2.py": _MESSAGES,
-    "propeller/data/feature_pb2.py": _MESSAGES,
+    **dict.fromkeys(_MODULES, _MESSAGES),  # releases differ in the folder
 }
 # TensorFlow's tf.train.SequenceExample: message -> (field, its type, repeated, number if not 1)
 _FIELDS = {
@@ -62,10 +66,18 @@ class Peer:
     key: str
     name: str
     times: float
-    scripts: tuple[str, ...]
+    files: tuple[tuple[str, ...], ...]  # that a checkout has to hold, each group in one folder
     run: Callable[[Path, Path, Path, Path], tuple[float, Path]]
     """(checkout, text, vocabulary, empty folder) -> seconds of its processes, what it made. Raises
     RunFailed."""
+
+    def check(self, checkout: Path) -> None:
+        """Raises ConfigError, with the option's name, where a checkout does not hold its files."""
+        try:
+            for names in self.files:
+                folder_of(checkout, *names)
+        except ConfigError as error:
+            raise ConfigError(f"--{self.key} {error}") from None
 
     def seconds(self, checkout: Path, text: Path, vocab: Path, scratch: Path) -> float:
         """One run in a folder of its own, which is removed. Raises RunFailed where it makes next to
@@ -118,7 +130,7 @@ def _paddlenlp(checkout: Path, text: Path, vocab: Path, folder: Path) -> tuple[f
 def _ernie(checkout: Path, text: Path, vocab: Path, folder: Path) -> tuple[float, Path]:
     """Words by jieba, then the script; it has no workers."""
     script = folder_of(checkout, ERNIE_SCRIPT) / ERNIE_SCRIPT
-    package = folder_of(checkout, "tokenizing_ernie.py")
+    package = folder_of(checkout, ERNIE_TOKENIZER)
     _write(folder, {**_PROPELLER, "ernie/__init__.py": f"__path__ = [{str(package)!r}]\n"})
     words, made = folder / "words.txt", folder / "made.gz"
     arguments = {"text": text.absolute(), "out": words}
@@ -135,11 +147,12 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 PEERS = (
-    Peer("paddlenlp", "PaddleNLP's ernie-1.0 scripts", 15.0, PADDLENLP_SCRIPTS, _paddlenlp),
-    Peer("ernie", "Baidu's demo script", 12.0, (ERNIE_SCRIPT,), _ernie),
+    Peer("paddlenlp", "PaddleNLP's ernie-1.0 scripts", 15.0, (PADDLENLP_SCRIPTS,), _paddlenlp),
+    Peer("ernie", "Baidu's demo script", 12.0, ((ERNIE_SCRIPT,), (ERNIE_TOKENIZER,)), _ernie),
 )
 
 
+@functools.cache  # both modules must have the same classes
 def example_messages() -> dict[str, Any]:
     """Classes of the protocol-buffer messages that Baidu's script writes."""
     from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory

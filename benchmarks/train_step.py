@@ -12,10 +12,11 @@ loop. A step is forward, backward, clipping to norm 1 and AdamW in float32, drop
 Padding does not count. Ends with 1 where a target is missed.
 
     ours            ernie2.pretrain as it is
-    paddlenlp       ErnieForPretraining and its criterion, masked positions alone in the head, environment as
-    pip leaves it paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our
-    code) hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions;
-    needs --torch-python
+    paddlenlp       ErnieForPretraining and its criterion, masked positions alone in the head,
+                    environment as pip leaves it
+    paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our code)
+    hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions;
+                    needs --torch-python
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from benchmarks.train_step_peers import serve
 from ernie2.batching import Collator, prefetch
 from ernie2.config import load_recipe
 from ernie2.shards import ShardReader
+from ernie2.strict import ConfigError
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Vocab
 
@@ -50,9 +51,12 @@ def write_recipe(
 
 
 def make_shards(folder: Path, corpus: Sequence[str], vocab: Path, length: int) -> None:
-    """Shards of one length, by the project's own data generation."""
-    recipe = write_recipe(folder, vocab, length, [Path(path).absolute() for path in corpus], {})
-    harness.run([sys.executable, "-m", "data_gen", recipe])
+    """Shards of one length, by the project's own data generation. Raises ConfigError where it fails."""
+    recipe = write_recipe(folder, vocab, length, [Path(path).absolute() for path in corpus])
+    try:
+        harness.run([sys.executable, "-m", "data_gen", recipe])
+    except harness.RunFailed as error:
+        raise ConfigError(f"data generation at {length} tokens: {error}") from None
 
 
 def real_share(shards: Path, length: int) -> float:
@@ -101,7 +105,7 @@ def main(size: str, length: int, tokens: int, vocab: Path, folder: Path) -> None
 
     tokens = max(tokens, length)
     settings = {"model.size": size, "batch.tokens": tokens, "batch.micro_tokens": tokens}
-    recipe = load_recipe(write_recipe(folder, vocab, length, [], settings))
+    recipe = load_recipe(write_recipe(folder, vocab, length, **settings))
     recipe.out_dir = tempfile.mkdtemp(dir=folder)
     logs.setup(rank=1)
     run = prepare_run(recipe, "benchmark")

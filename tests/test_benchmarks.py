@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from benchmarks import datagen, datagen_parts
 from benchmarks.datagen import write_recipe
-from benchmarks.datagen_peers import PADDLENLP_SCRIPTS, PEERS, example_messages, folder_of
+from benchmarks.datagen_peers import PADDLENLP_SCRIPTS, PEERS, example_messages
 from benchmarks.datagen_rows import all_rows
 from benchmarks.datagen_text import Text, documents_of, perturbed, read_text, write_large, write_slice
 from benchmarks.harness import (
@@ -192,8 +192,8 @@ def test_the_table_judges_every_target(tmp_path, inputs):
 
 def test_peers_are_found_run_and_removed(tmp_path, vocab):
     peer = PEERS[0]
-    with pytest.raises(ConfigError, match="no words_segmentation.py"):
-        folder_of(tmp_path, *peer.scripts)
+    with pytest.raises(ConfigError, match="--paddlenlp .*: no words_segmentation.py"):
+        peer.check(tmp_path)
     scripts = tmp_path / "model_zoo/ernie-1.0/preprocess"
     scripts.mkdir(parents=True)
     body = "import sys\nfrom pathlib import Path\nimport LAC\nassert Path('raw').is_dir()\n"
@@ -249,7 +249,8 @@ def test_mistakes_on_the_command_line_are_named(tmp_path, vocab, capsys):
     corpus, log = str(CORPUS[0]), ["--query-log", str(LOG)]
     for argv, message in (([corpus, *log, "--vocab", str(tmp_path / "none.txt")], "none.txt"),
                           ([corpus, *log, "--vocab", str(vocab), "--rounds", "0"], "--rounds: found 0"),
-                          ([corpus, *log, "--vocab", str(vocab), "--ernie", str(tmp_path)], "make_pretrain_data.py"),
+                          ([corpus, *log, "--vocab", str(vocab), "--ernie", str(tmp_path)],
+                           f"--ernie {tmp_path}: no make_pretrain_data.py"),
                           ([str(tmp_path / "none-*.txt"), *log, "--vocab", str(vocab)], "no such file")):
         with pytest.raises(SystemExit) as end:
             datagen.main(argv)
