@@ -1,244 +1,211 @@
-"""Every target of data generation beside its measured value, in one run: speed, memory, workers, agreement, peers.
+"""Every target of data generation beside its measured value, in one run: speed, memory, workers, agreement,
+peers.
 
-    python -m benchmarks.datagen 'corpus/zh/*.txt.gz' --query-log qbqtc.tsv.gz --entity-dicts 'ner/*' --vocab vocab.txt \\
-        --paddlenlp PADDLENLP_CHECKOUT --ernie ERNIE_CHECKOUT --large 100 1000 --out benchmarks/results/datagen.md
+    python -m benchmarks.datagen 'corpus/zh/*.txt.gz' --query-log qbqtc.tsv.gz --entity-dicts 'ner/*' --vocab
+    vocab.txt \\
+        --paddlenlp PADDLENLP_CHECKOUT --ernie ERNIE_CHECKOUT --large 100 1000 --out
+        benchmarks/results/datagen.md
 
-What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread; given is the best round,
-which other load disturbs least, of ours and of peers alike, and the range; of two workers all rounds together. MB are 1e6 bytes
-of raw UTF-8, unpacked, corpus and query log. Ends with 1 where a target is missed.
+What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread;
+given is the best round, which other load disturbs least, of ours and of peers alike, and the range; of two
+workers all rounds together. MB are 1e6 bytes of raw UTF-8, uncompressed, corpus and query log. Ends with 1
+where a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
+import functools
 import shutil
-import signal
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.datagen_inputs import ROOM_FACTOR, Inputs, write_slice
-from benchmarks.datagen_peers import Peer, find_peers, peer_seconds
-from benchmarks.datagen_rows import Found, all_rows, stages_table
-from benchmarks.processes import Run, RunFailed, call_part, run, write_recipe
-from benchmarks.report import command_line, machine_facts, markdown, publish
+from benchmarks import harness
+from benchmarks.datagen_peers import PEERS, Peer
+from benchmarks.datagen_rows import all_rows
+from benchmarks.datagen_text import Text, write_slice
+from benchmarks.harness import MISSED, Found, Run, RunFailed, run, say
 from data_gen.reading.streams import expand_paths
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tokenizer import Vocab
 
-PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "stages", "large")
+PARTS = ("jieba", "default", "peers", "tokens", "agreement", "million", "large")
 """What --only can choose from."""
-SLICE_DEV_SHARE = 0.05
+TASKS = (
+    "knowledge_masking",
+    "sentence_reordering",
+    "sentence_distance",
+    "discourse_relation",
+    "ir_relevance",
+)
+"""The paper's five Chinese tasks."""
+SLICE_DEV_SHARE = 0.05  # so little text has no dev split of every task by default
 WORKER_ROUNDS = 3
-"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are nearly alike, and
-other load on either core disturbs them."""
-# MB/s of two rather slow cores, only to say beforehand how long it will take.
-_GUESS = {"jieba": 0.5, "cut": 0.7, "ours": 3.0, "paddlenlp": 0.15, "ernie": 0.2, "ErnieTokenizer": 0.6, "perturb": 15.0}
+"""Rounds of one worker, two, and two runs side by side, for each round of the others: their figures are
+nearly alike, and other load on either core disturbs them."""
+ROOM_FACTOR = 15  # disk that data generation takes, with the corpus, over the bytes of text
+
+
+def write_recipe(
+    folder: Path, vocab: Path, text: Text, dictionaries: Sequence[Path] = (), **settings: Any
+) -> Path:
+    """Writes a recipe of TASKS, every setting but the paths and `settings` (keys of `data`) at its
+    default."""
+    keys = {"out_dir": folder / "out", "model.vocab_file": vocab, "data.shards_dir": folder / "shards"}
+    keys |= {"data.corpus": text.corpus, "data.query_log": text.query_log}
+    keys |= {"data.entity_dicts": dictionaries} if dictionaries else {}
+    keys |= {f"data.{key}": value for key, value in settings.items()}
+    keys |= {"curriculum.stages": [[task] for task in TASKS], "curriculum.steps_per_task": 1000}
+    return harness.write_recipe(folder / "recipe.yaml", keys)
 
 
 class Bench:
-    """The measurements of one run.
+    """The measurements of one run."""
 
-    Args:
-        args: The command line.
-        inputs: Corpus and query log.
-        peers: Those to run.
-        dictionaries: Entity dictionaries.
-        folder: Temporary folder.
-    """
+    def __init__(self, args: argparse.Namespace, text: Text, folder: Path) -> None:
+        self.args, self.text, self.folder, self.found = args, text, folder, Found()
+        self.slice = write_slice(text, args.slice_mb * 1e6, folder / "slice")
+        self.small = write_slice(text, args.slice_mb * 1e6 / 4, folder / "small")
+        self.call = functools.partial(harness.call, "benchmarks.datagen_parts")
 
-    def __init__(self, args: argparse.Namespace, inputs: Inputs, peers: Sequence[Peer], dictionaries: Sequence[Path],
-                 folder: Path) -> None:
-        self.args, self.inputs, self.peers, self.dictionaries, self.folder = args, inputs, peers, dictionaries, folder
-        self.found, self._begin = Found(), time.monotonic()
-        for name in ("slice", "small"):
-            (folder / name).mkdir()
-        self.slice = write_slice(inputs, round(args.slice_mb * 1e6), folder / "slice")
-        self.small = write_slice(inputs, round(args.slice_mb * 1e6 / 4), folder / "small")
+    def part(self, name: str, **arguments: Any) -> None:
+        """Measures a function of `benchmarks.datagen_parts` on the corpus."""
+        self.found.measure(name, self.call, name, self.folder, corpus=self.text.corpus, **arguments)
 
-    def measure(self, series: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Adds a result to a series; a series that failed once is not tried again."""
-        if series in self.found.faults:
-            return
+    def generate(self, text: Text, workers: int = 1, name: str = "generate", **recipe: Any) -> Run:
+        """A whole data generation, in a folder that is removed afterwards; `recipe` as in `write_recipe`."""
+        path = write_recipe(self.folder / name, self.args.vocab, text, **recipe)
         try:
-            result = function(*args, **kwargs)
-        except RunFailed as error:
-            self.found.faults[series] = str(error)
-            self.say(f"{series}: FAILED: {error}")
-            return
-        self.found.runs.setdefault(series, []).append(result)
-        seconds = result.seconds if isinstance(result, Run) else result
-        self.say(f"{series}: {seconds:.1f} s" if isinstance(seconds, float) else f"{series}: {result}"[:150])
-
-    def say(self, text: str) -> None:
-        """Prints a line with the minutes since the start."""
-        print(f"[{(time.monotonic() - self._begin) / 60:5.1f} min] {text}", flush=True)
-
-    def part(self, series: str, name: str, **arguments: Any) -> None:
-        """Measures a function of `benchmarks.datagen_parts`."""
-        self.measure(series, call_part, name, self.folder, **arguments)
-
-    def generate(self, series: str, inputs: Inputs, workers: int = 1, dictionaries: Sequence[Path] = (),
-                 **settings: Any) -> None:
-        """Measures a whole data generation, shards removed afterwards. `settings`: keys of `data` that are no default."""
-        self.measure(series, self._generate, self.folder / "generate", inputs, workers, dictionaries, **settings)
-
-    def _generate(self, folder: Path, inputs: Inputs, workers: int = 1, dictionaries: Sequence[Path] = (), **settings: Any) -> Run:
-        recipe = write_recipe(folder, self.args.vocab, inputs.corpus, inputs.query_log, dictionaries, **settings)
-        try:
-            return run([sys.executable, "-m", "data_gen", str(recipe), "--workers", str(workers)])
+            return run([sys.executable, "-m", "data_gen", path, "--workers", workers])
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(path.parent)
 
-    def _side_by_side(self, inputs: Inputs) -> Run:
+    def side_by_side(self, text: Text) -> Run:
         """The slower of two data generations at the same time, of one worker each, that share nothing."""
         with ThreadPoolExecutor() as pool:
-            runs = pool.map(lambda name: self._generate(self.folder / name, inputs), ("left", "right"))
+            runs = pool.map(lambda name: self.generate(text, name=name), ("left", "right"))
             return max(runs, key=lambda one: one.seconds)
 
-    def rounds(self) -> None:
-        """All that is compared, in turn."""
-        corpus, log, wanted = self.inputs.corpus, self.inputs.query_log, self.args.only
-        for number in range(self.args.rounds):
-            self.say(f"round {number + 1} of {self.args.rounds}")
-            if "jieba" in wanted:
-                self.generate("jieba", self.inputs, segmenter="jieba")
-                self.part("cut", "cut", corpus=corpus, query_log=log)
-            if {"default", "peers"} & wanted:
-                self.generate("default", self.inputs)
-            if "default" in wanted and self.dictionaries:
-                self.generate("dictionaries", self.inputs, dictionaries=self.dictionaries)
-            if "peers" in wanted and self.peers:
-                # So little text has no dev split of every task by default.
-                self.generate("slice", self.slice, dev_share=SLICE_DEV_SHARE)
-                for peer in self.peers:
-                    self.measure(f"{peer.key}_small", self._small_run, peer)
-                    self.measure(peer.key, peer_seconds, peer, self.slice.corpus[0], self.args.vocab, self.folder)
-            if "tokens" in wanted:
-                self.part("tokens", "tokens", corpus=corpus, vocab=self.args.vocab, slice_bytes=round(self.args.slice_mb * 1e6))
-
-    def _small_run(self, peer: Peer) -> dict[str, float]:
-        return {"seconds": peer_seconds(peer, self.small.corpus[0], self.args.vocab, self.folder),
-                "megabytes": self.small.corpus_bytes / 1e6}
+    def round(self) -> None:
+        """All that is compared, once each."""
+        measure, wanted, text = self.found.measure, self.args.only, self.text
+        if "jieba" in wanted:
+            measure("jieba", self.generate, text, segmenter="jieba")
+            self.part("cut", query_log=text.query_log)
+        if {"default", "peers"} & wanted:
+            measure("default", self.generate, text)
+        if "default" in wanted and self.args.entity_dicts:
+            measure("dictionaries", self.generate, text, dictionaries=self.args.entity_dicts)
+        if "peers" in wanted and self.args.peers:
+            measure("slice", self.generate, self.slice, dev_share=SLICE_DEV_SHARE)
+        for peer, checkout in self.args.peers.items() if "peers" in wanted else ():
+            for series, part in ((f"{peer.key}_small", self.small), (peer.key, self.slice)):
+                measure(series, peer.seconds, checkout, part.corpus[0], self.args.vocab, self.folder)
+        if "tokens" in wanted:
+            self.part("tokens", vocab=self.args.vocab, slice_bytes=self.args.slice_mb * 1e6)
 
     def once(self) -> None:
         """What is not a matter of speed, or for information."""
-        corpus, vocab, wanted = self.inputs.corpus, self.args.vocab, self.args.only
+        vocab, wanted, words = self.args.vocab, self.args.only, self.folder / "million.txt"
         if "tokens" in wanted:
-            self.part("same_tokens", "same_tokens", corpus=corpus, vocab=vocab)
+            self.part("same_tokens", vocab=vocab)
         if "agreement" in wanted:
-            self.part("same_words", "same_words", corpus=corpus)
+            self.part("same_words")
         if "million" in wanted:
-            words = self.folder / "million.txt"
-            self.part("million_words", "write_million", corpus=corpus, entity_dicts=self.dictionaries, path=words)
-            self.part("million", "dictionaries", corpus=corpus, vocab=vocab, entity_dicts=self.dictionaries, million=words,
-                      megabytes=self.args.slice_mb, rounds=self.args.rounds)
-        if "stages" in wanted:
-            recipe = write_recipe(self.folder / "stages", vocab, corpus, self.inputs.query_log)
-            self.part("stages", "stages", recipe=recipe, megabytes=self.inputs.megabytes)
-            shutil.rmtree(self.folder / "stages")
+            self.part("million_words", entity_dicts=self.args.entity_dicts, path=words)
+            costs = {
+                "entity_dicts": self.args.entity_dicts,
+                "million": words,
+                "size": self.args.slice_mb * 1e6,
+            }
+            self.found.measure(
+                "million",
+                self.call,
+                "dictionaries",
+                self.folder,
+                corpus=self.text.corpus,
+                vocab=vocab,
+                **costs,
+            )
 
-    def large(self) -> None:
-        """Memory and rate on large corpora, of one worker and of two, once each. The smallest several times, and two runs side by
-        side on half of it each, which show what the machine itself loses when both its cores are busy."""
-        for size in sorted(self.args.large if "large" in self.args.only else ()):
-            folder, smallest = self.folder / "large", size == min(self.args.large)
-            inputs = self._make_large(size, folder, f"large_{size}")
-            half = self._make_large(size / 2, folder / "half", f"half_{size}") if smallest else None
-            for _ in range(0 if inputs is None else WORKER_ROUNDS * self.args.rounds if smallest else 1):
-                for workers in (1, 2):
-                    self.generate(f"large_{size}_{workers}", inputs, workers)
-                if half is not None:
-                    self.measure(f"large_{size}_beside", self._side_by_side, half)
-            shutil.rmtree(folder)
+    def large(self, size: int, rounds: int) -> None:
+        """Memory and rate on `size` MB, of one worker and of two; with several rounds, also two runs side
+        by side on half of it each, which show what the machine itself loses when both its cores are
+        busy."""
+        texts = {"half": self.make_large(size / 2, "half")} if rounds > 1 else {}
+        texts["whole"] = self.make_large(size, f"large_{size}")
+        for _ in range(rounds if None not in texts.values() else 0):
+            for workers in (1, 2):
+                self.found.measure(f"large_{size}_{workers}", self.generate, texts["whole"], workers)
+            if "half" in texts:
+                self.found.measure(f"large_{size}_beside", self.side_by_side, texts["half"])
+        for name in ("half", f"large_{size}"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def _make_large(self, size: float, folder: Path, series: str) -> Inputs | None:
-        """A corpus of `size` MB; None where it could not be made."""
+    def make_large(self, size: float, name: str) -> Text | None:
+        """A corpus of `size` MB in a folder of this name; None where it could not be made."""
+        self.found.measure(name, self._write_large, size * 1e6, self.folder / name)
+        return self.found.runs[name][0] if self.found.has(name) else None
+
+    def _write_large(self, size: float, folder: Path) -> Text:
         folder.mkdir()
-        self.measure(series, self._write_large, size, folder)
-        if series in self.found.faults:
-            return None
-        sizes = self.found.runs[series][0]["bytes"]
-        return Inputs(tuple(sorted(folder.glob("corpus-*.txt"))), (folder / "query_log.tsv",), *sizes)
-
-    def _write_large(self, size: float, folder: Path) -> dict[str, Any]:
-        free = shutil.disk_usage(folder).free
-        if free < ROOM_FACTOR * size * 1e6:
-            raise RunFailed(f"{size:g} MB of text take up to {ROOM_FACTOR * size / 1e3:.0f} GB, {free / 1e9:.0f} GB are free in "
-                            f"{folder}; name a folder of a larger disk by --scratch")
-        made = call_part("large", self.folder, corpus=self.inputs.corpus, query_log=self.inputs.query_log,
-                         size=round(size * 1e6), folder=folder)
-        sizes = [made["corpus_bytes"], made["log_bytes"]]
-        return {"megabytes": sum(sizes) / 1e6, "bytes": sizes}
-
-
-def guess_minutes(args: argparse.Namespace, megabytes: float, peers: Sequence[Peer], has_dictionaries: bool) -> float:
-    """How long it will take, roughly."""
-    speed, wanted, part = _GUESS, args.only, min(args.slice_mb, megabytes)
-    ours, once = megabytes / speed["ours"] + 3, 0.0
-    a_round = 0.0
-    if "jieba" in wanted:
-        a_round += megabytes / speed["jieba"] + megabytes / speed["cut"]
-    a_round += ours * (bool({"default", "peers"} & wanted) + ("default" in wanted and has_dictionaries))
-    if "peers" in wanted:
-        a_round += sum(1.25 * part / speed[peer.key] + 15 for peer in peers)
-    if "tokens" in wanted:
-        a_round += part / speed["ErnieTokenizer"] + 0.4 * megabytes + 8
-        once += megabytes / speed["ErnieTokenizer"]
-    once += ("agreement" in wanted) * megabytes / speed["cut"] + ("million" in wanted) * (part * args.rounds + 15)
-    once += ("stages" in wanted) * ours
-    for size in args.large if "large" in wanted else ():
-        rounds = WORKER_ROUNDS * args.rounds if size == min(args.large) else 1
-        once += 1.5 * size / speed["perturb"] + 2.1 * rounds * size / speed["ours"]
-    return (a_round * args.rounds + once) / 60
-
-
-@contextlib.contextmanager
-def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """A temporary folder that is removed however the run ends, kill -9 excepted."""
-    if parent is not None:
-        make_folder(parent, "--scratch")
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with tempfile.TemporaryDirectory(prefix="datagen_benchmark_", dir=parent) as folder:
-            yield Path(folder)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        free, wanted = shutil.disk_usage(folder).free, ROOM_FACTOR * size
+        if free < wanted:
+            found = (
+                f"{size / 1e6:g} MB of text take up to {wanted / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"
+            )
+            raise RunFailed(f"{found} in {folder}; name a folder of a larger disk by --scratch")
+        given = {"corpus": self.text.corpus, "query_log": self.text.query_log}
+        sizes = harness.call(
+            "benchmarks.datagen_text", "write_large", folder, **given, size=round(size), folder=folder
+        )
+        return Text(tuple(sorted(folder.glob("corpus-*.txt"))), (folder / "query_log.tsv",), **sizes)
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.datagen", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="+", help="text files, globs; documents parted by blank lines")
-    parser.add_argument("--query-log", nargs="+", required=True, help="query-title files (TSV)")
-    parser.add_argument("--entity-dicts", nargs="*", default=[], help="entity and phrase dictionaries")
-    parser.add_argument("--vocab", type=Path, required=True, help="vocabulary")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is repeated; default 3")
-    parser.add_argument("--large", nargs="*", type=int, default=[], metavar="MB", help="also corpora of so many MB, made of "
-                        "perturbed copies; the goals speak of 100 and 1000")
-    parser.add_argument("--paddlenlp", type=Path, metavar="DIR", help="checkout of PaddlePaddle/PaddleNLP")
-    parser.add_argument("--ernie", type=Path, metavar="DIR", help="checkout of PaddlePaddle/ERNIE")
-    parser.add_argument("--slice-mb", type=float, default=4.0, help="MB that slow peers get; default 4")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="leave the rest out")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes; default: the system's")
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="report to write")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks.datagen", description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("corpus", nargs="+", help="text files, globs; documents separated by blank lines")
+    add("--query-log", nargs="+", required=True, help="query-title files (TSV)")
+    add("--entity-dicts", nargs="*", default=[], help="entity and phrase dictionaries")
+    add("--vocab", type=Path, required=True, help="vocabulary")
+    add("--rounds", type=int, default=3, help="how often everything is repeated; default 3")
+    add(
+        "--large",
+        nargs="*",
+        type=int,
+        default=[],
+        metavar="MB",
+        help="also corpora of so many MB, made of perturbed copies; the targets speak of 100 and 1000",
+    )
+    add("--paddlenlp", type=Path, metavar="DIR", help="checkout of PaddlePaddle/PaddleNLP")
+    add("--ernie", type=Path, metavar="DIR", help="checkout of PaddlePaddle/ERNIE")
+    add("--slice-mb", type=float, default=4.0, help="MB that slow peers get; default 4")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, help="leave the rest out")
+    add("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes; default: the system's")
+    add("--out", type=Path, metavar="FILE.md", help="report to write")
     args = parser.parse_args(argv)
-    args.only = set(args.only)
-    for option, value in (("--rounds", args.rounds), ("--slice-mb", args.slice_mb), *(("--large", size) for size in args.large)):
+    for option, value in (
+        ("--rounds", args.rounds),
+        ("--slice-mb", args.slice_mb),
+        *(("--large", one) for one in args.large),
+    ):
         if value <= 0:
             raise ConfigError(f"{option}: found {value}, expected more than 0")
+    args.only, args.vocab = set(args.only), args.vocab.absolute()
     Vocab.load(args.vocab)
+    if args.entity_dicts:
+        args.entity_dicts = [path.absolute() for path in expand_paths(args.entity_dicts, "entity dictionary")]
+    args.peers: dict[Peer, Path] = {
+        peer: getattr(args, peer.key) for peer in PEERS if getattr(args, peer.key)
+    }
+    for peer, checkout in args.peers.items():
+        peer.check(checkout)
     if args.out is not None:
         make_folder(args.out.parent, "--out")
     return args
@@ -248,30 +215,28 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Command line."""
     args = parse_args(argv)
-    peers = find_peers(args.paddlenlp, args.ernie)
-    dictionaries = expand_paths(args.entity_dicts, "entity dictionary") if args.entity_dicts else []
-    dictionaries, args.vocab = [path.absolute() for path in dictionaries], args.vocab.absolute()
-    inputs, day = Inputs.of(args.corpus, args.query_log), time.strftime("%Y-%m-%d")
-    minutes = guess_minutes(args, inputs.megabytes, peers, bool(dictionaries))
-    print(f"{inputs.megabytes:.1f} MB of text; about {max(minutes, 1):.0f} min if the machine does nothing else", flush=True)
-    with scratch_folder(args.scratch) as folder:
-        facts = machine_facts(folder)
-        bench = Bench(args, inputs, peers, dictionaries, folder)
-        bench.rounds()
+    text = Text.of(args.corpus, args.query_log)
+    with harness.scratch_folder(args.scratch) as folder:
+        facts, bench = harness.machine_facts(folder), Bench(args, text, folder)
+        for number in range(args.rounds):
+            say(f"round {number + 1} of {args.rounds}, {text.megabytes:.1f} MB of text")
+            bench.round()
         bench.once()
-        bench.large()
-    facts += [f"- load average at the end {os.getloadavg()[0]:.2f}",
-              f"- text: {inputs.corpus_bytes / 1e6:.1f} MB in {len(inputs.corpus)} files, query log "
-              f"{inputs.log_bytes / 1e6:.1f} MB, {len(dictionaries)} dictionaries; peers get "
-              f"{bench.slice.corpus_bytes / 1e6:.1f} MB of the text"]
-    rows = all_rows(bench.found, inputs, bench.slice, peers, sorted(args.large))
-    command = command_line("benchmarks.datagen", argv)
-    about = [f"Written {day} by one run of `benchmarks/datagen.py`: the best [range] of {args.rounds} rounds in turn, which other "
-             f"load disturbs least, ours and peers' alike; every process on one thread. MB are 1e6 bytes of raw UTF-8.",
-             "", "```text", command, "```", "", *facts]
-    report = markdown("Data generation: targets and measurements", about, rows, [
-        ("Where a megabyte goes (one process, default settings, without its imports)", stages_table(bench.found))])
-    return publish(report, rows, args.out)
+        for size in sorted(args.large if "large" in args.only else ()):
+            bench.large(size, WORKER_ROUNDS * args.rounds if size == min(args.large) else 1)
+    corpus, log = (f"{size / 1e6:.1f} MB" for size in (text.corpus_bytes, text.log_bytes))
+    sizes = f"{corpus} in {len(text.corpus)} files, query log {log}"
+    peers = f"peers get {bench.slice.corpus_bytes / 1e6:.1f} MB of the text"
+    facts.append(f"- text: {sizes}, {len(args.entity_dicts)} dictionaries; {peers}")
+    rows = all_rows(bench.found, text, bench.slice, bench.small, args.peers, sorted(args.large))
+    how = (
+        f"the best [range] of {args.rounds} rounds in turn, which other load disturbs least, ours and peers' "
+        "alike; every process on one thread. MB are 1e6 bytes of raw UTF-8."
+    )
+    about = harness.about("benchmarks.datagen", argv, how, facts)
+    report = harness.page("Data generation: targets and measurements", [*about, *harness.targets(rows)], [])
+    harness.publish(report, args.out)
+    return int(any(row.verdict == MISSED for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,45 +1,43 @@
-"""Data parallelism on 1 and 2 processes of this machine, the model of docs/scaling.md beside it, and what it says of V100s.
+"""Data parallelism on 1 and 2 processes of this machine, the model of docs/scaling.md beside it, and what it
+says of V100s.
 
-    python -m benchmarks.scaling [--corpus 'corpus/*.txt.gz'] [--rounds 3] [--out benchmarks/results/scaling.md]
+    python -m benchmarks.scaling [--corpus 'corpus/*.txt.gz'] [--rounds 3] [--out
+    benchmarks/results/scaling.md]
 
-A mini recipe is trained, started as run_pretrain.sh does it, at every point in turn (A, B, C, A, B, C, ...). One process
-of one thread calibrates the model, together with the all-reduce alone and two unconnected runs at once; what two processes
-reach is then predicted and compared. Given is the best round, which other load disturbs least, of the medians of the rounds'
-log lines. Predictions for V100s come from public figures, no GPU is measured. Needs 2 cores and about 3 minutes a round.
-Ends with 1 where a prediction for this machine is off by more than 25%.
+A mini recipe is trained, started as run_pretrain.sh does it, at every point in turn (A, B, C, A, B, C, ...).
+One process of one thread calibrates the model, together with the all-reduce alone and two unconnected runs at
+once; what two processes reach is then predicted and compared. Given is the best round, which other load
+disturbs least, of the medians of the rounds' log lines. Predictions for V100s come from public figures, no
+GPU is measured. Needs 2 cores and about 3 minutes a round. Ends with 1 where a prediction for this machine is
+off by more than 25%.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import harness
 from benchmarks import scaling_runs as runs
-from benchmarks.datagen import scratch_folder
-from benchmarks.processes import ROOT, RunFailed
-from benchmarks.report import machine_facts
-from benchmarks.scaling_report import report
+from benchmarks.harness import ROOT, RunFailed, say, spread, table
+from benchmarks.scaling_model import Cluster, Link, Step, Work, fit_compute, step_seconds
 from benchmarks.scaling_runs import Point
-from benchmarks.scaling_v100 import RANKS
-from ernie2.config import Recipe
+from benchmarks.scaling_v100 import RANKS, v100_parts
+from ernie2.config import Recipe, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.memory import parameter_count
 from ernie2.plan import estimate
-from ernie2.scaling import Cluster, Link, Step, Work, fit_compute, step_seconds
 from ernie2.strict import ConfigError, cli, make_folder
 
 FEW, MANY = 2, 8  # micro-batches of a step
 ONE, ONE_MANY, BESIDE = Point(1, 1, FEW), Point(1, 1, MANY), Point(1, 1, FEW, beside=2)
 TWO, TWO_MANY, THREADS = Point(2, 1, FEW), Point(2, 1, MANY), Point(1, 2, FEW)
 POINTS = (ONE, TWO, ONE_MANY, TWO_MANY, BESIDE, THREADS)
-ALL_REDUCE_ROUNDS = 20
+CALIBRATES, PREDICTED = (ONE, ONE_MANY), (TWO, TWO_MANY)
 TOLERANCE = 0.25
-DEFAULT_CORPUS = ROOT / "examples/zh/encyclopedia_*.txt"
 
 
 @dataclass
@@ -47,14 +45,10 @@ class Measured:
     """What one run of the benchmark found."""
 
     recipe: Recipe
-    seconds: dict[Point, list[float]] = field(default_factory=lambda: {point: [] for point in POINTS})
-    """Of a step, one a round."""
-    all_reduce: dict[int, float] = field(default_factory=dict)
-    """Bytes -> seconds between two processes."""
+    seconds: dict[Point, list[float]] = field(default_factory=dict)  # of a step, one a round
+    all_reduce: dict[int, float] = field(default_factory=dict)  # bytes -> seconds between two processes
     imbalances: dict[int, float] = field(default_factory=dict)
     """Ranks -> cost of the costliest over the mean; 2 with the mini recipe, RANKS with the paper's batch."""
-    input_rate: float = 0.0
-    """Tokens a second that a process masks and pads."""
 
     @property
     def parameters(self) -> int:
@@ -65,23 +59,17 @@ class Measured:
         """Seconds of a step at a point, in the round that other load disturbed least."""
         return min(self.seconds[point])
 
-    def tokens_per_s(self, point: Point) -> float:
-        """Real tokens a second at a point, over all its processes."""
-        return self.recipe.batch.micro_tokens * point.micro_batches / self.best(point)
-
 
 @dataclass(frozen=True)
 class Calibration:
     """The model's figures of this machine, from one process and from the all-reduce alone."""
 
-    micro: float
-    """Seconds of a micro-batch on one thread, nothing else running."""
-    update: float
-    """Seconds that a step takes besides."""
-    contention: float
-    """Time of a step beside another process over its time alone: the cores share memory and clock."""
-    link: Link
-    """Between two processes."""
+    micro: float  # seconds of a micro-batch on one thread, nothing else running
+    update: float  # seconds that a step takes besides
+    contention: (
+        float  # time of a step beside another process over its time alone: cores share memory and clock
+    )
+    link: Link  # between two processes
 
     @classmethod
     def of(cls, measured: Measured) -> Calibration:
@@ -95,73 +83,121 @@ class Calibration:
 
 def predict(measured: Measured, found: Calibration, point: Point) -> Step:
     """The model's step of two processes (or of one alone) on this machine."""
-    recipe = measured.recipe
+    recipe, count = measured.recipe, point.processes
     flops = estimate(recipe, make_plan(recipe.curriculum), runs.VOCAB_ROWS, None)["flops_per_token"]
-    work = Work(flops, recipe.batch.micro_tokens, point.micro_batches, gradient_bytes=4.0 * measured.parameters,
-                padding=0.0)
-    slower = found.contention if point.processes > 1 else 1.0
-    cluster = Cluster(flops * recipe.batch.micro_tokens / (found.micro * slower), memory_bandwidth=1.0, per_node=2,
-                      inside=found.link, between=found.link, update_seconds=found.update * slower)
-    return step_seconds(work, cluster, point.processes, measured.imbalances.get(point.processes, 1.0))
+    tokens, gradients = recipe.batch.micro_tokens, 4.0 * measured.parameters
+    slower = found.contention if count > 1 else 1.0
+    speed, update = flops * tokens / (found.micro * slower), found.update * slower
+    cluster = Cluster(speed, 1.0, per_node=2, inside=found.link, between=found.link, update_seconds=update)
+    work = Work(flops, tokens, point.micro_batches, gradients, padding=0.0)
+    return step_seconds(work, cluster, count, measured.imbalances.get(count, 1.0))
 
 
 def measure(args: argparse.Namespace, folder: Path) -> Measured:
-    """Makes the shards and runs every point in turn."""
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{(time.monotonic() - started) / 60:5.1f} min] {text}", flush=True)
-
-    path = runs.write_recipe(folder, args.corpus, args.shards, args.vocab, args.size, args.micro_tokens)
-    if args.shards is None:
-        runs.make_shards(path)
-    measured = Measured(runs.load(path))
-    sizes = (4096, 4 * measured.parameters)
+    """Makes the shards and runs every point in turn. Raises RunFailed."""
+    path = runs.write_recipe(folder, args.corpus, args.size, args.micro_tokens)
+    runs.make_shards(path)
+    measured = Measured(load_recipe(path))
     for number in range(args.rounds):
         for point in POINTS:
-            steps = args.steps if point.micro_batches == FEW else max(args.steps // 2, (runs.WARM_UP + 2) * runs.LOG_EVERY)
-            measured.seconds[point].append(runs.train(path, point, steps, folder))
-            say(f"round {number + 1}: {point.name}: {measured.seconds[point][-1] * 1e3:.0f} ms a step")
-    measured.all_reduce = runs.all_reduce(sizes, ALL_REDUCE_ROUNDS, folder)
-    say(f"all-reduce alone: {', '.join(f'{size} bytes {1e3 * seconds:.2f} ms' for size, seconds in measured.all_reduce.items())}")
+            steps = args.steps if point.micro_batches == FEW else max(args.steps // 2, runs.FEWEST_STEPS)
+            seconds = runs.train(path, point, steps, folder)
+            measured.seconds.setdefault(point, []).append(seconds)
+            say(f"round {number + 1}: {point.name}: {seconds * 1e3:.0f} ms a step")
+    measured.all_reduce = runs.all_reduce((4096, 4 * measured.parameters), folder)
     measured.imbalances[2] = runs.imbalance(measured.recipe, 2)
-    measured.input_rate = runs.input_rate(measured.recipe)
+    # The paper's batch and samples of 512 tokens.
     paper = ["batch.tokens=393216", "batch.micro_tokens=6144", "batch.pool_batches=4", "model.size=base"]
-    if args.shards is None:  # samples of 512 tokens, as the paper has them
-        paper += ["data.max_seq_len=512", f"data.shards_dir={folder / 'shards_512'}"]
-        runs.make_shards(path, paper)
+    paper += ["data.max_seq_len=512", f"data.shards_dir={folder / 'shards_512'}"]
+    runs.make_shards(path, paper)
     for ranks in RANKS:
-        micro = 8192 if ranks <= 48 else 6144
-        measured.imbalances[ranks] = runs.imbalance(runs.load(path, [*paper, f"batch.micro_tokens={micro}"]), ranks, steps=8)
-    say("imbalance: " + ", ".join(f"{ranks} ranks {value:.3f}" for ranks, value in measured.imbalances.items()))
+        recipe = load_recipe(path, [*paper, f"batch.micro_tokens={8192 if ranks <= 48 else 6144}"])
+        measured.imbalances[ranks] = runs.imbalance(recipe, ranks, steps=8)
     return measured
+
+
+def measured_table(measured: Measured) -> list[str]:
+    """Every point: milliseconds of a step, tokens a second, factor over one process of one thread at the same
+    step."""
+    base, rows = {FEW: measured.best(ONE), MANY: measured.best(ONE_MANY)}, []
+    for point, seconds in measured.seconds.items():
+        rate = point.beside * measured.recipe.batch.micro_tokens * point.micro_batches / min(seconds)
+        factor = point.beside * base[point.micro_batches] / min(seconds)
+        rows.append([point.name, spread([1e3 * one for one in seconds], 0), f"{rate:,.0f}", f"{factor:.2f}"])
+    return table(["run", "ms a step, best [range of rounds]", "tokens/s in all", "factor"], rows)
+
+
+def inputs_table(measured: Measured, found: Calibration) -> list[str]:
+    """What was measured for the model."""
+    (small, quick), (large, slow) = sorted(measured.all_reduce.items())
+    times = f"{1e3 * slow:.1f} ms for {large / 1e6:.1f} MB, {1e3 * quick:.2f} ms for {small / 1e3:.1f} kB"
+    speed = f"{found.link.bandwidth / 1e9:.2f} GB/s, {1e6 * found.link.latency:.0f} us a hop"
+    millions = measured.parameters / 1e6
+    size = f"{4 * millions:.1f} MB a step ({millions:.2f} M parameters, float32)"
+    tokens = measured.recipe.batch.micro_tokens
+    imbalances = [f"{ranks} ranks {value:.3f}" for ranks, value in measured.imbalances.items()]
+    rows = [
+        ["gradients that travel, one process", size],
+        ["all-reduce alone, 2 processes, gloo", f"{times}: {speed}"],
+        ["micro-batch on one thread", f"{1e3 * found.micro:.0f} ms for {tokens:,} tokens"],
+        ["rest of a step on one thread", f"{1e3 * found.update:.0f} ms (norm, update, log)"],
+        ["contention", f"{found.contention:.2f} (a run beside another one, over a run alone)"],
+        ["imbalance of micro-batches", ", ".join(imbalances)],
+    ]
+    return table(["input of the model", "measured"], rows)
+
+
+def check_table(measured: Measured, found: Calibration) -> list[str]:
+    """Measured beside predicted."""
+    rows = []
+    for point in (*CALIBRATES, *PREDICTED):
+        step, real = predict(measured, found, point), measured.best(point)
+        parts = {
+            "compute": step.compute,
+            "waiting": step.waiting,
+            "update": step.update,
+            "exchange": step.exposed,
+        }
+        words = " + ".join(f"{name} {1e3 * value:.0f}" for name, value in parts.items() if value)
+        kind, off = "predicted" if point in PREDICTED else "calibrates", step.seconds / real - 1
+        rows.append(
+            [point.name, kind, f"{1e3 * real:.0f}", f"{1e3 * step.seconds:.0f} ({words})", f"{off:+.0%}"]
+        )
+    return table(["run", "", "measured ms", "model ms", "off"], rows)
+
+
+def report(measured: Measured, found: Calibration, about: Sequence[str]) -> str:
+    """The whole report in Markdown."""
+    parts = [
+        ("Measured", measured_table(measured)),
+        ("The model's inputs, measured", inputs_table(measured, found)),
+        ("The model beside the measurement", check_table(measured, found)),
+        *v100_parts(measured.imbalances),
+    ]
+    return harness.page(
+        "Scaling: data parallelism measured on this machine, predicted for V100s", about, parts
+    )
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", nargs="+", default=[str(DEFAULT_CORPUS)], help="text files, globs; default: examples/zh")
-    parser.add_argument("--shards", type=Path, metavar="DIR", help=f"shards of {' and '.join(runs.TASKS)}, in place of --corpus")
-    parser.add_argument("--vocab", type=Path, metavar="FILE", help="their vocabulary")
-    parser.add_argument("--size", default="mini", choices=("tiny", "mini", "small"), help="of the model; default mini")
-    parser.add_argument("--micro-tokens", type=int, default=1024, help="tokens of a micro-batch; default 1024")
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a training; default 20")
-    parser.add_argument("--rounds", type=int, default=3, help="how often every point is measured; default 3")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes; default: the system's")
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="report to write")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks.scaling", description=__doc__, formatter_class=raw)
+    add, corpus = parser.add_argument, [str(ROOT / "examples/zh/encyclopedia_*.txt")]
+    add("--corpus", nargs="+", default=corpus, help="text files, globs; default: examples/zh")
+    add("--size", default="mini", choices=("tiny", "mini", "small"), help="of the model; default mini")
+    add("--micro-tokens", type=int, default=1024, help="tokens of a micro-batch; default 1024")
+    add("--steps", type=int, default=20, help="optimizer steps of a training; default 20")
+    add("--rounds", type=int, default=3, help="how often every point is measured; default 3")
+    add("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes; default: the system's")
+    add("--out", type=Path, metavar="FILE.md", help="report to write")
     args = parser.parse_args(argv)
-    least = (runs.WARM_UP + 2) * runs.LOG_EVERY
-    for option, value, smallest in (("--rounds", args.rounds, 1), ("--steps", args.steps, least),
-                                    ("--micro-tokens", args.micro_tokens, runs.LENGTH)):
-        if value < smallest:
-            raise ConfigError(f"{option}: found {value}, expected {smallest} or more")
-    if (args.shards is None) != (args.vocab is None):
-        raise ConfigError("--shards and --vocab: found one of them; give both, or neither and --corpus")
+    least = {"rounds": 1, "steps": runs.FEWEST_STEPS, "micro_tokens": runs.LENGTH}
+    for name, smallest in least.items():
+        if getattr(args, name) < smallest:
+            option, found = name.replace("_", "-"), getattr(args, name)
+            raise ConfigError(f"--{option}: found {found}, expected {smallest} or more")
     args.corpus = [str(Path(name).absolute()) for name in args.corpus]
-    for name in ("shards", "vocab"):
-        if getattr(args, name) is not None:
-            setattr(args, name, getattr(args, name).absolute())
     if args.out is not None:
         make_folder(args.out.parent, "--out")
     return args
@@ -171,21 +207,19 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Command line."""
     args = parse_args(argv)
-    with scratch_folder(args.scratch) as folder:
-        facts = machine_facts(folder)
+    with harness.scratch_folder(args.scratch) as folder:
+        facts = harness.machine_facts(folder)
         try:
             measured = measure(args, folder)
         except RunFailed as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
-    facts.append(f"- load average at the end {os.getloadavg()[0]:.2f}")
     found = Calibration.of(measured)
-    rows = [(point, measured.seconds[point], predict(measured, found, point)) for point in (ONE, ONE_MANY, TWO, TWO_MANY)]
-    text = report(measured, found, rows, facts, argv)
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text, encoding="utf-8")
-    return int(any(abs(step.seconds / min(seconds) - 1) > TOLERANCE for point, seconds, step in rows))
+    docs = "[docs/scaling.md](../../docs/scaling.md)"
+    how = f"the best of {args.rounds} rounds in turn. The model and its limits: {docs}."
+    harness.publish(report(measured, found, harness.about("benchmarks.scaling", argv, how, facts)), args.out)
+    off = [predict(measured, found, point).seconds / measured.best(point) - 1 for point in PREDICTED]
+    return int(any(abs(one) > TOLERANCE for one in off))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The states (weights, gradients, moments, master weights) are exact but for the heads of single tasks. Activations are
 counted from what the layers keep for the backward pass. On a CPU the count is checked against the kernel's own high-water
-mark (`python -m benchmarks.scaling_memory`); fp16 on a GPU keeps the same tensors in half the bytes, which has not been
+mark (tests/activation_memory.py); fp16 on a GPU keeps the same tensors in half the bytes, which has not been
 measured. Shape letters: H width, I feed-forward width, A heads, T tokens of the longest sample, V vocabulary rows.
 """
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from activation_memory import bytes_per_token
 from conftest import ROOT
 
-from benchmarks.scaling_memory import TOLERANCE, bytes_per_token
 from ernie2 import plan
 from ernie2.config import Recipe, load_recipe
 from ernie2.curriculum import make_plan
@@ -145,9 +145,9 @@ def test_remedies_name_keys_that_help():
 @pytest.mark.parametrize(("length", "recompute", "library"), [(128, False, False), (256, False, False), (256, True, False),
                                                                (256, False, True)])
 def test_the_estimate_is_what_a_token_keeps(length, recompute, library):
-    """Against the kernel's high-water mark; `python -m benchmarks.scaling_memory` does it for larger models."""
+    """Against the kernel's high-water mark; docs/scaling.md has the same of larger models."""
     measured, estimated = bytes_per_token("mini", length, 1024, 4096, recompute, library)
-    assert estimated == pytest.approx(measured, rel=TOLERANCE)
+    assert estimated == pytest.approx(measured, rel=0.25)
 
 
 def test_overrides_alone_mean_the_default_recipe(monkeypatch):
