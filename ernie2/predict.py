@@ -27,17 +27,15 @@ from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192
 WRITTEN = (
-    *(
-        "model.safetensors",
-        "vocab.txt",
-        "recipe.yaml",
-        "task.yaml",
-        "origin.json",
-        "runs.json",
-        "result.json",
-    ),
-    *("train.jsonl", "metrics.jsonl", "predictions/*"),
+    "model.safetensors",
+    "config.json",
+    "vocab.txt",
+    "recipe.yaml",
+    "task.yaml",
+    "best/*",
+    "predictions/*",
 )
+WRITTEN += ("origin.json", "runs.json", "result.json", "train.jsonl", "metrics.jsonl")
 """Files of fine-tuning that no prediction is written over."""
 
 
@@ -58,11 +56,8 @@ def predict_file(
     """
     source, model_dir = Path(source), Path(model_dir)
     run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
-    taken = {
-        "the input": [source],
-        "a file of the model": [*model_dir.glob("best/*"), *model_dir.glob("config.json")],
-    }
-    taken["a file of the model's run"] = [path for name in WRITTEN for path in run.glob(name)]
+    written = [path for folder in (model_dir, run) for name in WRITTEN for path in folder.glob(name)]
+    taken = {"the input": [source], "a file of the model or of its run": written}
     target = check_output("--output", target, taken)
     if nbest is not None:
         nbest = check_output("--nbest", nbest, taken | {"--output": [target]})

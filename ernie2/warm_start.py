@@ -48,18 +48,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return _read(path, load_file)
 
 
-def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of <folder>/model.safetensors under our names. Raises ConfigError: missing, damaged, not all numbers."""
-    path = Path(folder) / WEIGHTS
-    arrays = _with_prefix(read_arrays(path))
-    for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            raise ConfigError(f"{path}: {name} holds {array.dtype}, expected floating-point weights")
-        if not np.isfinite(array).all():
-            raise ConfigError(f"{path}: {name} holds values that are not finite numbers; the run it comes from diverged")
-    return arrays
-
-
 def embedding_rows(folder: str | Path) -> dict[str, int]:
     """Key of config.json -> rows that the checkpoint's embedding really has; without what is not in it.
 
@@ -107,26 +95,30 @@ def start_from(model: Any, folder: str | Path, tokens: int, least: float, key: s
         ConfigError: the token embedding, a layer or another part of the encoder is missing or of another shape, the
             checkpoint has layers that the model has not, or the share is too small; names the part.
     """
-    arrays = read_weights(folder)
+    arrays = _with_prefix(read_arrays(Path(folder) / WEIGHTS))
     wrong, said, found, wanted = [], [], 0, 0
     for name, parameter in model.named_parameters():
         array, shape, kind = arrays.pop(name, None), list(parameter.shape), kind_of(name)
         if name.startswith(skip):
             continue
+        in_encoder = name.startswith("ernie.")
         if array is None and name == _TASKS:
             array = np.zeros((0, shape[1]), np.float32)
-        needed = name.startswith("ernie.") and kind != "pooler"
         if array is None or list(array.shape) != shape and not _may_differ(name, array, shape, tokens):
             what = "missing" if array is None else f"of another shape, {list(array.shape)} there and {shape} here"
-            (wrong if needed or array is not None and kind == "pooler" else said).append(f"the {kind} is {what} ({name})")
+            if in_encoder and (array is not None or kind != "pooler"):
+                wrong.append(f"the {kind} is {what} ({name})")
+            else:
+                said.append(f"the {kind} is {what} ({name}): it starts at random")
         else:
+            _check_numbers(f"{folder}: {name}", array)
             if not len(array):
                 said.append(f"the {kind} is missing: all {shape[0]} rows are 0, which changes nothing")
             elif len(array) != shape[0]:
                 said.append(f"{kind}: {len(array):,} rows there, {shape[0]:,} here{_rest_in_words(name, array, shape)}")
             parameter.set_value(_fitted(name, array.astype(np.float32), parameter))
-            found += min(array.size, parameter.size) if name.startswith("ernie.") else 0
-        wanted += parameter.size if name.startswith("ernie.") else 0
+            found += min(array.size, parameter.size) if in_encoder else 0
+        wanted += parameter.size if in_encoder else 0
     wrong += [f"its {kind} has no place here" for kind in dict.fromkeys(map(kind_of, arrays)) if kind.startswith("layer ")]
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -137,9 +129,16 @@ def start_from(model: Any, folder: str | Path, tokens: int, least: float, key: s
                           f"init_min_match asks for {least:.0%}")
     logger.info("weights from %s: %.2f%% of the encoder's %s parameters", folder, 100 * found / wanted, f"{wanted:,}")
     for line in said:
-        logger.warning("  %s%s", line, ": it starts at random" if line.endswith(")") else "")
+        logger.warning("  %s", line)
     if arrays:
         logger.info("  not used: %s", ", ".join(sorted(arrays)[:6]) + (", ..." if len(arrays) > 6 else ""))
+
+
+def _check_numbers(where: str, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        raise ConfigError(f"{where} holds {array.dtype}, expected floating-point weights")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{where} holds values that are not finite numbers; the run it comes from diverged")
 
 
 def _may_differ(name: str, array: np.ndarray, shape: list[int], tokens: int) -> bool:

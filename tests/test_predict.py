@@ -187,8 +187,9 @@ def test_mistakes(kind, name, text, extra, message, models, tmp_path, capsys):
         (["--output", "linked.json"], "is the input"),
         (["--output", "hard.json"], "is the input"),
         (["--output", "{model}/best/config.json"], "is a file of the model"),
-        (["--output", "{model}/result.json"], "is a file of the model's run"),
-        (["--output", "{model}/predictions/dev.json"], "is a file of the model's run"),
+        (["--output", "{model}/best/model.safetensors"], "is a file of the model"),
+        (["--output", "{model}/result.json"], "is a file of the model or of its run"),
+        (["--output", "{model}/predictions/dev.json"], "is a file of the model or of its run"),
         (["--output", "o.json.gz"], "predictions are not compressed"),
         (["--output", "o.json", "--nbest", "none/n.json"], "--nbest: none/n.json cannot be written"),
         (["--output", "o.json", "--nbest", "./o.json"], "--nbest: ./o.json is --output"),
@@ -205,11 +206,12 @@ def test_outputs_are_checked_before_the_model_is_loaded(
     (tmp_path / "hard.json").hardlink_to(tmp_path / "in.json")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "load_finetuned", None)
-    with pytest.raises(SystemExit) as stop:
-        cli(predict.main)(
-            [str(out), "--input", "in.json", *(s.format(name=tmp_path.name, model=out) for s in extra)]
-        )
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    for model in (out, out / "best"):
+        with pytest.raises(SystemExit) as stop:
+            cli(predict.main)(
+                [str(model), "--input", "in.json", *(s.format(name=tmp_path.name, model=out) for s in extra)]
+            )
+        assert stop.value.code == 2 and message in capsys.readouterr().err
     assert (tmp_path / "in.json").read_bytes() == text and not (tmp_path / "o.json").exists()
 
 

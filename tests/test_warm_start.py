@@ -119,6 +119,13 @@ def test_where_the_recipe_names_rows_those_that_are_there_are_copied(pretrained,
     assert not rest.any() if name == TASK else np.array_equal(rest, kept[name][:len(rest)])
 
 
+def test_what_is_not_used_may_hold_anything(start):
+    """BERT-style files hold an int64 buffer of positions, and heads of other tasks."""
+    parameters = start(lambda arrays: arrays.update(
+        {"ernie.embeddings.position_ids": np.arange(8), "other.head": np.full(3, np.nan, np.float32)}))
+    assert np.isfinite(parameters[WORD]).all()
+
+
 def test_another_function_of_the_same_weights_is_refused(pretrained):
     with pytest.raises(ConfigError, match="init_from: .* was trained with hidden_act relu, this model has gelu"):
         pretrained(lambda arrays: None, "model.hidden_act=gelu")

@@ -63,6 +63,7 @@ class Job:
     ended: list[dict[str, Any]] = field(default_factory=list)
     """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
+    said_idle: bool = False
 
     @property
     def out_dir(self) -> Path:
@@ -114,6 +115,12 @@ class Job:
         at_least = self.ranks if cpu.switch.enabled else 1
         parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
         idle = max(0, self.ranks - len(parts))
+        if idle and not self.said_idle:
+            self.said_idle = True
+            logger.warning(
+                "a step has %d micro-batches for %d processes, so some compute in vain: lower micro_tokens (now %d)",
+                *(len(parts), self.ranks, self.run.micro_tokens),
+            )
         parts += parts[:1] * idle
         positions = self.start.config.max_position_embeddings
         width = padded_width(int(train.lengths[numbers].max()), self.run.precision, positions)
