@@ -1,12 +1,12 @@
 """Package metadata. Paddle comes as packages that cannot stand side by side, so it is an extra: pick one.
 
-    pip install -c constraints.txt -e ".[dev]"           everything on a CPU: the library, paddle, the test tools
-    pip install -c constraints.txt -e ".[cpu]"           without the test tools
-    pip install -c constraints.txt -e ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version>
-    pip install -c constraints-paddle2.txt -e ".[gpu2]"  paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
+    pip install -c constraints.txt -e ".[dev]" everything on a CPU: the library, paddle, the test tools pip
+    install -c constraints.txt -e ".[cpu]" without the test tools pip install -c constraints.txt -e
+    ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version> pip install -c
+    constraints-paddle2.txt -e ".[gpu2]" paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
 
-`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in the checkout.
-"""
+`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in the
+checkout."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,9 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "ernie2/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)[1]
 README = ROOT / "README.md"
 
 # Each paddle with the PaddleNLP that goes with it.
@@ -31,7 +33,7 @@ TEST = ["pytest", "pytest-xdist", "ruff", "ray", *DATA]
 setup(
     name="ernie2",
     version=VERSION,
-    description="ERNIE 2.0: continual multi-task pre-training, data generation and fine-tuning on PaddlePaddle",
+    description="ERNIE 2.0: continual multi-task pre-training, data generation, fine-tuning on PaddlePaddle",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

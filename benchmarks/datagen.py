@@ -9,8 +9,7 @@ peers.
 What is compared is measured in turn (A, B, C, A, B, C, ...), each in a process of its own on one thread;
 given is the best round, which other load disturbs least, of ours and of peers alike, and the range; of two
 workers all rounds together. MB are 1e6 bytes of raw UTF-8, uncompressed, corpus and query log. Ends with 1
-where a target is missed.
-"""
+where a target is missed."""
 
 from __future__ import annotations
 

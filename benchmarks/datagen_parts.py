@@ -152,8 +152,7 @@ def dictionaries(
     """What a million dictionary words cost: `load_seconds`, and by what share they make annotation `slower`.
 
     Documents of `size` bytes are annotated FEWEST_ROUNDS times, with and without in turn. Processor time is
-    compared round by round, as the machine's speed changes; the median counts.
-    """
+    compared round by round, as the machine's speed changes; the median counts."""
     from data_gen.reading.documents import RawDocument
     from data_gen.text.annotate import Annotator
 

@@ -11,8 +11,7 @@ favour:
   stands in for it,
   with the same messages), wants words separated by spaces (jieba cuts them, that is part of the time), and
   takes its word pieces from the package ernie (which is found without the import of its models).
-What they make is less: one task, no entities, masks drawn later.
-"""
+What they make is less: one task, no entities, masks drawn later."""
 
 from __future__ import annotations
 

@@ -24,8 +24,7 @@ def all_rows(
         part: The slice of them that peers get.
         small: The smaller slice, which shows their start-up.
         peers: Those that could be run.
-        large: Sizes of the large corpora, MB.
-    """
+        large: Sizes of the large corpora, MB."""
     rows = [*_generation(found, text), *_dictionaries(found)]
     for peer in PEERS:
         if peer in peers:

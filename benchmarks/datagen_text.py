@@ -116,8 +116,7 @@ def write_large(corpus: Sequence[str], query_log: Sequence[str], size: int, fold
         folder: Where corpus-NNN.txt and query_log.tsv go.
 
     Returns:
-        Their sizes: {"corpus_bytes", "log_bytes"}.
-    """
+        Their sizes: {"corpus_bytes", "log_bytes"}."""
     texts = [read_text(path).strip("\n") + "\n\n" for path in corpus]
     logs = [read_text(path).partition("\n") for path in query_log]
     header = logs[0][0]

@@ -5,8 +5,7 @@ A child is timed from start to exit, with the processor time and the peak memory
 the kernel's high-water mark (VmHWM), read ten times a second, and ru_maxrss of os.wait4 for what ended in
 between. Linux.
 
-    python -m benchmarks.harness MODULE FUNCTION ARGUMENTS RESULT.json      what `call` starts
-"""
+    python -m benchmarks.harness MODULE FUNCTION ARGUMENTS RESULT.json      what `call` starts"""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ def run(command: Sequence[Any], cwd: Path = ROOT, environment: Mapping[str, str]
     """Runs a command to its end, `environment` added to ours and to ONE_THREAD. It dies with us.
 
     Raises:
-        RunFailed: its exit code was not 0.
-    """
+        RunFailed: its exit code was not 0."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         begin, env = time.perf_counter(), {**os.environ, **ONE_THREAD, **(environment or {})}
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
@@ -114,8 +112,7 @@ def call(module: str, function: str, folder: Path, /, **arguments: Any) -> Any:
         arguments: Its arguments.
 
     Raises:
-        RunFailed: it failed.
-    """
+        RunFailed: it failed."""
     result = folder / f"{function}.result.json"
     run(call_command(module, function, result, **arguments))
     return json.loads(result.read_text(encoding="utf-8"))

@@ -6,8 +6,7 @@ picture of the curves.
     python -m benchmarks.mini_zh out/mini_zh --data FOLDER --out out/mini_zh_finetune --jobs 2
 
 FOLDER holds one folder for each task: chnsenticorp, lcqmc, xnli, cmrc2018, msra_ner. Finished runs are not
-repeated.
-"""
+repeated."""
 
 from __future__ import annotations
 

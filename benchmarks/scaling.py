@@ -9,8 +9,7 @@ One process of one thread calibrates the model, together with the all-reduce alo
 once; what two processes reach is then predicted and compared. Given is the best round, which other load
 disturbs least, of the medians of the rounds' log lines. Predictions for V100s come from public figures, no
 GPU is measured. Needs 2 cores and about 3 minutes a round. Ends with 1 where a prediction for this machine is
-off by more than 25%.
-"""
+off by more than 25%."""
 
 from __future__ import annotations
 

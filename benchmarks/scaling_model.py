@@ -10,8 +10,7 @@ optimizer's update, and that part of the gradients' all-reduce that the backward
 
 The formula of the all-reduce is that of nccl-tests, doc/PERFORMANCE.md. Levels (inside a node, between nodes)
 are added as if they did not overlap. What is measured and what is assumed, and how far the model can be
-trusted: docs/scaling.md.
-"""
+trusted: docs/scaling.md."""
 
 from __future__ import annotations
 
@@ -99,8 +98,7 @@ def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
     """Seconds to sum `size` bytes over `ranks`: within each node, then between nodes.
 
     Every device of a node sends its share of the bytes between nodes, so the node's link carries `size` in
-    all.
-    """
+    all."""
     inside = min(ranks, cluster.per_node)
     nodes = math.ceil(ranks / cluster.per_node)
     return ring_seconds(size, inside, cluster.inside) + ring_seconds(size, nodes, cluster.between)
@@ -111,8 +109,7 @@ def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.
     rank's.
 
     Raises:
-        ValueError: there are more ranks than micro-batches.
-    """
+        ValueError: there are more ranks than micro-batches."""
     if not 1 <= ranks <= work.micro_batches:
         raise ValueError(f"{ranks} ranks cannot share {work.micro_batches} micro-batches")
     micro = work.micro_tokens * (1 + work.padding) * work.flops_per_token / cluster.flops

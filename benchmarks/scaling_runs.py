@@ -2,8 +2,7 @@
 alone, imbalance.
 
 Everything is started by ernie2/launch.sh, as run_pretrain.sh does it, with its variables NPROC and
-OMP_NUM_THREADS.
-"""
+OMP_NUM_THREADS."""
 
 from __future__ import annotations
 
@@ -91,8 +90,7 @@ def train(recipe: Path, point: Point, steps: int, folder: Path) -> float:
     Of unconnected runs the mean, over the time when all of them were running.
 
     Raises:
-        RunFailed: a training failed, or wrote too few lines.
-    """
+        RunFailed: a training failed, or wrote too few lines."""
     micro = json.loads(recipe.read_text(encoding="utf-8"))["batch"]["micro_tokens"]
     tokens = micro * point.micro_batches
 
@@ -119,8 +117,7 @@ def step_seconds(log: Path, tokens: int) -> list[float]:
     """Seconds of a step of `tokens` tokens, from each log line of train.jsonl after the warm-up.
 
     Raises:
-        RunFailed: there are too few.
-    """
+        RunFailed: there are too few."""
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rates = list({record["step"]: record["tokens_per_s"] for record in records}.values())[WARM_UP:]
     if not rates:
@@ -168,8 +165,7 @@ def imbalance(recipe: Recipe, ranks: int, steps: int = 64) -> float:
     `steps` steps.
 
     The cost of a micro-batch is its floating-point operations, padding and the square of its length included;
-    micro-batches are dealt out to ranks as in ernie2.pretrain.
-    """
+    micro-batches are dealt out to ranks as in ernie2.pretrain."""
     digest, ratios = Vocab.load(recipe.model.vocab_file).digest, []
     for task in select_tasks(recipe.task_names(), "curriculum.stages"):
         reader = ShardReader(Path(recipe.data.shards_dir) / task.name, "train", task, digest)

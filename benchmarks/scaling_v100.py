@@ -3,8 +3,7 @@
     python -m benchmarks.scaling_v100      the tables of docs/scaling.md
 
 Every figure is a range, cautious, expected and optimistic; its source is in docs/scaling.md, "Assumed".
-Cautious predictions take every figure from its cautious end at once, optimistic ones from the other.
-"""
+Cautious predictions take every figure from its cautious end at once, optimistic ones from the other."""
 
 from __future__ import annotations
 
@@ -124,8 +123,7 @@ def predict(size: str, ranks: int, network: str, imbalance: float = 1.0, more: i
     """A step of the paper's batch on V100s, 8 a node, or of `more` times as many tokens.
 
     `imbalance` is measured, of so many ranks at the paper's batch; what exceeds 1 falls with the root of
-    `more`, as sums of independent costs do.
-    """
+    `more`, as sums of independent costs do."""
     work, imbalance = work_of(size, ranks, more), 1 + (imbalance - 1) / math.sqrt(more)
     clusters = [cluster_of(size, ranks, network, case) for case in range(3)]
     steps = [step_seconds(work, cluster, ranks, imbalance) for cluster in clusters]

@@ -16,8 +16,7 @@ Padding does not count. Ends with 1 where a target is missed.
                     environment as pip leaves it
     paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our code)
     hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions;
-                    needs --torch-python
-"""
+                    needs --torch-python"""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The product's own training step as a worker of benchmarks/train_step.py, and the same examples as padded
 batches for peers.
 
-python -m benchmarks.train_step_ours SIZE LENGTH TOKENS VOCAB FOLDER
-"""
+python -m benchmarks.train_step_ours SIZE LENGTH TOKENS VOCAB FOLDER"""
 
 from __future__ import annotations
 
@@ -70,8 +69,7 @@ def write_batches(shards: Path, vocab: Path, length: int, tokens: int, path: Pat
 
     Arrays: token_ids, sentence_ids (K, B, T); lengths, labels (K, B), labels 0 or 1 for a head of two
     classes; positions, targets (K, M): predicted positions in the flattened (B * T) tokens, -1 where a batch
-    has fewer.
-    """
+    has fewer."""
     words, task = Vocab.load(vocab), select_tasks([TASK], "benchmark")[0]
     reader, collate = ShardReader(shards / TASK, "train", task, words.digest), Collator(words, 0.15)
     size, arrays = tokens // length, []

@@ -2,8 +2,7 @@
 BATCHES.npz PEER.
 
 It is run by the Python of another environment too, which has torch, transformers and numpy and need not have
-anything else. Nothing of ernie2 is imported: the package sets variables that must not reach peers.
-"""
+anything else. Nothing of ernie2 is imported: the package sets variables that must not reach peers."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ def serve(step: Callable[[], int], more: Callable[[float], dict[str, Any]] = lam
 
     Args:
         step: Does a step to its end and returns its real tokens.
-        more: Seconds of the steps -> what else to answer.
-    """
+        more: Seconds of the steps -> what else to answer."""
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         begin = time.perf_counter()

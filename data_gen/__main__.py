@@ -1,4 +1,5 @@
-"""`python -m data_gen RECIPE.yaml [key=value ...] [--tasks a,b] [--workers N] [--engine local|ray]`: text to shards."""
+"""`python -m data_gen RECIPE.yaml [key=value ...] [--tasks a,b] [--workers N] [--engine local|ray]`: text to
+shards."""
 
 from __future__ import annotations
 
@@ -19,13 +20,22 @@ def main(argv: Sequence[str]) -> int:
     keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m data_gen", description=main.__doc__)
     parser.add_argument("recipe", help="recipe, for example tasks/recipes/demo.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="keys of the recipe, for example data.max_seq_len=256")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of the recipe, for example data.max_seq_len=256",
+    )
     parser.add_argument("--tasks", help="comma-separated; default: the tasks of the recipe's stages")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local",
-                        help="ray: on a cluster (pip install ray)")
-    parser.add_argument("--encoding", help="of the input files, for example gb18030; short for data.encoding=...")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: on a cluster (pip install ray)"
+    )
+    parser.add_argument(
+        "--encoding", help="of the input files, for example gb18030; short for data.encoding=..."
+    )
     args = parser.parse_intermixed_args(argv)
     if args.workers < 1:
         raise ConfigError(f"--workers: found {args.workers}, expected 1 or more")

@@ -1,9 +1,8 @@
 """The work on a block: annotating it once and running the generators on it.
 
-Every block draws from its own random numbers (seed, task, source, block, split): what is made of it is the same whichever
-process does it, and however often. What a block came to lies in the work folder when its worker is done with it, so that an
-interrupted run need not do it again.
-"""
+Every block draws from its own random numbers (seed, task, source, block, split): what is made of it is the
+same whichever process does it, and however often. What a block came to lies in the work folder when its
+worker is done with it, so that an interrupted run need not do it again."""
 
 from __future__ import annotations
 
@@ -40,7 +39,9 @@ from ernie2.tokenizer import Tokenizer, Vocab
 BUCKET_TOKENS, MOST_BUCKET_TOKENS, MANY_BUCKETS = 3_000_000, 8_000_000, 1_500
 """Tokens of a shard, about. Likewise larger where there would be more than MANY_BUCKETS."""
 MERGED_TOKENS = 12_500_000
-"""Most tokens that a worker merges at a time, about: shards whose examples it reads together from the files of all blocks."""
+"""Most tokens that a worker merges at a time, about: shards whose examples it reads together from the files
+of all blocks.
+"""
 TOKENS_A_BYTE = 0.36
 """Tokens that one task makes of a byte of Chinese text, about."""
 UNKNOWN_KEPT = 200
@@ -125,13 +126,16 @@ _annotators: dict[tuple, Annotator] = {}
 
 
 def load(settings: Settings, vocab: Vocab) -> None:
-    """Loads here and now what annotation needs, which takes half a second: processes forked afterwards have it too."""
+    """Loads here and now what annotation needs, which takes half a second: processes forked afterwards have
+    it too."""
     _annotator_of(settings, vocab)
-    gc.freeze()  # what lives as long as the process is not looked at for cycles again, here and in processes forked
+    # what lives as long as the process is not looked at for cycles again, here and in processes forked
+    gc.freeze()
 
 
 def dictionary_notes(settings: Settings) -> Counter[str]:
-    """What was left out of the dictionaries, by reason, as notes. Loads them where this process has not yet."""
+    """What was left out of the dictionaries, by reason, as notes. Loads them where this process has not
+    yet."""
     return Counter(
         {f"dictionary entries: {reason}": count for reason, count in _annotator_of(settings).skipped.items()}
     )
@@ -143,7 +147,8 @@ def named_entry(settings: Settings, number: int) -> tuple[str, str]:
 
 
 def found_by_file(settings: Settings, rows: Iterable[int]) -> list[tuple[str, int, int]]:
-    """(dictionary, its entries, how many of them are among these numbers); one of several files counts in each."""
+    """(dictionary, its entries, how many of them are among these numbers); one of several files counts in
+    each."""
     return _annotator_of(settings).found_by_file(rows)
 
 
@@ -169,8 +174,7 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
         block: The block.
         tasks: Tasks of its source.
         settings: See there.
-        folder: Work folder, see `data_gen.work_folder`.
-    """
+        folder: Work folder, see `data_gen.work_folder`."""
     s = settings
     annotator = _annotator_of(s)
     annotator.forget()
@@ -258,7 +262,8 @@ def _run(
     for one in made:
         if not isinstance(one, Packed):
             raise ConfigError(
-                f"task {task.name}: generator {task.generator} made a wrong example: got {type(one).__name__}, "
+                f"task {task.name}: generator {task.generator} made a wrong example: got "
+                f"{type(one).__name__}, "
                 f"expected what packer.pack makes; packer.reject takes what cannot be used"
             )
     room, labels, spilled, taken = folder / task.name, [], 0, 0

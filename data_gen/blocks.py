@@ -1,4 +1,5 @@
-"""Blocks, what one worker treats at a time, and how the input is cut into them. They depend on the input alone."""
+"""Blocks, what one worker treats at a time, and how the input is cut into them. They depend on the input
+alone."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from data_gen.reading.pieces import Piece
 from data_gen.reading.rejects import RejectCounter
 
 BLOCK_BYTES, MOST_BLOCK_BYTES, MANY_BLOCKS = (64_000, 1_000_000), 8_000_000, 4_000
-"""Smallest and largest block, UTF-8 bytes: a corpus makes 16 or more blocks where it is large enough. One that would make more
-than MANY_BLOCKS makes larger ones: every shard is gathered from every block."""
+"""Smallest and largest block, UTF-8 bytes: a corpus makes 16 or more blocks where it is large enough. One
+that would make more than MANY_BLOCKS makes larger ones: every shard is gathered from every block."""
 PIECES_A_BLOCK = 16
 
 Raw = RawDocument | RawPair | RawMarkedPair
@@ -24,14 +25,10 @@ class Block:
     """What one worker treats at a time; all of the dev split or what is left of the corpus without it.
 
     Attributes:
-        source: "documents", "pairs" or "marked_pairs".
-        split: "train": pieces of the input, whose dev documents are set aside. "dev": documents that were set aside.
-        number: Counts from 0 within source and split.
-        pieces: Raw input; empty for dev.
-        items: Documents or pairs of a dev block.
-        size: Bytes.
-        drop: Numbers of the documents of the pieces that are left out as near-duplicates.
-    """
+        source: "documents", "pairs" or "marked_pairs". split: "train": pieces of the input, whose dev
+        documents are set aside. "dev": documents that were set aside. number: Counts from 0 within source and
+        split. pieces: Raw input; empty for dev. items: Documents or pairs of a dev block. size: Bytes. drop:
+        Numbers of the documents of the pieces that are left out as near-duplicates."""
 
     source: str
     split: str
@@ -50,7 +47,9 @@ class Block:
 def block_bytes_for(input_bytes: int) -> int:
     """Bytes of a block, from the size of the input alone."""
     smallest, usual = BLOCK_BYTES
-    return min(max(input_bytes // 16, smallest), max(usual, min(input_bytes // MANY_BLOCKS, MOST_BLOCK_BYTES)))
+    return min(
+        max(input_bytes // 16, smallest), max(usual, min(input_bytes // MANY_BLOCKS, MOST_BLOCK_BYTES))
+    )
 
 
 def group_pieces(pieces: Iterable[Piece], source: str, block_bytes: int) -> Iterator[Block]:
@@ -67,7 +66,8 @@ def group_pieces(pieces: Iterable[Piece], source: str, block_bytes: int) -> Iter
 
 
 def group_dev(files: Iterable[dict[str, Any]], source: str, block_bytes: int) -> Iterator[Block]:
-    """Blocks of what the train blocks set aside. `files`: what their workers left, in the order of the blocks."""
+    """Blocks of what the train blocks set aside. `files`: what their workers left, in the order of the
+    blocks."""
     block = Block(source, "dev", 0)
     for made in files:
         for row in made["dev"]:

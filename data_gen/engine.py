@@ -21,8 +21,10 @@ from ernie2.strict import ConfigError
 
 Call = Callable[[], Any]
 """What is to be done: a `functools.partial` of a function of a module, with arguments that can be pickled."""
-KILLED = ("a worker process was killed, most likely by the kernel because memory ran out; what is "
-          "finished is kept: run the same command again with fewer --workers")
+KILLED = (
+    "a worker process was killed, most likely by the kernel because memory ran out; what is "
+    "finished is kept: run the same command again with fewer --workers"
+)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # Linux, prctl.h
 
@@ -45,8 +47,7 @@ class Engine:
         workers: Processes; with one, local, the work is done in this process.
 
     Raises:
-        ConfigError: ray is not installed.
-    """
+        ConfigError: ray is not installed."""
 
     def __init__(self, name: str, workers: int) -> None:
         self.name, self.workers = name, workers
@@ -56,15 +57,17 @@ class Engine:
             try:
                 from ray.util.joblib import register_ray
             except ImportError:
-                raise ConfigError("--engine ray: ray is not installed; pip install ray, or leave --engine out"
-                                  ) from None
+                raise ConfigError(
+                    "--engine ray: ray is not installed; pip install ray, or leave --engine out"
+                ) from None
             register_ray()
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._pool is None:
             return
         if error is not None:  # at once, not when each has done what it is at
@@ -85,7 +88,8 @@ class Engine:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # Ctrl-C between two forks: it would hang
             try:
                 self._pool = ProcessPoolExecutor(
-                    self.workers, multiprocessing.get_context("fork"), _begin, (os.getpid(), mask))
+                    self.workers, multiprocessing.get_context("fork"), _begin, (os.getpid(), mask)
+                )
                 self._pool.submit(int)  # the first call forks them all, before any thread runs
                 self._processes = set(multiprocessing.active_children()) - others
             finally:
@@ -96,8 +100,7 @@ class Engine:
         worker killed while it sends more than a pipe holds (64 KB) blocks the pool.
 
         Raises:
-            ConfigError: a worker was killed. Also whatever the calls, or what makes them, raise.
-        """
+            ConfigError: a worker was killed. Also whatever the calls, or what makes them, raise."""
         if self._pool is not None:
             return self._on_pool(self._pool, calls)
         return self._on_ray(calls) if self.name == "ray" else (call() for call in calls)
@@ -124,7 +127,8 @@ class Engine:
         # Ray's back end cannot hand results on as they come; they are small (the examples are on disk).
         with joblib.parallel_config(backend="ray"):
             done = joblib.Parallel(n_jobs=self.workers, batch_size=1, pre_dispatch=2 * self.workers)(
-                joblib.delayed(call)() for call in _until_error(calls, failed))
+                joblib.delayed(call)() for call in _until_error(calls, failed)
+            )
         yield from done
         if failed:
             raise failed[0]

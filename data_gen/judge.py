@@ -23,24 +23,34 @@ ITEMS_BEFORE_JUDGING = 1_000
 LONG = 20
 """Lines of a document, on average, beyond which the ends of documents may be missing."""
 MOST_CUT = 0.5
-"""Share of documents that were cut off longer ones beyond which the ends of documents are taken to be missing."""
-BLANK_LINE = ("in a .txt file a document ends at a blank line: put one between documents, or write them as JSON objects "
-              "with `text`, one a line (.jsonl)")
+"""Share of documents that were cut off longer ones beyond which the ends of documents are taken to be
+missing.
+"""
+BLANK_LINE = (
+    "in a .txt file a document ends at a blank line: put one between documents, or write them as JSON "
+    "objects "
+    "with `text`, one a line (.jsonl)"
+)
 MOST_UNKNOWN = 0.5
 """Share of tokens that are [UNK] beyond which the vocabulary is taken for the wrong one."""
 
 
 class Judge:
-    """Stops a run whose input is mostly rejected (data.max_reject_share), mostly unknown to the vocabulary, or in another language.
+    """Stops a run whose input is mostly rejected (data.max_reject_share), mostly unknown to the vocabulary,
+    or in another language.
 
     Args:
         recipe: The recipe.
         source: "documents", "pairs" or "marked_pairs".
-        reading: Counts what the reading of files leaves out.
-    """
+        reading: Counts what the reading of files leaves out."""
 
     def __init__(self, recipe: Recipe, source: str, reading: RejectCounter) -> None:
-        self._limit, self._source, self._reading, self._before = recipe.data.max_reject_share, source, reading, reading.total
+        self._limit, self._source, self._reading, self._before = (
+            recipe.data.max_reject_share,
+            source,
+            reading,
+            reading.total,
+        )
         self._vocab_file = recipe.model.vocab_file
         self._files: Counter[str] = Counter()
         self._rejects, self._tokens, self._unknown = RejectCounter(keep=3), 0, 0
@@ -52,26 +62,39 @@ class Judge:
         self._tokens, self._unknown = self._tokens + read["tokens"], self._unknown + read["unknown"]
 
     def check(self, least: int) -> None:
-        """Raises ConfigError where of `least` or more items more than the limit is rejected, or nothing or nonsense is left."""
+        """Raises ConfigError where of `least` or more items more than the limit is rejected, or nothing or
+        nonsense is left."""
         rejected, seen = self._reading.total - self._before + self._rejects.total, self._files.total()
         items = seen + rejected
         if items < least:
             return
         if self._unknown > MOST_UNKNOWN * max(self._tokens, 1):
-            raise ConfigError(f"model.vocab_file: {self._unknown / self._tokens:.0%} of the tokens are [UNK] with "
-                              f"{self._vocab_file}; name the vocabulary of this language, or take the file away and set "
-                              f"data.vocab_size to have one built")
+            raise ConfigError(
+                f"model.vocab_file: {self._unknown / self._tokens:.0%} of the tokens are [UNK] with "
+                f"{self._vocab_file}; name the vocabulary of this language, or take the file away and set "
+                f"data.vocab_size to have one built"
+            )
         if (chinese := self._rejects.notes[CHINESE_PAGE]) > seen / 2:
-            raise ConfigError(f"data.language: en, but {chinese:,} of {seen:,} documents are Chinese; set data.language=zh")
+            raise ConfigError(
+                f"data.language: en, but {chinese:,} of {seen:,} documents are Chinese; set data.language=zh"
+            )
         if rejected <= self._limit * items and seen:
             return
         found = RejectCounter(keep=3)
         found.merge(self._reading)
         found.merge(self._rejects)
-        reasons = "; ".join(f"{reason}: {count}, for example " + " | ".join(" ".join(": ".join(filter(None, row)).split())
-                            for row in found.examples.get(reason, ())) for reason, count in found.counts.most_common(5))
-        raise ConfigError(f"data.max_reject_share: {rejected} of {items} {self._source} rejected, more than {self._limit:g} of "
-                          f"them ({reasons or 'the files are empty'}); mend the input, or allow more")
+        reasons = "; ".join(
+            f"{reason}: {count}, for example "
+            + " | ".join(
+                " ".join(": ".join(filter(None, row)).split()) for row in found.examples.get(reason, ())
+            )
+            for reason, count in found.counts.most_common(5)
+        )
+        raise ConfigError(
+            f"data.max_reject_share: {rejected} of {items} {self._source} rejected, more than "
+            f"{self._limit:g} of "
+            f"them ({reasons or 'the files are empty'}); mend the input, or allow more"
+        )
 
     def warnings(self) -> Iterator[str]:
         """A line for each file that is mostly left out."""
@@ -82,16 +105,21 @@ class Judge:
         parts = self._reading.notes["long_document"] + self._rejects.notes["long_document"]
         if parts > MOST_CUT * self._files.total():
             first = (self._reading.examples | self._rejects.examples)["long_document"][0][0]
-            yield (f"WARNING: {first}: a document of more than 4 MB, cut at line ends, as are {parts:,} of "
-                   f"{self._files.total():,} documents; {BLANK_LINE}")
+            yield (
+                f"WARNING: {first}: a document of more than 4 MB, cut at line ends, as are {parts:,} of "
+                f"{self._files.total():,} documents; {BLANK_LINE}"
+            )
 
 
 def write_rejects(path: Path, rows: list[dict[str, Any]], tasks: Sequence[str]) -> None:
-    """Writes rejects, one JSON object a line; those of tasks that this run did not make are kept, where they still stand."""
+    """Writes rejects, one JSON object a line; those of tasks that this run did not make are kept, where they
+    still stand."""
     if path.is_dir():
         raise ConfigError(f"{path}: a folder of that name is in the way of the list of rejects; take it away")
     if path.exists():
-        rows += [row for row in _rows_of(path) if row["task"] not in tasks and (path.parent / row["task"]).exists()]
+        rows += [
+            row for row in _rows_of(path) if row["task"] not in tasks and (path.parent / row["task"]).exists()
+        ]
     rows.sort(key=lambda row: row["task"] or "")
     tmp = path.with_name(path.name + ".tmp")
     tmp.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -109,24 +137,26 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def check_splits(task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe,
-                 read: Callable[[], dict[str, Read]]) -> None:
+def check_splits(
+    task: Task, notes: dict[str, list[dict[str, Any]]], recipe: Recipe, read: Callable[[], dict[str, Read]]
+) -> None:
     """Raises ConfigError for a task without train or without dev examples.
 
     Args:
         task: The task.
         notes: Split -> what it made of each block.
         recipe: The recipe.
-        read: Gives what each of the task's sources came to.
-    """
+        read: Gives what each of the task's sources came to."""
     accepted = {split: sum(note["accepted"] for note in notes[split]) for split in SPLITS}
     empty = next((split for split in SPLITS if not accepted[split]), None)
     if empty is None:
         return
     reasons = Counter(summed(note["reasons"] for split in SPLITS for note in notes[split]))
     why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
-    raise ConfigError(f"task '{task.name}': no example in the {empty} split{f' (rejected: {why})' if why else ''}: "
-                      + "; ".join(_shortage(source, one, empty, recipe) for source, one in read().items()))
+    raise ConfigError(
+        f"task '{task.name}': no example in the {empty} split{f' (rejected: {why})' if why else ''}: "
+        + "; ".join(_shortage(source, one, empty, recipe) for source, one in read().items())
+    )
 
 
 def _shortage(source: str, read: Read, empty: str, recipe: Recipe) -> str:
@@ -146,8 +176,13 @@ def _shortage(source: str, read: Read, empty: str, recipe: Recipe) -> str:
         return f"{what}, and one {noun} falls to one split as a whole, whatever {share} is; {remedy}"
     if not mine:
         change = "raise" if empty == "dev" else "lower"
-        return (f"{what}, none of them in that split: a hash of their text holds out {share} of them; {change} it, or "
-                f"{remedy}")
+        return (
+            f"{what}, none of them in that split: a hash of their text holds out {share} of them; {change} "
+            "it, or "
+            f"{remedy}"
+        )
     either = f"raise {share}" if empty == "dev" else "leave the task out of curriculum.stages"
     them = "it" if mine == 1 else "them"
-    return f"{what}, {mine:,} of them in that split, and the task makes nothing of {them}; {either}, or {remedy}"
+    return (
+        f"{what}, {mine:,} of them in that split, and the task makes nothing of {them}; {either}, or {remedy}"
+    )

@@ -1,9 +1,8 @@
-"""From sentences to examples: which stretches of text go together as [CLS] a [SEP] b [SEP], and truncation that keeps units
-whole.
+"""From sentences to examples: which stretches of text go together as [CLS] a [SEP] b [SEP], and truncation
+that keeps units whole.
 
-A generator packs by naming stretches of the block's table of tokens; nothing is copied until `assemble` builds the
-rows of all examples of a block at once.
-"""
+A generator packs by naming stretches of the block's table of tokens; nothing is copied until `assemble`
+builds the rows of all examples of a block at once."""
 
 from __future__ import annotations
 
@@ -28,11 +27,9 @@ class Packed:
     """N examples of as many segments each, as stretches of the block's table: what a generator yields.
 
     Attributes:
-        tokens: The table.
-        stretches: int64 (N, segments, 2), first and last of each segment.
-        labels: int (N), classes of the examples, or NO_LABEL.
-        token_labels: int8 array or None for each segment of the examples in turn; None where no segment has any.
-    """
+        tokens: The table. stretches: int64 (N, segments, 2), first and last of each segment. labels: int (N),
+        classes of the examples, or NO_LABEL. token_labels: int8 array or None for each segment of the
+        examples in turn; None where no segment has any."""
 
     tokens: Tokens
     stretches: np.ndarray
@@ -52,8 +49,7 @@ class Run:
         tokens: The table.
         first: First row.
         last: Row after the last.
-        token_labels: int8 (last - first), class or -100; None where the task has none.
-    """
+        token_labels: int8 (last - first), class or -100; None where the task has none."""
 
     tokens: Tokens
     first: int
@@ -86,9 +82,8 @@ class Run:
     def safe_cut(self, limit: int) -> int:
         """The last place <= `limit` (tokens) where no unit of any level is cut through.
 
-        Half an example is not given up for one long unit: where the second half of the limit has no such place, a
-        phrase or entity is cut at the end of a word, and a word that long anywhere.
-        """
+        Half an example is not given up for one long unit: where the second half of the limit has no such
+        place, a phrase or entity is cut at the end of a word, and a word that long anywhere."""
         if limit >= len(self):
             return len(self)
         lowest = limit // 2 + 1
@@ -99,7 +94,8 @@ class Run:
         return limit
 
     def safe_tail(self, limit: int) -> int:
-        """The most tokens <= `limit`, counted from the end, that begin where no unit is cut through; else as `safe_cut`."""
+        """The most tokens <= `limit`, counted from the end, that begin where no unit is cut through; else as
+        `safe_cut`."""
         if limit >= len(self):
             return len(self)
         begins = self.begins[len(self) - limit : len(self) - limit // 2]
@@ -125,8 +121,7 @@ class Packer:
 
     Attributes:
         reasons: Why and how often text was rejected.
-        rejected: Source, reason and text, of REJECTS_KEPT of each reason.
-    """
+        rejected: Source, reason and text, of REJECTS_KEPT of each reason."""
 
     def __init__(self, cls_id: int, sep_id: int, max_seq_len: int, unk_id: int | None = None) -> None:
         self.cls_id, self.sep_id, self.max_seq_len, self.unk_id = cls_id, sep_id, max_seq_len, unk_id
@@ -139,8 +134,7 @@ class Packer:
         Args:
             source: Where the text comes from, `file:line`.
             reason: Short and the same for every like case: it is counted by this text.
-            text: The beginning of what is rejected.
-        """
+            text: The beginning of what is rejected."""
         self.reasons[reason] += 1
         if self.reasons[reason] <= REJECTS_KEPT:
             self.rejected.append((source, reason, text[:80]))
@@ -157,14 +151,14 @@ class Packer:
     ) -> Packed:
         """Packs segments as [CLS] s1 [SEP] s2 [SEP] ...
 
-        What does not fit is cut from the ends of the longest segments, never through a unit where avoidable. [CLS] has
-        the first segment's sentence id, each [SEP] that of the segment it closes (figure of Baidu's `repro` README).
+        What does not fit is cut from the ends of the longest segments, never through a unit where avoidable.
+        [CLS] has the first segment's sentence id, each [SEP] that of the segment it closes (figure of Baidu's
+        `repro` README).
 
         Args:
-            segments: Each a Run, or sentences in a row; none is empty.
-            sentence_label: Class of the whole example, if the task has one.
-            keep_joint: Cut the first segment at its front: where the question is what follows it, its end has to stay.
-        """
+            segments: Each a Run, or sentences in a row; none is empty. sentence_label: Class of the whole
+            example, if the task has one. keep_joint: Cut the first segment at its front: where the question
+            is what follows it, its end has to stay."""
         runs = [segment if isinstance(segment, Run) else Run.of(segment) for segment in segments]
         labels = [run.token_labels for run in runs]
         stretches = np.array([[(run.first, run.last) for run in runs]])
@@ -181,12 +175,11 @@ class Packer:
         """`pack` of many examples at once, none with token labels.
 
         Args:
-            tokens: The table.
-            stretches: int (N, segments, 2), rows [first, last) of each segment; none is empty. What does not fit is cut
+            tokens: The table. stretches: int (N, segments, 2), rows [first, last) of each segment; none is
+            empty. What does not fit is cut
                 in place.
             labels: int (N), classes of the examples.
-            keep_joint: As for `pack`.
-        """
+            keep_joint: As for `pack`."""
         sizes = (stretches[:, :, 1] - stretches[:, :, 0]).sum(axis=1)
         for row in np.flatnonzero(sizes > self.capacity(stretches.shape[1])).tolist():
             stretches[row] = self._truncated(
@@ -206,8 +199,8 @@ class Packer:
 def fit(lengths: Sequence[int], capacity: int) -> list[int]:
     """Tokens each segment keeps so that all fit in `capacity`: tokens are taken from the longest, one by one.
 
-    Segments of lengths (5, 100) in 50 keep (5, 45); (60, 100) keep (25, 25); an odd token goes to the earlier segment.
-    """
+    Segments of lengths (5, 100) in 50 keep (5, 45); (60, 100) keep (25, 25); an odd token goes to the earlier
+    segment."""
     if sum(lengths) <= capacity:
         return list(lengths)
     left, level = capacity, 0
@@ -235,17 +228,17 @@ def last_rows(sentences: Sequence[Sentence]) -> np.ndarray:
 def fill(
     sentences: Sequence[Sentence], capacity: int, rng: np.random.Generator, short_seq_prob: float = 0.1
 ) -> Iterator[Run]:
-    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; uses every token once.
+    """Cuts consecutive sentences into stretches of at most `capacity` tokens, at sentence ends; uses every
+    token once.
 
-    A sentence longer than a stretch is cut at a unit's edge. With probability `short_seq_prob` a stretch aims at a
-    random shorter length, so that short inputs are known too (as BERT does).
+    A sentence longer than a stretch is cut at a unit's edge. With probability `short_seq_prob` a stretch aims
+    at a random shorter length, so that short inputs are known too (as BERT does).
 
     Args:
         sentences: Of one document, in order; none is empty.
         capacity: Most tokens in a stretch.
         rng: Draws the short lengths.
-        short_seq_prob: 0 to 1.
-    """
+        short_seq_prob: 0 to 1."""
     whole = Run.of(sentences)
     ends = (last_rows(sentences) - whole.first).tolist()
     start = 0
@@ -276,8 +269,7 @@ def assemble(packed: Sequence[Packed], packer: Packer, order: np.ndarray | None 
     Args:
         packed: What the packer made.
         packer: The packer.
-        order: int (N), numbers of the examples in the order wanted. Default: as given.
-    """
+        order: int (N), numbers of the examples in the order wanted. Default: as given."""
     tokens = packed[0].tokens
     assert all(one.tokens is tokens for one in packed), "examples of one block belong to one table of tokens"
     edges = np.concatenate([one.stretches.reshape(-1, 2) for one in packed])

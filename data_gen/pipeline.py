@@ -1,8 +1,8 @@
-"""The road from raw text to shards: which tasks need making, blocks to spill files, spill files to shards, report.
+"""The road from raw text to shards: which tasks need making, blocks to spill files, spill files to shards,
+report.
 
-Everything depends on input and seed alone: the shards are the same bytes whatever the number of workers, the engine, or
-how often the run was interrupted. Memory: a few blocks and one bucket for each worker.
-"""
+Everything depends on input and seed alone: the shards are the same bytes whatever the number of workers, the
+engine, or how often the run was interrupted. Memory: a few blocks and one bucket for each worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from ernie2.tokenizer import Vocab
 Out = Callable[[str], None]
 
 
-def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out = print, engine: str = "local") -> None:
+def build_shards(
+    recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out = print, engine: str = "local"
+) -> None:
     """Makes the shards of every task whose shards are missing or no longer what the recipe would make.
 
     Args:
@@ -39,9 +41,9 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
         engine: "local" (processes of this machine) or "ray" (a ray cluster that shares data.shards_dir).
 
     Raises:
-        ConfigError: any mistake in recipe, task files or input, another run at work in the folder, a full disk. What is
-            finished is kept for the next run.
-    """
+        ConfigError: any mistake in recipe, task files or input, another run at work in the folder, a full
+        disk. What is
+            finished is kept for the next run."""
     shards = Path(recipe.data.shards_dir)
     imported = [task for task in tasks if is_imported(shards / task.name)]
     own = [task for task in tasks if task not in imported]
@@ -63,7 +65,9 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
     with Engine(engine, workers) as helpers:
         if todo:
             job = Job.of(recipe, todo, inputs, vocab, helpers, out)
-            helpers.start(functools.partial(load, job.settings, vocab))  # before the lock, which they would hold on to
+            helpers.start(
+                functools.partial(load, job.settings, vocab)
+            )  # before the lock, which they would hold on to
         with locked(shards):
             try:
                 sweep(shards / WORK, [task.name for task in own if task not in todo])
@@ -77,15 +81,22 @@ def build_shards(recipe: Recipe, tasks: Sequence[Task], workers: int, out: Out =
 
 
 def named(error: OSError, shards: Path) -> Exception:
-    """The error to raise: a ConfigError where the disk is full or something is in the way in the shards folder."""
+    """The error to raise: a ConfigError where the disk is full or something is in the way in the shards
+    folder."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(shards).free / 1e9
-        return ConfigError(f"data.shards_dir: no space left in {shards} ({free:.2f} GB free); finished blocks are kept: make room "
-                           f"and run the same command again")
+        return ConfigError(
+            f"data.shards_dir: no space left in {shards} ({free:.2f} GB free); finished blocks are kept: "
+            "make room "
+            f"and run the same command again"
+        )
     path = Path(error.filename or "/").absolute()
     if shards.absolute() in [path, *path.parents]:
-        return ConfigError(f"data.shards_dir: {path}: {error.strerror}; mend that and run the same command again, what is finished "
-                           f"is kept")
+        return ConfigError(
+            f"data.shards_dir: {path}: {error.strerror}; mend that and run the same command again, what is "
+            "finished "
+            f"is kept"
+        )
     return error
 
 
@@ -94,12 +105,21 @@ def ready_vocab(recipe: Recipe, inputs: Inputs, out: Out) -> Vocab:
     path, size = Path(recipe.model.vocab_file), recipe.data.vocab_size
     if not path.exists():
         if size is None:
-            raise ConfigError(f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set "
-                              f"data.vocab_size to have one of that size built from the corpus")
+            raise ConfigError(
+                f"model.vocab_file: {path} does not exist; name an existing vocabulary, or set "
+                f"data.vocab_size to have one of that size built from the corpus"
+            )
         out(f"building a vocabulary of {size} tokens: {path}")
         make_folder(path.parent, "model.vocab_file")
         from data_gen.vocab import build_vocab  # here: hardly any run needs it
 
-        build_vocab([*inputs.corpus, *inputs.query_log, *inputs.marked_pairs], size, path, recipe.data.lower_case,
-                    recipe.data.language, TextOptions.of(recipe.data, recipe.seed), out)
+        build_vocab(
+            [*inputs.corpus, *inputs.query_log, *inputs.marked_pairs],
+            size,
+            path,
+            recipe.data.lower_case,
+            recipe.data.language,
+            TextOptions.of(recipe.data, recipe.seed),
+            out,
+        )
     return Vocab.load(path)

@@ -29,8 +29,7 @@ class Progress:
         total: Expected; an estimate will do.
         out: Takes a plain line when standard error is not a terminal.
         what: What is going on.
-        unit: "B" (shown as MB = 1e6 bytes), or another word.
-    """
+        unit: "B" (shown as MB = 1e6 bytes), or another word."""
 
     def __init__(
         self, total: int, out: Callable[[str], None], what: str = "generate", unit: str = "B"
@@ -83,8 +82,7 @@ class Progress:
         Args:
             done: What the block came to.
             workers: Number of workers.
-            folder: On the disk that must hold all this.
-        """
+            folder: On the disk that must hold all this."""
         if self._estimated:
             return
         self._estimated = True

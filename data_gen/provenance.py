@@ -21,8 +21,8 @@ from ernie2.tasks import Task
 
 KEYS = {name: source.key for name, source in SOURCES.items()}
 DATA_VERSION = 1
-"""Version of what the code makes of an input. Raise it when the bytes of shards change: those on disk are then
-made anew. tests/test_provenance.py holds the digests."""
+"""Version of what the code makes of an input. Raise it when the bytes of shards change: those on disk are
+then made anew. tests/test_provenance.py holds the digests."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,39 @@ class Inputs:
 
     @classmethod
     def of(cls, recipe: Recipe, tasks: Sequence[Task]) -> Inputs:
-        """Resolves the paths of a recipe. Raises ConfigError where a file is missing or a task has none to read."""
+        """Resolves the paths of a recipe. Raises ConfigError where a file is missing or a task has none to
+        read."""
         data = recipe.data
         given = {"documents": data.corpus, "pairs": data.query_log, "marked_pairs": data.marked_pairs}
         for task in tasks:
             if not given[task.sources[0]]:
                 key = KEYS[task.sources[0]]
-                raise ConfigError(f"{key}: empty, but task '{task.name}' reads {task.sources[0]}; give files, for example "
-                                  f"{key}='[FILE, ...]', or leave the task out of curriculum.stages")
-        inputs = cls(*(tuple(expand_paths(patterns, key)) if patterns else () for key, patterns in (
-            ("data.corpus", data.corpus), ("data.query_log", data.query_log), ("data.marked_pairs", data.marked_pairs),
-            ("data.entity_dicts", data.entity_dicts))))
+                raise ConfigError(
+                    f"{key}: empty, but task '{task.name}' reads {task.sources[0]}; give files, for example "
+                    f"{key}='[FILE, ...]', or leave the task out of curriculum.stages"
+                )
+        inputs = cls(
+            *(
+                tuple(expand_paths(patterns, key)) if patterns else ()
+                for key, patterns in (
+                    ("data.corpus", data.corpus),
+                    ("data.query_log", data.query_log),
+                    ("data.marked_pairs", data.marked_pairs),
+                    ("data.entity_dicts", data.entity_dicts),
+                )
+            )
+        )
         inputs._check(recipe)
         return inputs
 
     def _check(self, recipe: Recipe) -> None:
-        """Raises ConfigError for a dictionary that cannot be read, and for a file that is input and something else too."""
+        """Raises ConfigError for a dictionary that cannot be read, and for a file that is input and something
+        else too."""
         for path in self.dictionaries:
             if not path.is_file() or not os.access(path, os.R_OK):
-                raise ConfigError(f"data.entity_dicts: {path} cannot be read; it is no file, or not yours to read")
+                raise ConfigError(
+                    f"data.entity_dicts: {path} cannot be read; it is no file, or not yours to read"
+                )
         other = {os.path.realpath(path): "a dictionary (data.entity_dicts)" for path in self.dictionaries}
         other[os.path.realpath(recipe.model.vocab_file)] = "the vocabulary (model.vocab_file)"
         shards = os.path.join(os.path.realpath(recipe.data.shards_dir), "")
@@ -62,7 +76,9 @@ class Inputs:
             for path in map(os.path.realpath, self.paths(source)):  # realpath: a link may lead nowhere
                 what = "in data.shards_dir" if path.startswith(shards) else other.get(path)
                 if what:
-                    raise ConfigError(f"{key}: {path} is {what}; take it out of the input, or put one of them elsewhere")
+                    raise ConfigError(
+                        f"{key}: {path} is {what}; take it out of the input, or put one of them elsewhere"
+                    )
 
     def paths(self, source: str) -> tuple[Path, ...]:
         """Input files of a source."""
@@ -74,8 +90,9 @@ class Inputs:
 
 
 def unpacked_bytes(path: Path) -> int:
-    """Bytes of text of a file, about; 0 where it cannot be read. Of a .gz, what its last four bytes say where that is
-    likely (they are wrong where it was cut off, joined, or unpacks to 4 GB), of other compressed files three times their size."""
+    """Bytes of text of a file, about; 0 where it cannot be read. Of a .gz, what its last four bytes say where
+    that is likely (they are wrong where it was cut off, joined, or unpacks to 4 GB), of other compressed
+    files three times their size."""
     size = _state(path)[0]
     if size and path.suffix == ".gz" and size < MOST_TRUSTED:
         with path.open("rb") as file:
@@ -104,7 +121,9 @@ def origin(recipe: Recipe, task: Task, inputs: Inputs, vocab_digest: str) -> dic
     }
 
 
-def blocks_origin(recipe: Recipe, inputs: Inputs, sources: Sequence[str], vocab_digest: str) -> dict[str, Any]:
+def blocks_origin(
+    recipe: Recipe, inputs: Inputs, sources: Sequence[str], vocab_digest: str
+) -> dict[str, Any]:
     """What the annotation of the blocks of some sources depends on, whatever the task."""
     data, segmenter = recipe.data, "none"
     if data.language == "zh":
@@ -136,15 +155,31 @@ def _digest_of(path: Path, size: int, modified: int) -> str:
 
 MOST_TRUSTED = 200_000_000
 """Bytes of a .gz file below which what it says of its size cannot have passed 4 GB."""
-SETTINGS = ("max_seq_len", "language", "lower_case", "dev_share", "encoding", "min_chars", "max_chars", "strip_html",
-            "normalise_width", "simplify", "drop_near_duplicates")
+SETTINGS = (
+    "max_seq_len",
+    "language",
+    "lower_case",
+    "dev_share",
+    "encoding",
+    "min_chars",
+    "max_chars",
+    "strip_html",
+    "normalise_width",
+    "simplify",
+    "drop_near_duplicates",
+)
 """Keys of `data` that change what is made."""
 
 FILES_NAMED = 3
 """Changed files that a message names."""
-_WORDS = {"vocab_digest": "the vocabulary", "task_digest": "the task's YAML", "input_digests": "the input files",
-          "dictionary_digests": "the dictionaries", "data_version": "the code that makes the shards",
-          "generator_digest": "the task's generator"}
+_WORDS = {
+    "vocab_digest": "the vocabulary",
+    "task_digest": "the task's YAML",
+    "input_digests": "the input files",
+    "dictionary_digests": "the dictionaries",
+    "data_version": "the code that makes the shards",
+    "generator_digest": "the task's generator",
+}
 
 
 def is_imported(folder: Path) -> bool:
@@ -169,13 +204,16 @@ def stale(folder: Path, task: Task, wanted: dict[str, Any], inputs: Inputs) -> s
 
 
 def what_changed(before: dict[str, Any], wanted: dict[str, Any], inputs: Inputs) -> str | None:
-    """The first difference between two origins, in words; None where there is none. `inputs`: the files of the second one."""
+    """The first difference between two origins, in words; None where there is none. `inputs`: the files of
+    the second one."""
     for key, value in wanted.items():
         if before.get(key) != value:
             what = _WORDS.get(key)
             if what is None:
                 return f"{'' if key == 'seed' else 'data.'}{key} changed from {before.get(key)} to {value}"
-            return f"{what} changed" + (_which(set(value) - set(before.get(key) or ()), inputs) if key.endswith("digests") else "")
+            return f"{what} changed" + (
+                _which(set(value) - set(before.get(key) or ()), inputs) if key.endswith("digests") else ""
+            )
     return None
 
 
@@ -185,4 +223,5 @@ def _which(digests: set[str], inputs: Inputs) -> str:
     names = [path.name for path in dict.fromkeys(every) if _digest(path) in digests]
     if not names:
         return " (one was taken away, or their order is another)"
-    return f" ({', '.join(names[:FILES_NAMED])}{f' and {len(names) - FILES_NAMED} more' if len(names) > FILES_NAMED else ''})"
+    more = f" and {len(names) - FILES_NAMED} more" if len(names) > FILES_NAMED else ""
+    return f" ({', '.join(names[:FILES_NAMED])}{more})"

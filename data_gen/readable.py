@@ -1,7 +1,6 @@
 """An example as text: tokens, segments, units of several words, a draw of masks. For a terminal and a page.
 
-Shapes: T tokens of an example.
-"""
+Shapes: T tokens of an example."""
 
 from __future__ import annotations
 
@@ -54,8 +53,7 @@ class Readable:
     Attributes:
         example: As the shards have it.
         texts: Text of each token, without the ## of pieces; T of them.
-        spaced: Whether a space stands before each token, as `Tokenizer.decode` sets them; T of them.
-    """
+        spaced: Whether a space stands before each token, as `Tokenizer.decode` sets them; T of them."""
 
     def __init__(self, example: Example, tokenizer: Tokenizer) -> None:
         self.example, self.tokenizer = example, tokenizer

@@ -1,11 +1,11 @@
 """Examples of a block or a shard end to end, in the form they take between the workers: 4 bytes a token.
 
-A token is one number, its code: its id, and in the lowest byte its flags. Flag bits 0-2 tell whether a word, a phrase, an
-entity begins there, bit 3 that it is a special token, which is never masked, bits 4-5 are its sentence id. So id and flags
-are moved in one go; span ids are counted out of the bits when a shard is written.
+A token is one number, its code: its id, and in the lowest byte its flags. Flag bits 0-2 tell whether a word,
+a phrase, an entity begins there, bit 3 that it is a special token, which is never masked, bits 4-5 are its
+sentence id. So id and flags are moved in one go; span ids are counted out of the bits when a shard is
+written.
 
-Shapes: N examples, T tokens of all of them.
-"""
+Shapes: N examples, T tokens of all of them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Rows:
         lengths: int32 (N), tokens of each.
         labels: int32 (N), sentence label or NO_LABEL.
         codes: uint32 (T), with special tokens, see the module.
-        token_labels: int8 (T), class or -100; None where there are none.
-    """
+        token_labels: int8 (T), class or -100; None where there are none."""
 
     lengths: np.ndarray
     labels: np.ndarray
@@ -60,7 +59,8 @@ class Rows:
         first, last = (end - self.lengths)[order], end[order]
 
         def moved(column: np.ndarray) -> np.ndarray:
-            # Joining stretches of bytes takes a half of the time of joining arrays, or of gathering token by token.
+            # Joining stretches of bytes takes a half of the time of joining arrays, or of gathering token by
+            # token.
             size, view = column.itemsize, memoryview(column).cast("B")
             stretches = map(slice, (size * first).tolist(), (size * last).tolist())
             return np.frombuffer(b"".join(map(view.__getitem__, stretches)), column.dtype)
@@ -109,8 +109,7 @@ class Rows:
 
         Args:
             flags: uint8 (T).
-            edges: int64 (N + 1), where each example begins, and where the last ends.
-        """
+            edges: int64 (N + 1), where each example begins, and where the last ends."""
         spans = np.empty((len(LEVELS), len(flags)), np.int16)
         first = 0
         while first < len(self):
@@ -149,7 +148,8 @@ class Rows:
 
 
 def check_rows(rows: Rows, task: Task, vocab_size: int) -> None:
-    """Holds examples against their task's contract. Raises ConfigError naming task, field, got and expected."""
+    """Holds examples against their task's contract. Raises ConfigError naming task, field, got and
+    expected."""
 
     def fail(name: str, got: object, expected: str) -> None:
         raise ConfigError(

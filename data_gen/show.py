@@ -1,7 +1,6 @@
 """`python -m data_gen.show SHARDS/TASK [-n 3]`: examples as people read them, with labels in words.
 
-`python -m data_gen.show SHARDS` lists the tasks there.
-"""
+`python -m data_gen.show SHARDS` lists the tasks there."""
 
 from __future__ import annotations
 
@@ -71,8 +70,7 @@ def load_shards(folder: Path, vocab_file: str | None = None) -> tuple[dict[str, 
         vocab_file: The vocabulary; default: the copy that data_gen leaves in <shards_dir>.
 
     Raises:
-        ConfigError: no finished shards there, the vocabulary missing or another one.
-    """
+        ConfigError: no finished shards there, the vocabulary missing or another one."""
     index = read_index(folder)
     path = Path(vocab_file) if vocab_file else folder.absolute().parent / "vocab.txt"
     if not path.exists():
@@ -114,8 +112,7 @@ def console(color: str, width: int | None = None) -> Console:
 
     Args:
         color: "always", "never", or "auto": on a terminal, unless NO_COLOR is set.
-        width: Columns of a line, at least 40; None: those of the terminal, or PIPED_WIDTH.
-    """
+        width: Columns of a line, at least 40; None: those of the terminal, or PIPED_WIDTH."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # an ASCII locale loses characters, not the whole output
     terminal = sys.stdout.isatty()
@@ -145,8 +142,7 @@ class Shower:
         tokenizer: Decodes.
         console: Where to.
         levels: Masking levels to draw.
-        mask_prob: Share of units that a draw masks.
-    """
+        mask_prob: Share of units that a draw masks."""
 
     generator: Generator
     tokenizer: Tokenizer
@@ -191,8 +187,7 @@ class Shower:
         Args:
             number: Which example it is, in words.
             example: Of the shards.
-            rng: Draws the masks.
-        """
+            rng: Draws the masks."""
         decoded = Readable(example, self.tokenizer)
         head = cut(f"── {self.generator.task.name}, {number}: {len(decoded)} tokens ", self.console.width)
         self._print((head + "─" * (self.console.width - cell_len(head)), "head"))
@@ -311,8 +306,7 @@ def class_number(text: str, generator: Generator) -> int:
     """The class that a number or a name means: the whole name in any case, else a part of one name only.
 
     Raises:
-        ConfigError: no class, or several, of that name.
-    """
+        ConfigError: no class, or several, of that name."""
     if text.lstrip("-").isdecimal():
         return int(text)
     task, wanted = generator.task, text.casefold().strip().rstrip(",，")

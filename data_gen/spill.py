@@ -1,13 +1,12 @@
 """Between the workers and the shards: the examples of a block on disk, parted into buckets by a random key.
 
-A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a task. The
-range of keys is parted into equal buckets; a bucket of all blocks, sorted, is a shard: a shuffle over the whole corpus, in
-memory that depends on neither the corpus nor the number of workers. As keys depend on nothing but seed, task and block,
-the result is the same whoever does the work.
+A worker gives every example a random 64-bit key and writes its block's examples sorted by key, one file for a
+task. The range of keys is parted into equal buckets; a bucket of all blocks, sorted, is a shard: a shuffle
+over the whole corpus, in memory that depends on neither the corpus nor the number of workers. As keys depend
+on nothing but seed, task and block, the result is the same whoever does the work.
 
-A file: header, edges of the buckets in examples and in tokens, then the columns, each end to end, little-endian.
-Shapes: N examples of a file, T tokens of all of them, K buckets.
-"""
+A file: header, edges of the buckets in examples and in tokens, then the columns, each end to end,
+little-endian. Shapes: N examples of a file, T tokens of all of them, K buckets."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ def write_spill(path: Path, keys: np.ndarray, rows: Rows, buckets: int) -> None:
         path: File to write.
         keys: uint64 (N), rising.
         rows: The examples in the order of their keys.
-        buckets: K.
-    """
+        buckets: K."""
     examples = np.searchsorted(bucket_of(keys, buckets), np.arange(buckets + 1))
     tokens = np.concatenate([[0], np.cumsum(rows.lengths, dtype=np.int64)])[examples]
     header = np.array([_MAGIC, len(keys), tokens[-1], buckets, rows.token_labels is not None], np.int64)
@@ -59,7 +57,9 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY)
-        magic, self.examples, self.tokens, self.buckets, self._has_labels = self._read(0, _HEADER, np.int64).tolist()
+        magic, self.examples, self.tokens, self.buckets, self._has_labels = self._read(
+            0, _HEADER, np.int64
+        ).tolist()
         assert magic == _MAGIC, f"{path} is no spill file"
         at = _HEADER * 8
         self._edges = self._read(at, 2 * (self.buckets + 1), np.int64).reshape(2, -1)
@@ -78,7 +78,9 @@ class Spill:
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """uint64 (N) keys and int32 (N) sentence labels of all examples."""
-        return self._column("keys", 0, self.examples, np.uint64), self._column("labels", 0, self.examples, np.int32)
+        return self._column("keys", 0, self.examples, np.uint64), self._column(
+            "labels", 0, self.examples, np.int32
+        )
 
     def examples_of(self, numbers: range) -> tuple[np.ndarray, Rows]:
         """uint64 keys of the examples of buckets that follow each other, rising, and their rows."""
@@ -99,9 +101,9 @@ class Thinning:
     """Which examples of the too frequent classes stay.
 
     Attributes:
-        limits: uint64 (classes): an example stays when the second random number made of its key is not above the
-            limit of its class.
-    """
+        limits: uint64 (classes): an example stays when the second random number made of its key is not above
+        the
+            limit of its class."""
 
     limits: np.ndarray
 
@@ -115,8 +117,7 @@ def thin(paths: Iterable[Path], limits: np.ndarray) -> Thinning:
 
     Args:
         paths: Spill files of one split.
-        limits: int (number of classes), examples of each class that stay, where there are as many.
-    """
+        limits: int (number of classes), examples of each class that stay, where there are as many."""
     draws: list[list[np.ndarray]] = [[] for _ in limits]
     for path in paths:
         with Spill(path) as spill:
@@ -137,10 +138,9 @@ def class_limits(counts: np.ndarray, balance: float | None, max_per_class: int |
     """int64 (classes): examples of each class that stay.
 
     Args:
-        counts: int64 (classes), examples of each.
-        balance: None keeps more than this times the median count of the classes that occur; null: no such limit.
-        max_per_class: None keeps more than this; null: no such limit.
-    """
+        counts: int64 (classes), examples of each. balance: None keeps more than this times the median count
+        of the classes that occur; null: no such limit. max_per_class: None keeps more than this; null: no
+        such limit."""
     limits = counts.copy()
     if balance is not None and counts.any():
         limits = np.minimum(limits, max(int(balance * float(np.median(counts[counts > 0]))), 1))
@@ -148,13 +148,12 @@ def class_limits(counts: np.ndarray, balance: float | None, max_per_class: int |
 
 
 def read_buckets(paths: Sequence[Path], numbers: range, thinning: Thinning | None) -> Iterator[Rows | None]:
-    """The examples of each of some buckets, of all files, in the order of their keys; None of an empty bucket.
+    """The examples of each of some buckets, of all files, in the order of their keys; None of an empty
+    bucket.
 
     Args:
-        paths: Spill files, parted into the same buckets.
-        numbers: Buckets that follow each other. They are read together: to find one in a file takes as long as to read it.
-        thinning: What is left out.
-    """
+        paths: Spill files, parted into the same buckets. numbers: Buckets that follow each other. They are
+        read together: to find one in a file takes as long as to read it. thinning: What is left out."""
     if not paths:
         yield from (None for _ in numbers)
         return
@@ -176,7 +175,8 @@ def read_buckets(paths: Sequence[Path], numbers: range, thinning: Thinning | Non
 
 
 def _scrambled(keys: np.ndarray) -> np.ndarray:
-    """A second random number from each key (the finaliser of SplitMix64), so that thinning leaves the order random."""
+    """A second random number from each key (the finaliser of SplitMix64), so that thinning leaves the order
+    random."""
     mixed = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

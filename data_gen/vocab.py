@@ -1,9 +1,8 @@
 """`python -m data_gen.vocab CORPUS... --size N --out vocab.txt`: builds a vocabulary from text.
 
-It holds the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece
-pieces of all other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs
-(.tsv). The same text gives the same file, byte for byte.
-"""
+It holds the special tokens, then CJK characters and punctuation marks by frequency, then the WordPiece pieces
+of all other words, learnt by the `tokenizers` library. Reads what `data_gen` reads: documents, and query logs
+(.tsv). The same text gives the same file, byte for byte."""
 
 from __future__ import annotations
 
@@ -32,9 +31,12 @@ from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, singl
 
 MIN_SIZE = 100
 PIECE_SHARE = {"zh": 0.2, "en": 0.9}
-"""Share of the vocabulary kept for the pieces of words; what characters leave of the rest goes to them as well."""
+"""Share of the vocabulary kept for the pieces of words; what characters leave of the rest goes to them as
+well.
+"""
 MAX_DISTINCT_WORDS = 4_000_000
-"""Beyond this many the rarer half is forgotten, so that memory stays bounded; at the same places every time."""
+"""Beyond this many the rarer half is forgotten, so that memory stays bounded; at the same places every time.
+"""
 JOINED_CHARS = 400_000
 """Characters counted at a time."""
 MAX_TRAINED_WORDS = 5_000_000
@@ -48,8 +50,7 @@ class Counts:
     Attributes:
         characters: CJK characters and punctuation marks, each a token by itself -> occurrences.
         words: everything else, split as the tokenizer does -> occurrences.
-        size: Characters of text read.
-    """
+        size: Characters of text read."""
 
     characters: Counter[str]
     words: Counter[str]
@@ -58,7 +59,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class VocabReport:
-    """What was built: tokens in the file, of which characters and pieces; tokens of the corpus, share that is [UNK]."""
+    """What was built: tokens in the file, of which characters and pieces; tokens of the corpus, share that is
+    [UNK]."""
 
     size: int
     characters: int
@@ -67,23 +69,26 @@ class VocabReport:
     unknown_rate: float
 
 
-def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_case: bool = True,
-                language: str | None = None, options: TextOptions | str | None = None, report: Callable[[str], None] | None = None,
-                ) -> VocabReport:
+def build_vocab(
+    paths: Iterable[str | Path],
+    size: int,
+    out: str | Path,
+    lower_case: bool = True,
+    language: str | None = None,
+    options: TextOptions | str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> VocabReport:
     """Builds a vocabulary of at most `size` tokens and writes it, one token a line, in one step.
 
     Args:
-        paths: Documents, query logs and marked pairs; globs allowed.
-        size: Tokens wanted; a small corpus gives fewer.
-        out: File to write.
-        lower_case: Lower-case and strip accents first, as the tokenizer will.
-        language: "zh" or "en": how room is shared between characters and pieces; None: by what the text is made of.
-        options: How the text is read and cleaned, or its encoding alone.
-        report: Takes lines of progress.
+        paths: Documents, query logs and marked pairs; globs allowed. size: Tokens wanted; a small corpus
+        gives fewer. out: File to write. lower_case: Lower-case and strip accents first, as the tokenizer
+        will. language: "zh" or "en": how room is shared between characters and pieces; None: by what the text
+        is made of. options: How the text is read and cleaned, or its encoding alone. report: Takes lines of
+        progress.
 
     Raises:
-        ConfigError: unusable input, a size too small.
-    """
+        ConfigError: unusable input, a size too small."""
     say = report or (lambda _line: None)
     if size < MIN_SIZE:
         raise ConfigError(f"vocabulary size {size}: expected {MIN_SIZE} or more")
@@ -95,7 +100,7 @@ def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_c
     ranked = sorted(counts.characters, key=lambda c: (-counts.characters[c], c))
     wanted = max(round(room * share), room - len(ranked))
     pieces = learn_pieces(counts.words, wanted)
-    characters = ranked[:room - len(pieces)]
+    characters = ranked[: room - len(pieces)]
     both = len({*characters} & {*pieces})  # a mark like = can be both
     if both:
         pieces = learn_pieces(counts.words, wanted + both)
@@ -106,8 +111,10 @@ def build_vocab(paths: Iterable[str | Path], size: int, out: str | Path, lower_c
     total, unknown = _unknown(counts, tokens, lower_case)
     count = len(tokens) - len(characters) - len(SPECIAL_TOKENS)
     made = VocabReport(len(tokens), len(characters), count, total, unknown / max(total, 1))
-    say(f"{out}: {made.size:,} tokens ({made.characters:,} characters, {made.pieces:,} pieces of words); "
-        f"{made.unknown_rate:.4%} of the corpus's {made.corpus_tokens:,} tokens are [UNK]")
+    say(
+        f"{out}: {made.size:,} tokens ({made.characters:,} characters, {made.pieces:,} pieces of words); "
+        f"{made.unknown_rate:.4%} of the corpus's {made.corpus_tokens:,} tokens are [UNK]"
+    )
     if len(tokens) < size:
         say(f"the corpus holds no more: {size:,} tokens were asked for")
     return made
@@ -160,7 +167,7 @@ def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None
         codes = code_points(text)
         kinds = kind[codes]
         found = np.bincount(codes[kinds == 1])
-        seen[:len(found)] += found
+        seen[: len(found)] += found
         edges = np.flatnonzero(np.diff((kinds == 0).astype(np.int8), prepend=0, append=0)).tolist()
         runs.update([text[a:b] for a, b in zip(edges[0::2], edges[1::2], strict=True)])
         if len(runs) > MAX_DISTINCT_WORDS:
@@ -169,7 +176,10 @@ def count_text(texts: Iterable[str], lower_case: bool, say: Callable[[str], None
         size += len(text)
         if time.monotonic() - last > 10:
             last = time.monotonic()
-            say(f"{size / 1e6:.1f} million characters read, {size / 1e6 / (last - started):.1f} million a second")
+            say(
+                f"{size / 1e6:.1f} million characters read, {size / 1e6 / (last - started):.1f} million a "
+                "second"
+            )
     return _normalised(seen, runs, size, lower_case)
 
 
@@ -195,29 +205,35 @@ def _normalised(seen: np.ndarray, runs: Counter[str], size: int, lower_case: boo
     for run, count in runs.items():
         for word, _ in split(normalise(run)):
             # A character of the rarer CJK planes is a word by itself as well.
-            (characters if len(word) == 1 and not word.isascii() and word >= "\u3400" else words)[word] += count
+            (characters if len(word) == 1 and not word.isascii() and word >= "\u3400" else words)[word] += (
+                count
+            )
     return Counts(characters, words, size)
 
 
 def learn_pieces(words: Counter[str], room: int) -> list[str]:
-    """At most `room` WordPiece pieces: first the letters, alone and within a word (`a`, `##a`), then longer pieces.
+    """At most `room` WordPiece pieces: first the letters, alone and within a word (`a`, `##a`), then longer
+    pieces.
 
-    The library numbers the letters in the order of a hash table, which would make ties come out at random; given to it
-    beforehand, sorted, they keep their numbers.
-    """
+    The library numbers the letters in the order of a hash table, which would make ties come out at random;
+    given to it beforehand, sorted, they keep their numbers."""
     usable = sorted(word for word in words if len(word) <= MAX_WORD_CHARS)
     forms: Counter[str] = Counter()
     for word in usable:
         forms[word[0]] += words[word]
         for letter in word[1:]:
             forms["##" + letter] += words[word]
-    letters = sorted(sorted(forms, key=lambda form: (-forms[form], form))[:max(room // 2, 1)])
+    letters = sorted(sorted(forms, key=lambda form: (-forms[form], form))[: max(room // 2, 1)])
     kept = frozenset(letters)
-    usable = [word for word in usable if word[0] in kept and all("##" + letter in kept for letter in word[1:])]
+    usable = [
+        word for word in usable if word[0] in kept and all("##" + letter in kept for letter in word[1:])
+    ]
     scale = max(1, -(-sum(words[word] for word in usable) // MAX_TRAINED_WORDS))
     model = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordPieceTrainer(vocab_size=room, min_frequency=2, show_progress=False, special_tokens=letters)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=room, min_frequency=2, show_progress=False, special_tokens=letters
+    )
     model.train_from_iterator((" ".join([word] * (-(-words[word] // scale))) for word in usable), trainer)
     learnt = model.get_vocab()
     return sorted(learnt, key=learnt.__getitem__)[:room]
@@ -239,7 +255,8 @@ def _unknown(counts: Counts, tokens: Sequence[str], lower_case: bool) -> tuple[i
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Writes a UTF-8 file in one step: all of it or nothing. Raises ConfigError where it cannot be written."""
+    """Writes a UTF-8 file in one step: all of it or nothing. Raises ConfigError where it cannot be
+    written."""
     if path.is_dir():
         raise ConfigError(f"{path}: a folder; name a file")
     try:
@@ -263,16 +280,27 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Builds a vocabulary from a corpus."""
     parser = argparse.ArgumentParser(prog="python -m data_gen.vocab", description=main.__doc__)
-    parser.add_argument("corpus", nargs="+", help="documents (.txt, .jsonl, WikiExtractor), query logs and marked pairs "
-                        "(.tsv), each also .gz, .bz2, .zst; globs and folders")
+    parser.add_argument(
+        "corpus",
+        nargs="+",
+        help="documents (.txt, .jsonl, WikiExtractor), query logs and marked pairs "
+        "(.tsv), each also .gz, .bz2, .zst; globs and folders",
+    )
     parser.add_argument("--size", type=int, required=True, help="number of tokens, special tokens included")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--language", choices=("zh", "en"), help="default: by what the text is made of")
     parser.add_argument("--no-lower-case", action="store_true", help="keep case and accents")
     parser.add_argument("--encoding", default="utf-8", help="of the input; default utf-8")
     args = parser.parse_args(argv)
-    build_vocab(args.corpus, args.size, args.out, not args.no_lower_case, args.language, TextOptions(encoding=args.encoding),
-                report=print)
+    build_vocab(
+        args.corpus,
+        args.size,
+        args.out,
+        not args.no_lower_case,
+        args.language,
+        TextOptions(encoding=args.encoding),
+        report=print,
+    )
     return 0
 
 

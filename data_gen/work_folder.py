@@ -8,8 +8,7 @@
     <shards_dir>/.work/<task>/merged/           what each of them holds
     <shards_dir>/.work/<name>/origin.json       what the above depends on
 
-A .json file is written when the work it tells of is done. The folder is gone when all shards are.
-"""
+A .json file is written when the work it tells of is done. The folder is gone when all shards are."""
 
 from __future__ import annotations
 
@@ -38,14 +37,16 @@ def blocks_room(work: Path, source: str) -> Path:
 
 
 def write_note(path: Path, value: Any) -> None:
-    """Writes JSON under another name first: a file that has its name is whole. Not synced: power loss costs the work."""
+    """Writes JSON under another name first: a file that has its name is whole. Not synced: power loss costs
+    the work."""
     tmp = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
     tmp.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     tmp.replace(path)
 
 
 def read_note(path: Path) -> Any:
-    """What write_note wrote; None where there is no such file, or none that can be read (after a power loss)."""
+    """What write_note wrote; None where there is no such file, or none that can be read (after a power
+    loss)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -75,8 +76,7 @@ def open_room(room: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
     """Makes a folder of the work folder ready; throws away what depends on something else than `origin`.
 
     Returns:
-        The origin of the finished work that was thrown away, or None where there was none.
-    """
+        The origin of the finished work that was thrown away, or None where there was none."""
     path = room / "origin.json"
     before = read_note(path)
     if before != json.loads(json.dumps(origin)):
@@ -100,7 +100,8 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 
 def sweep(work: Path, finished: Iterable[str]) -> None:
-    """Takes away the rooms of tasks whose shards are finished, and the work folder where no other task's is left."""
+    """Takes away the rooms of tasks whose shards are finished, and the work folder where no other task's is
+    left."""
     for name in finished:
         shutil.rmtree(work / name, ignore_errors=True)
     if work.exists() and all(room.name.startswith("blocks.") for room in work.iterdir()):
@@ -138,8 +139,7 @@ class Notes:
         work: The work folder.
 
     Attributes:
-        names: Source and split, as in names["documents.train"] -> its blocks, in order.
-    """
+        names: Source and split, as in names["documents.train"] -> its blocks, in order."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
@@ -155,7 +155,8 @@ class Notes:
         return (self._work / task.name / f"{name}.json").exists()
 
     def made(self, task: Task, split: str) -> list[dict[str, Any]]:
-        """What a task made of each block of a split: accepted, labels, reasons. Read once, so all of them have to be done."""
+        """What a task made of each block of a split: accepted, labels, reasons. Read once, so all of them
+        have to be done."""
         key = task.name, split
         if key not in self._made:
             notes = [

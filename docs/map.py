@@ -1,4 +1,5 @@
-"""`python docs/map.py [FOLDER ...]`: every program of this repository with the first sentence of its docstring or comment."""
+"""`python docs/map.py [FOLDER ...]`: every program of this repository with the first sentence of its
+docstring or comment."""
 
 from __future__ import annotations
 

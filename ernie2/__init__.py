@@ -13,20 +13,22 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# Paddle reads these once, at its import: no strided views (its CPU kernels copy them element by element), oneDNN on.
+# Paddle reads these once, at its import: no strided views (its CPU kernels copy them element by element),
+# oneDNN on.
 os.environ.setdefault("FLAGS_use_stride_kernel", "0")
 os.environ.setdefault("FLAGS_use_mkldnn", "1")
 
-# What paddle and paddlenlp say at their import to those who build C++ extensions or packages, which nobody does here.
+# What paddle and paddlenlp say at their import to those who build C++ extensions or packages, which nobody
+# does here.
 for _message in ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated"):
     warnings.filterwarnings("ignore", message=_message, append=True)
 
 
 class _QuietPaddle(importlib.abc.MetaPathFinder):
-    """Imports paddle without its advice to set OMP_NUM_THREADS to 1: it is the number of threads that was asked for.
+    """Imports paddle without its advice to set OMP_NUM_THREADS to 1: it is the number of threads that was
+    asked for.
 
-    Paddle prints the advice and gives no switch for it; all else that it writes to standard error passes.
-    """
+    Paddle prints the advice and gives no switch for it; all else that it writes to standard error passes."""
 
     def find_spec(
         self, name: str, path: object = None, target: types.ModuleType | None = None
@@ -62,7 +64,8 @@ def _is_amd_with_avx2() -> bool:
     return "AuthenticAMD" in first and " avx2 " in first
 
 
-# The MKL inside paddle's CPU wheels takes its slowest way on processors that are not Intel's unless it is told to use AVX2:
-# matrix products are then 3.4 times as fast (AMD EPYC). Read at the first product. Newer MKLs ignore it.
+# The MKL inside paddle's CPU wheels takes its slowest way on processors that are not Intel's unless it is
+# told to use AVX2: matrix products are then 3.4 times as fast (AMD EPYC). Read at the first product. Newer
+# MKLs ignore it.
 if _is_amd_with_avx2():
     os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")

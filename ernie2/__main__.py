@@ -1,4 +1,5 @@
-"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan RECIPE.yaml` is `python -m ernie2.plan RECIPE.yaml`."""
+"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan RECIPE.yaml` is `python -m ernie2.plan
+RECIPE.yaml`."""
 
 from __future__ import annotations
 

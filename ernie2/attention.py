@@ -1,7 +1,6 @@
 """Scaled dot-product attention by the best kernel that this device has and that proves right on it.
 
-Shape letters: B samples, T tokens, A heads, D = H / A.
-"""
+Shape letters: B samples, T tokens, A heads, D = H / A."""
 
 from __future__ import annotations
 
@@ -33,11 +32,13 @@ choice = _Choice()
 def choose(precision: str, heads: int, width: int) -> str:
     """Picks the kernel for this run and says why. Returns its name: flash, memory_efficient or plain.
 
-    A fused kernel is taken only where a forward and backward pass on this very device gives what the plain way gives.
-    """
+    A fused kernel is taken only where a forward and backward pass on this very device gives what the plain
+    way gives."""
     choice.name, why = _candidate(precision)
     choice.dtype = DTYPES[precision]
-    if choice.name != "plain" and (problem := _trial(_KERNELS[choice.name], heads, width // heads, precision)):
+    if choice.name != "plain" and (
+        problem := _trial(_KERNELS[choice.name], heads, width // heads, precision)
+    ):
         choice.name, why = "plain", f"{choice.name} failed its trial: {problem}"
     logger.info("attention: %s (%s)", choice.name, why)
     return choice.name
@@ -52,7 +53,10 @@ def _candidate(precision: str) -> tuple[str, str]:
     if major >= FLASH_CAPABILITY:
         return "flash", f"FlashAttention 2, compute capability {major}.{minor}"
     if major == 7:
-        return "memory_efficient", f"compute capability {major}.{minor}; FlashAttention 2 begins at {FLASH_CAPABILITY}.0"
+        return (
+            "memory_efficient",
+            f"compute capability {major}.{minor}; FlashAttention 2 begins at {FLASH_CAPABILITY}.0",
+        )
     return "plain", f"compute capability {major}.{minor}; the fused kernels begin at 7.0"
 
 
@@ -66,8 +70,7 @@ def attend(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, train
         training: whether dropout applies.
 
     Returns:
-        (B, T, A, D).
-    """
+        (B, T, A, D)."""
     if choice.name != "plain":  # under O1 a product with a float32 bias is float32
         qkv = qkv.astype(choice.dtype)
     return _KERNELS[choice.name](qkv, mask, dropout, training)
@@ -87,7 +90,9 @@ def _flash(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, train
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=training)
 
 
-def _memory_efficient(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool) -> paddle.Tensor:
+def _memory_efficient(
+    qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: float, training: bool
+) -> paddle.Tensor:
     from paddle.incubate.nn.memory_efficient_attention import memory_efficient_attention
 
     if mask is not None and qkv.shape[1] % ALIGNED:
@@ -95,36 +100,56 @@ def _memory_efficient(qkv: paddle.Tensor, mask: paddle.Tensor | None, dropout: f
     q, k, v = qkv.unbind(2)
     if mask is not None:
         mask = mask.astype(q.dtype).expand([q.shape[0], q.shape[2], q.shape[1], q.shape[1]])
-    return memory_efficient_attention(q, k, v, attn_bias=mask, p=dropout if training else 0.0, training=training)
+    return memory_efficient_attention(
+        q, k, v, attn_bias=mask, p=dropout if training else 0.0, training=training
+    )
 
 
 _KERNELS = {"plain": _plain, "flash": _flash, "memory_efficient": _memory_efficient}
 
 
-TRIALS = [(length, padded, dropout, training) for length in (13, 24) for padded in (False, True)
-          for dropout, training in ((0.0, True), (0.1, True), (0.1, False))]
+TRIALS = [
+    (length, padded, dropout, training)
+    for length in (13, 24)
+    for padded in (False, True)
+    for dropout, training in ((0.0, True), (0.1, True), (0.1, False))
+]
 
 
 def _trial(kernel, heads: int, width: int, precision: str) -> str | None:  # noqa: ANN001 - one of _KERNELS
     """What is wrong with a kernel on this device; None where nothing is.
 
-    Where dropout applies it is only asked for finite numbers: each kernel draws its own.
-    """
+    Where dropout applies it is only asked for finite numbers: each kernel draws its own."""
     try:
         for length, padded, dropout, training in TRIALS:
-            for mine, theirs in zip(*(_pass(way, heads, width, precision, length, padded, dropout, training)
-                                      for way in (_plain, kernel)), strict=True):
+            for mine, theirs in zip(
+                *(
+                    _pass(way, heads, width, precision, length, padded, dropout, training)
+                    for way in (_plain, kernel)
+                ),
+                strict=True,
+            ):
                 difference = float((mine - theirs).abs().max() / mine.abs().max())
                 if not difference < (float("inf") if dropout and training else TOLERANCE):
-                    return (f"it differs from the plain way by {difference:.2g} with {length} tokens"
-                            f"{', padding' * padded}, dropout {dropout}, training={training}")
+                    return (
+                        f"it differs from the plain way by {difference:.2g} with {length} tokens"
+                        f"{', padding' * padded}, dropout {dropout}, training={training}"
+                    )
     except Exception as error:  # noqa: BLE001 - whatever a missing kernel raises, the plain way is there
         return str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
     return None
 
 
-def _pass(way, heads: int, width: int, precision: str, length: int, padded: bool,  # noqa: ANN001
-          dropout: float, training: bool) -> list[paddle.Tensor]:
+def _pass(
+    way,
+    heads: int,
+    width: int,
+    precision: str,
+    length: int,
+    padded: bool,  # noqa: ANN001
+    dropout: float,
+    training: bool,
+) -> list[paddle.Tensor]:
     """Output, and in training gradient, of two samples under autocast, in float32."""
     paddle.seed(7)
     qkv = paddle.randn([2, length, 3, heads, width]).astype(DTYPES[precision])

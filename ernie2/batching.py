@@ -2,11 +2,11 @@
 
 Letters: B samples of a micro-batch, T tokens of its longest sample, M predicted positions, A labelled tokens.
 
-A task's training samples form one endless stream: epoch after epoch of its shards, each epoch with the shards in another
-order. The stream is cut into pools of `pool_batches * tokens` tokens; a pool's samples are sorted by length, cut into
-micro-batches of equal cost and dealt out at random, so that padding is small and ranks do not wait. Global batch
-n of a task is therefore a pure function of (recipe, shards, n), whatever the number of ranks or the accumulation.
-"""
+A task's training samples form one endless stream: epoch after epoch of its shards, each epoch with the shards
+in another order. The stream is cut into pools of `pool_batches * tokens` tokens; a pool's samples are sorted
+by length, cut into micro-batches of equal cost and dealt out at random, so that padding is small and ranks do
+not wait. Global batch n of a task is therefore a pure function of (recipe, shards, n), whatever the number of
+ranks or the accumulation."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ class Batch:
 def padded_width(longest: int, precision: str, positions: int) -> int:
     """Tokens that a micro-batch is padded to: those of its longest sample; in half precision a multiple of 8.
 
-    Tensor cores and the attention kernel of a V100 want it so. Never more than the encoder has positions.
-    """
+    Tensor cores and the attention kernel of a V100 want it so. Never more than the encoder has positions."""
     return longest if precision == "fp32" else max(longest, min(-(-longest // 8) * 8, positions))
 
 
@@ -86,13 +85,13 @@ def padded(rows: Sequence[np.ndarray], width: int, fill: int = 0) -> np.ndarray:
 
 
 def cut_by_tokens(numbers: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Cuts sequences sorted by length into runs of at most `tokens` tokens, padding included; at least one each.
+    """Cuts sequences sorted by length into runs of at most `tokens` tokens, padding included; at least one
+    each.
 
     Args:
         numbers: sequence numbers, the shortest first.
         lengths: tokens of every sequence there is.
-        tokens: limit of a run.
-    """
+        tokens: limit of a run."""
     runs, first = [], 0
     for i in range(1, len(numbers) + 1):
         if i == len(numbers) or (i - first + 1) * int(lengths[numbers[i]]) > tokens:
@@ -107,14 +106,15 @@ class Collator:
     Args:
         vocab: its special tokens are never drawn.
         mask_prob: share of tokens that are predicted.
-        precision, positions: as of `padded_width`.
-    """
+        precision, positions: as of `padded_width`."""
 
     def __init__(self, vocab: Vocab, mask_prob: float, precision: str = "fp32", positions: int = 0) -> None:
         self.vocab, self.mask_prob, self.precision, self.positions = vocab, mask_prob, precision, positions
         self._ordinary_ids = np.flatnonzero(~vocab.special)
 
-    def __call__(self, task: Task, examples: list[Example], levels: list[str], rng: np.random.Generator) -> Batch:
+    def __call__(
+        self, task: Task, examples: list[Example], levels: list[str], rng: np.random.Generator
+    ) -> Batch:
         """Masks and pads samples. `levels`: masking levels to draw from, one for each sample."""
         lengths = np.array([len(example.token_ids) for example in examples])
         width = padded_width(int(lengths.max()), self.precision, self.positions)
@@ -123,8 +123,15 @@ class Collator:
         for row, example in enumerate(examples):
             if task.has_masked_lm:
                 level = levels[int(rng.integers(len(levels)))]
-                token_ids[row], chosen = draw_masks(example, level, self.vocab.continuation, self.vocab.mask_id,
-                                                    self._ordinary_ids, self.mask_prob, rng)
+                token_ids[row], chosen = draw_masks(
+                    example,
+                    level,
+                    self.vocab.continuation,
+                    self.vocab.mask_id,
+                    self._ordinary_ids,
+                    self.mask_prob,
+                    rng,
+                )
                 positions.append(chosen + row * width)
                 labels.append(example.token_ids[chosen])
             if task.token_classes:
@@ -132,9 +139,17 @@ class Collator:
                 token_positions.append(labelled + row * width)
                 token_labels.append(example.token_labels[labelled])
         sentence_labels = [example.sentence_label for example in examples] if task.sentence_classes else []
-        return Batch(task, padded(token_ids, width, self.vocab.pad_id), padded([e.sentence_ids for e in examples], width),
-                     lengths, _join(positions), _join(labels), _join(token_positions), _join(token_labels),
-                     np.array(sentence_labels, np.int64))
+        return Batch(
+            task,
+            padded(token_ids, width, self.vocab.pad_id),
+            padded([e.sentence_ids for e in examples], width),
+            lengths,
+            _join(positions),
+            _join(labels),
+            _join(token_positions),
+            _join(token_labels),
+            np.array(sentence_labels, np.int64),
+        )
 
 
 class TaskStream:
@@ -142,7 +157,9 @@ class TaskStream:
 
     def __init__(self, reader: ShardReader, task: Task, recipe: Recipe) -> None:
         if not len(reader):
-            raise ConfigError(f"{reader.folder}: no training samples for task {task.name}; give data_gen more text")
+            raise ConfigError(
+                f"{reader.folder}: no training samples for task {task.name}; give data_gen more text"
+            )
         self.reader, self.task = reader, task
         self.seed, self.config, self.size = recipe.seed, recipe.batch, recipe.model.size
         self._pool = lru_cache(maxsize=2)(self._make_pool)
@@ -151,9 +168,11 @@ class TaskStream:
         """The micro-batches of global batch `number`: arrays of sample numbers."""
         pool, slot = divmod(number, self.config.pool_batches)
         count = self.config.micro_batches
-        return self._pool(pool)[slot * count: (slot + 1) * count]
+        return self._pool(pool)[slot * count : (slot + 1) * count]
 
-    def micro_batch(self, number: int, micro: int, samples: np.ndarray, levels: list[str], collate: Collator) -> Batch:
+    def micro_batch(
+        self, number: int, micro: int, samples: np.ndarray, levels: list[str], collate: Collator
+    ) -> Batch:
         """Micro-batch `micro` of global batch `number`, masked anew each time its samples come round."""
         rng = np.random.default_rng([self.seed, MASK_STREAM, self.task.task_id, number, micro])
         return collate(self.task, [self.reader[int(i)] for i in samples], levels, rng)
@@ -163,20 +182,25 @@ class TaskStream:
         size = self.config.pool_batches * self.config.tokens
         samples, lengths = self._stream(number * size, size)
         rng = np.random.default_rng([self.seed, POOL_STREAM, self.task.task_id, number])
-        # Random order among equals, so that a pool that spans several epochs does not pair a sample with itself.
+        # Random order among equals, so that a pool that spans several epochs does not pair a sample with
+        # itself.
         shuffled = rng.permutation(len(samples))
         order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
         groups = self.config.pool_batches * self.config.micro_batches
         costs = sample_costs(lengths[order], self.size)
         edges = np.searchsorted(np.cumsum(costs) - costs / 2, np.arange(1, groups) * (costs.sum() / groups))
         parts = np.split(order, edges)
-        # A group can be empty only where one sample is longer than a group; it then takes its neighbour's last sample.
-        parts = [part if len(part) else order[min(edge, len(order) - 1):][:1]
-                 for part, edge in zip(parts, [0, *edges], strict=True)]
+        # A group can be empty only where one sample is longer than a group; it then takes its neighbour's
+        # last sample.
+        parts = [
+            part if len(part) else order[min(edge, len(order) - 1) :][:1]
+            for part, edge in zip(parts, [0, *edges], strict=True)
+        ]
         return [samples[parts[i]] for i in rng.permutation(groups)]
 
     def _stream(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples whose first token lies in [start, start + size) of the endless stream; (numbers, lengths)."""
+        """Samples whose first token lies in [start, start + size) of the endless stream; (numbers,
+        lengths)."""
         per_epoch, reader = self.reader.tokens, self.reader
         numbers, lengths = [], []
         for epoch in range(start // per_epoch, (start + size - 1) // per_epoch + 1):
@@ -187,28 +211,42 @@ class TaskStream:
                 offsets = reader.array(shard, "offsets")
                 low, high = np.searchsorted(offsets[:-1], [start - at, start + size - at])
                 numbers.append(np.arange(low, high) + reader.first_sample[shard])
-                lengths.append(np.diff(offsets[low: high + 1]) if high > low else np.zeros(0, np.int64))
+                lengths.append(np.diff(offsets[low : high + 1]) if high > low else np.zeros(0, np.int64))
         return np.concatenate(numbers), np.concatenate(lengths)
 
 
 def sample_costs(lengths: np.ndarray, size: str) -> np.ndarray:
     """Operations of samples of the given lengths, of any shape, in those of a token without its attention.
 
-    For each of its tokens a layer multiplies by 4 H H + 2 H F weights, F the feed-forward width, and twice with each token of
-    the sample, H numbers a time.
-    """
+    For each of its tokens a layer multiplies by 4 H H + 2 H F weights, F the feed-forward width, and twice
+    with each token of the sample, H numbers a time."""
     _, width, _, inner = SIZES[size]
     return lengths * (1 + lengths / (2 * width + inner))
 
 
-def dev_batches(reader: ShardReader, task: Task, collate: Collator, levels: list[str], seed: int, max_tokens: int,
-                micro_tokens: int) -> list[Batch]:
-    """Fixed batches of a task's dev split, the same at every evaluation: first samples up to max_tokens, sorted by length."""
+def dev_batches(
+    reader: ShardReader,
+    task: Task,
+    collate: Collator,
+    levels: list[str],
+    seed: int,
+    max_tokens: int,
+    micro_tokens: int,
+) -> list[Batch]:
+    """Fixed batches of a task's dev split, the same at every evaluation: first samples up to max_tokens,
+    sorted by length."""
     lengths = reader.lengths()
     kept = int(np.searchsorted(np.cumsum(lengths), max_tokens, side="right")) or min(1, len(lengths))
     groups = cut_by_tokens(np.argsort(lengths[:kept], kind="stable"), lengths, micro_tokens)
-    return [collate(task, [reader[int(i)] for i in group], levels, np.random.default_rng([seed, DEV_STREAM, task.task_id, n]))
-            for n, group in enumerate(groups)]
+    return [
+        collate(
+            task,
+            [reader[int(i)] for i in group],
+            levels,
+            np.random.default_rng([seed, DEV_STREAM, task.task_id, n]),
+        )
+        for n, group in enumerate(groups)
+    ]
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
@@ -216,7 +254,8 @@ def _join(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """Runs an iterator in a thread, up to `depth` items ahead. Its exception is raised where the item was due."""
+    """Runs an iterator in a thread, up to `depth` items ahead. Its exception is raised where the item was
+    due."""
     queue: Queue = Queue(depth)
     end = object()
 

@@ -1,7 +1,7 @@
-"""Text as an array of its characters, and back: what is asked of every character of a corpus is asked by array.
+"""Text as an array of its characters, and back: what is asked of every character of a corpus is asked by
+array.
 
-A lone surrogate, which bad input can hold, is a character like others.
-"""
+A lone surrogate, which bad input can hold, is a character like others."""
 
 from __future__ import annotations
 

@@ -2,13 +2,12 @@
 
     <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it;
                                                    float32: of half precision the master weights
-                           optimizer.safetensors   <parameter>|<accumulator>
-                           config.json vocab.txt recipe.yaml
-                           trainer_state.json      step, tokens, scaler, ... and size and sha256 of every other file
+                           optimizer.safetensors <parameter>|<accumulator> config.json vocab.txt recipe.yaml
+                           trainer_state.json step, tokens, scaler, ... and size and sha256 of every other
+                           file
 
-Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk spoils later
-is noticed by the digests, and the checkpoint before it is used.
-"""
+Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk
+spoils later is noticed by the digests, and the checkpoint before it is used."""
 
 from __future__ import annotations
 
@@ -51,7 +50,8 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
         for path in [*tmp.rglob("*"), tmp]:
             sync_to_disk(path)
         if folder.exists():
-            # A run killed between the two renames leaves the old one under another name; ernie2.out_dir brings it back.
+            # A run killed between the two renames leaves the old one under another name; ernie2.out_dir
+            # brings it back.
             old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
             folder.rename(old)
             tmp.rename(folder)
@@ -74,8 +74,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
     as_umask_says(path)
 
 
-def write_model(folder: Path, weights: dict[str, np.ndarray], config: EncoderConfig, vocab_file: str | Path,
-                extra: dict[str, Any]) -> None:
+def write_model(
+    folder: Path,
+    weights: dict[str, np.ndarray],
+    config: EncoderConfig,
+    vocab_file: str | Path,
+    extra: dict[str, Any],
+) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
     write_arrays(folder / WEIGHTS, weights, {"format": "np"})
@@ -83,8 +88,13 @@ def write_model(folder: Path, weights: dict[str, np.ndarray], config: EncoderCon
     shutil.copyfile(vocab_file, folder / "vocab.txt")
 
 
-def save_model(folder: str | Path, model: nn.Layer, config: EncoderConfig, vocab_file: str | Path,
-               extra: dict[str, Any] | None = None) -> None:
+def save_model(
+    folder: str | Path,
+    model: nn.Layer,
+    config: EncoderConfig,
+    vocab_file: str | Path,
+    extra: dict[str, Any] | None = None,
+) -> None:
     """Saves a model alone (no optimizer), atomically."""
     weights = model_arrays(model)
     atomic_folder(Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}))
@@ -97,13 +107,16 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
         The file's arrays, float32; a parameter of half precision has them rounded.
 
     Raises:
-        ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name and shape.
-    """
+        ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name
+        and shape."""
     arrays, parameters = read_arrays(Path(folder) / WEIGHTS), dict(model.named_parameters())
     wrong = [f"{name} is missing" for name in parameters if name not in arrays]
     wrong += [f"{name} has no place in it" for name in arrays if name not in parameters]
-    wrong += [f"{name} is {list(array.shape)} there, {list(parameters[name].shape)} here" for name, array in arrays.items()
-              if name in parameters and list(array.shape) != list(parameters[name].shape)]
+    wrong += [
+        f"{name} is {list(array.shape)} there, {list(parameters[name].shape)} here"
+        for name, array in arrays.items()
+        if name in parameters and list(array.shape) != list(parameters[name].shape)
+    ]
     if wrong:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise ConfigError(f"{folder}: holds another model: {'; '.join(wrong[:4])}{more}")
@@ -115,9 +128,10 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
 def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
     """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
 
-    Of parameters not trained yet there are none.
-    """
-    arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)}
+    Of parameters not trained yet there are none."""
+    arrays = {
+        f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)
+    }
     masters = optimizer.state_dict().get(f"{MASTER}s", {})
     for name, parameter in model.named_parameters():
         if parameter.name in masters:
@@ -128,7 +142,8 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
 def _accumulators(
     model: nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> Iterator[tuple[str, str, paddle.Tensor]]:
-    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of making."""
+    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of
+    making."""
     names = {parameter.name: name for name, parameter in model.named_parameters()}
     for key, value in optimizer.state_dict().items():
         if isinstance(value, paddle.Tensor):
@@ -139,12 +154,13 @@ def _accumulators(
 def restore_optimizer(
     arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> None:
-    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master weights.
+    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master
+    weights.
 
-    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does not
-    know of it, so that the head of a task that rests between two checkpoints would lose its moments; and a head
-    that is trained for the first time is refused. Hence the accumulators are made here, as optimizer.step() does.
-    """
+    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does
+    not know of it, so that the head of a task that rests between two checkpoints would lose its moments; and
+    a head that is trained for the first time is refused. Hence the accumulators are made here, as
+    optimizer.step() does."""
     found = {tuple(key.replace(f"|{MASTER_NAME}_", "|").split("|")): array for key, array in arrays.items()}
     trained, masters = {name for name, accumulator in found if accumulator != MASTER}, {}
     for name, parameter in model.named_parameters():
@@ -160,15 +176,23 @@ def restore_optimizer(
         tensor.set_value(found[name, accumulator.removeprefix(f"{MASTER_NAME}_")])
 
 
-def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, np.ndarray], config: EncoderConfig,
-                  vocab_file: str | Path, recipe_yaml: str, state: dict[str, Any], keep_last: int) -> Path:
+def save_training(
+    out_dir: Path,
+    step: int,
+    model: nn.Layer,
+    moments: dict[str, np.ndarray],
+    config: EncoderConfig,
+    vocab_file: str | Path,
+    recipe_yaml: str,
+    state: dict[str, Any],
+    keep_last: int,
+) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
     `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors.
 
     Raises:
-        ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were.
-    """
+        ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were."""
     masters = {key.partition("|")[0]: array for key, array in moments.items() if key.endswith(f"|{MASTER}")}
     moments = {key: array for key, array in moments.items() if not key.endswith(f"|{MASTER}")}
     needed = sum(array.nbytes for array in moments.values()) + SPARE
@@ -176,7 +200,9 @@ def save_training(out_dir: Path, step: int, model: nn.Layer, moments: dict[str, 
 
     def write(tmp: Path) -> None:
         weights = model_arrays(model) | masters
-        write_model(tmp, weights, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state})
+        write_model(
+            tmp, weights, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state}
+        )
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
@@ -196,8 +222,11 @@ def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
     """(step, folder) of every finished checkpoint, oldest first. Leftovers of a crash are not listed."""
     if not out_dir.is_dir():
         return []
-    found = [(int(match[1]), path) for path in out_dir.iterdir()
-             if (match := STEP_FOLDER.fullmatch(path.name)) and (path / "trainer_state.json").is_file()]
+    found = [
+        (int(match[1]), path)
+        for path in out_dir.iterdir()
+        if (match := STEP_FOLDER.fullmatch(path.name)) and (path / "trainer_state.json").is_file()
+    ]
     return sorted(found)
 
 
@@ -207,12 +236,14 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
     They may be in another precision than when they were saved: weights and moments are float32 on disk.
 
     Raises:
-        ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of tasks).
-    """
+        ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of
+        tasks)."""
     try:
         arrays = restore_weights(model, folder)
     except ConfigError as error:
-        raise ConfigError(f"{error}; resume with the settings it was made with, or choose another out_dir") from None
+        raise ConfigError(
+            f"{error}; resume with the settings it was made with, or choose another out_dir"
+        ) from None
     masters = {f"{name}|{MASTER}": array for name, array in arrays.items()}
     restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer)
     return read_state(folder)
@@ -224,8 +255,7 @@ def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
     A damaged one is reported and set aside as <folder>.damaged, and the one before is taken.
 
     Raises:
-        ConfigError: all that are there are damaged.
-    """
+        ConfigError: all that are there are damaged."""
     found = checkpoints(out_dir)
     problems = []
     for step, folder in reversed(found):
@@ -239,7 +269,9 @@ def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
         problems.append(problem)
         logger.warning("%s; trying the checkpoint before it", problem)
     if problems:
-        raise ConfigError(f"{problems[0]}; no other checkpoint is left: remove {found[-1][1]} to start from the beginning")
+        raise ConfigError(
+            f"{problems[0]}; no other checkpoint is left: remove {found[-1][1]} to start from the beginning"
+        )
     return None
 
 

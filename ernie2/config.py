@@ -1,7 +1,7 @@
-"""What a recipe may say. Every key is a field here; the text under it gives meaning, unit, default and source.
+"""What a recipe may say. Every key is a field here; the text under it gives meaning, unit, default and
+source.
 
-No tensors here. The paper is arXiv 1907.12412; "released code" is PaddlePaddle/ERNIE, branch `repro`.
-"""
+No tensors here. The paper is arXiv 1907.12412; "released code" is PaddlePaddle/ERNIE, branch `repro`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ __all__ = [
 ]
 
 SIZES = {
-    # layers, width, heads, feed-forward width. tiny, mini and small are ours; base and large are the paper's (section 4.1).
+    # layers, width, heads, feed-forward width. tiny, mini and small are ours; base and large are the paper's
+    # (section 4.1).
     "tiny": (2, 128, 2, 512),
     "mini": (4, 256, 4, 1024),
     "small": (6, 512, 8, 2048),
@@ -75,16 +76,18 @@ class ModelConfig(Section):
     """The encoder. Sizes and activation follow the released configurations."""
 
     vocab_file: str
-    """Vocabulary, one token a line (or `token<TAB>id`). Built from the corpus when it is missing and data.vocab_size is set."""
+    """Vocabulary, one token a line (or `token<TAB>id`). Built from the corpus when it is missing and
+    data.vocab_size is set."""
     size: Size = "base"
     """Layers x width: tiny 2x128, mini 4x256, small 6x512, base 12x768, large 24x1024."""
     hidden_act: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers. Released: relu (Chinese), gelu (English)."""
     init_from: str | None = None
-    """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random weights."""
+    """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random
+    weights."""
     init_min_match: Share = 0.9
-    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A token embedding
-    or layer that is missing or of another shape stops it in any case."""
+    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A
+    token embedding or layer that is missing or of another shape stops it in any case."""
     dropout: Dropout = 0.1
     """Dropout on hidden states and on attention probabilities. Released: 0.1."""
     layer_norm_eps: NotNegative[float] = 1e-5
@@ -92,16 +95,17 @@ class ModelConfig(Section):
     initializer_range: NotNegative[float] = 0.02
     """Standard deviation of the normal initial weights. Released: 0.02."""
     max_position_embeddings: Positive[int] | None = None
-    """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512 (English)."""
+    """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512
+    (English)."""
     sentence_type_vocab_size: Positive[int] | None = None
-    """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the shards need if that
-    is more; else 4. Released (English 2.0): 4."""
+    """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the
+    shards need if that is more; else 4. Released (English 2.0): 4."""
     task_type_vocab_size: Positive[int] | None = None
-    """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more; else 16. Released:
-    16."""
+    """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more;
+    else 16. Released: 16."""
     vocab_rows: Positive[int] | None = None
-    """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964 tokens). Default: those of
-    init_from, else as many as the vocabulary has tokens."""
+    """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964
+    tokens). Default: those of init_from, else as many as the vocabulary has tokens."""
 
     def __post_init__(self) -> None:
         self.unnamed = {key for key in _ROWS if getattr(self, key) is None}
@@ -113,7 +117,8 @@ class ModelConfig(Section):
                 raise ConfigError(f"init_from: {error}") from None
 
     def take_rows(self, there: dict[str, int | None]) -> None:
-        """Takes the rows of embeddings that the recipe does not name from a checkpoint's (key of config.json -> rows)."""
+        """Takes the rows of embeddings that the recipe does not name from a checkpoint's (key of config.json
+        -> rows)."""
         for key in self.unnamed:
             setattr(self, key, there.get(_ROWS[key][0], getattr(self, key)))
 
@@ -125,12 +130,14 @@ class DataConfig(Section):
     shards_dir: str
     """Folder of the shards, one sub-folder a task."""
     corpus: Texts = field(default_factory=list)
-    """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required by tasks whose
-    source is `documents`."""
+    """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required
+    by tasks whose source is `documents`."""
     query_log: Texts = field(default_factory=list)
-    """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is `pairs`."""
+    """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is
+    `pairs`."""
     marked_pairs: Texts = field(default_factory=list)
-    """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from the corpus."""
+    """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from
+    the corpus."""
     entity_dicts: Texts = field(default_factory=list)
     """User dictionaries, `word [tag]` a line, or in jieba's, HanLP's or LAC's form, or CSV; globs allowed."""
     encoding: str = "utf-8"
@@ -140,7 +147,8 @@ class DataConfig(Section):
     lower_case: bool = True
     """Lower-case text before tokenisation (the released vocabularies are lower-cased)."""
     segmenter: Literal["auto", "rjieba", "jieba"] = "auto"
-    """Chinese word segmentation. rjieba gives jieba's words twenty times as fast; auto: rjieba where it is installed."""
+    """Chinese word segmentation. rjieba gives jieba's words twenty times as fast; auto: rjieba where it is
+    installed."""
     vocab_size: int | None = None
     """Build the vocabulary from the corpus with this many entries when model.vocab_file does not exist."""
     max_seq_len: Annotated[int, expect("16 to 4096 tokens", lambda n: 16 <= n <= 4096)] = 512
@@ -148,7 +156,8 @@ class DataConfig(Section):
     mask_prob: Probability = 0.15
     """Share of units chosen for masked-LM prediction (paper section 3.2.1, ERNIE 1.0)."""
     dev_share: Probability = 0.005
-    """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task."""
+    """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task.
+    """
     max_reject_share: Annotated[Share, expect("a share between 0 and 1, more than 0", bool)] = 0.5
     """The generation stops when more than this share of documents or rows is rejected."""
     min_chars: NotNegative[int] = 0
@@ -203,12 +212,14 @@ class CurriculumConfig(Section):
     steps_per_task: Positive[int]
     """N: optimizer steps that every task gets in the whole run."""
     mode: Literal["continual_multitask", "multitask", "continual"] = "continual_multitask"
-    """continual_multitask: earlier tasks keep getting revisit_steps in every later stage; multitask: all tasks in one stage;
-    continual: each stage trains its new tasks alone."""
+    """continual_multitask: earlier tasks keep getting revisit_steps in every later stage; multitask: all
+    tasks in one stage; continual: each stage trains its new tasks alone."""
     revisit_steps: int | Literal["auto"] = "auto"
-    """r: steps an earlier task gets in each later stage. auto = N // (stages + 1), which reproduces Table 7."""
+    """r: steps an earlier task gets in each later stage. auto = N // (stages + 1), which reproduces Table 7.
+    """
     step: Literal["one_task", "all_tasks"] = "one_task"
-    """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active task."""
+    """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active
+    task."""
 
     def _checks(self) -> Checks:
         """Names can be those of files; none stands twice."""
@@ -227,8 +238,8 @@ class MaskingConfig(Section):
     level: Level | Annotated[list[Level | Annotated[list[Level], NOT_EMPTY]], NOT_EMPTY] = field(
         default_factory=lambda: [["basic", "phrase", "entity"]]
     )
-    """basic, word, phrase or entity: fixed for the run; a list: one entry a stage, the last one holding for later stages;
-    an inner list: one of its levels is drawn for each sample."""
+    """basic, word, phrase or entity: fixed for the run; a list: one entry a stage, the last one holding for
+    later stages; an inner list: one of its levels is drawn for each sample."""
 
     def by_stage(self) -> list[list[str]]:
         """Levels to draw from, one list a stage; the last holds for later stages."""
@@ -262,11 +273,13 @@ class LrConfig(Section):
     peak: Positive[float]
     """Highest learning rate. Paper: 5e-5 (English), 1.28e-4 (Chinese)."""
     schedule: Literal["noam", "linear", "constant"] = "noam"
-    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then to 0; constant after warm-up."""
+    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then to 0; constant
+    after warm-up."""
     warmup_steps: NotNegative[int] = 4000
     """Steps of warm-up (paper section 4.1: 4,000 for every task)."""
     restart: Literal["stage", "never", "task"] = "stage"
-    """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open point 8)."""
+    """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open
+    point 8)."""
 
 
 @dataclass
@@ -274,8 +287,8 @@ class RuntimeConfig(Section):
     """How the run is carried out; none of this changes what is learned, rounding aside."""
 
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100). Needs a GPU of compute
-    capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
+    """fp16: AMP O2 with master weights and dynamic loss scaling (paper: float16 on V100). Needs a GPU of
+    compute capability 7.0 or more, bf16 one of 8.0; fp32 on CPU."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     init_loss_scale: Positive[float] = 102_400.0
@@ -283,9 +296,11 @@ class RuntimeConfig(Section):
     min_loss_scale: Positive[float] = 1.0
     """The run stops where the loss scale of fp16 would fall below this: it diverges."""
     max_bad_steps: NotNegative[int] = 3
-    """Steps in a row that are skipped because a loss or gradient is not a number; one more stops the run. 0: stop at once."""
+    """Steps in a row that are skipped because a loss or gradient is not a number; one more stops the run. 0:
+    stop at once."""
     startup_limit: Positive[float] = 600.0
-    """Seconds that each step of the start-up of several processes may take; then the run stops and says who is missing."""
+    """Seconds that each step of the start-up of several processes may take; then the run stops and says who
+    is missing."""
     log_every: Positive[int] = 10
     """Steps between lines of train.jsonl."""
     eval_every: Positive[int] = 1000
@@ -339,7 +354,8 @@ class Recipe(Section):
         micro = self.batch.micro_tokens
         yield require(micro >= length, "batch.micro_tokens", micro, f"at least data.max_seq_len ({length})")
         stages = 1 if self.curriculum.mode == "multitask" else len(self.curriculum.stages)
-        wanted = f"at most one entry for each of the {stages} stages (to draw a level per sample, use an inner list)"
+        wanted = f"at most one entry for each of the {stages} stages (to draw a level per sample, "
+        wanted += "use an inner list)"
         yield require(len(self.masking.by_stage()) <= stages, "masking.level", self.masking.level, wanted)
 
     def task_names(self) -> list[str]:

@@ -1,9 +1,9 @@
-"""What only a CPU needs to be fast, behind one switch (flags that paddle reads at its import are in `ernie2/__init__.py`).
+"""What only a CPU needs to be fast, behind one switch (flags that paddle reads at its import are in
+`ernie2/__init__.py`).
 
-Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, stretch a smaller operand at a
-third of numpy's speed, copy strided views element by element and give freed memory back to the system at once. On any other
-device every function here is the library's own.
-"""
+Paddle's CPU kernels sum bias and LayerNorm gradients and draw dropout masks on one slow thread, stretch a
+smaller operand at a third of numpy's speed, copy strided views element by element and give freed memory back
+to the system at once. On any other device every function here is the library's own."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def seed(*parts: int) -> None:
 def seed_samples(parts: tuple[int, ...], samples: Iterable[int]) -> None:
     """As `seed`, so that each sample's dropout depends on its own number alone, not on those it travels with.
 
-    So it is on a CPU, for arrays of equally many elements a sample. Other devices draw for the batch as a whole.
-    """
+    So it is on a CPU, for arrays of equally many elements a sample. Other devices draw for the batch as a
+    whole."""
     samples = [int(sample) for sample in samples]
     seed(*parts, samples[0])
     if switch.enabled:
@@ -66,11 +66,17 @@ class _Shared:
 
     def __init__(self, tensor: paddle.Tensor) -> None:
         self.tensor = tensor if tensor.is_contiguous() else tensor.contiguous()
-        self.__array_interface__ = {"data": (self.tensor.data_ptr(), False), "shape": tuple(tensor.shape), "version": 3,
-                                    "typestr": self.TYPES[tensor.dtype]}
+        self.__array_interface__ = {
+            "data": (self.tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "version": 3,
+            "typestr": self.TYPES[tensor.dtype],
+        }
 
 
-def _stretched(operation: np.ufunc, x: paddle.Tensor, y: paddle.Tensor, out: paddle.Tensor | None = None) -> paddle.Tensor:
+def _stretched(
+    operation: np.ufunc, x: paddle.Tensor, y: paddle.Tensor, out: paddle.Tensor | None = None
+) -> paddle.Tensor:
     """operation(x, y), y of fewer elements; `out`: where it goes, x itself for one."""
     out = paddle.empty_like(x) if out is None else out
     with np.errstate(all="ignore"):  # a loss that is not a number is dealt with once, at the end of its step
@@ -79,7 +85,8 @@ def _stretched(operation: np.ufunc, x: paddle.Tensor, y: paddle.Tensor, out: pad
 
 
 class _Linear(PyLayer):
-    """x @ weight + bias, whose bias gradient is a matrix product: 25 to 100 times faster than paddle's sum on a CPU."""
+    """x @ weight + bias, whose bias gradient is a matrix product: 25 to 100 times faster than paddle's sum on
+    a CPU."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, transposed):  # noqa: ANN001, ANN205 - paddle's signature
@@ -97,8 +104,11 @@ class _Linear(PyLayer):
         return dx, paddle.matmul(left, right, transpose_x=True), paddle.matmul(ones, dy).reshape([-1])
 
 
-def linear(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, transposed: bool = False) -> paddle.Tensor:
-    """x (N, I) @ weight (I, O) + bias (O) -> (N, O); `transposed`: the weight is (O, I), as a tied embedding is."""
+def linear(
+    x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, transposed: bool = False
+) -> paddle.Tensor:
+    """x (N, I) @ weight (I, O) + bias (O) -> (N, O); `transposed`: the weight is (O, I), as a tied embedding
+    is."""
     if switch.enabled and paddle.is_grad_enabled() and not weight.stop_gradient:
         return _Linear.apply(x, weight, bias, transposed)
     return paddle.matmul(x, weight, transpose_y=transposed) + bias
@@ -123,7 +133,10 @@ class _LayerNorm(PyLayer):
         _stretched(np.multiply, normal, scale, normal)
         dx, slope = _stretched(np.multiply, dy, weight), dy * normal
         d_weight, d_bias = paddle.matmul(ones, slope).reshape([-1]), paddle.matmul(ones, dy).reshape([-1])
-        mean, along = paddle.matmul(dx, mean_of), paddle.matmul(_stretched(np.multiply, slope, weight, slope), mean_of)
+        mean, along = (
+            paddle.matmul(dx, mean_of),
+            paddle.matmul(_stretched(np.multiply, slope, weight, slope), mean_of),
+        )
         _stretched(np.subtract, dx, mean, dx).subtract_(_stretched(np.multiply, normal, along, normal))
         return _stretched(np.multiply, dx, scale, dx), d_weight, d_bias
 
@@ -136,13 +149,14 @@ def layer_norm(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, eps
 
 
 class _Gelu(PyLayer):
-    """x * P(X < x) of a normal X; what the backward pass multiplies by is made of the same terms, and kept instead of x."""
+    """x * P(X < x) of a normal X; what the backward pass multiplies by is made of the same terms, and kept
+    instead of x."""
 
     LOG_DENSITY = -0.5 * math.log(2 * math.pi)
 
     @staticmethod
     def forward(ctx, x):  # noqa: ANN001, ANN205 - paddle's signature
-        part = x.scale(2 ** -0.5)
+        part = x.scale(2**-0.5)
         below = paddle.erf(part).scale_(0.5, 0.5)
         slope = part.multiply_(part).scale_(-1.0, _Gelu.LOG_DENSITY).exp_().multiply_(x).add_(below)
         ctx.save_for_backward(slope)
@@ -168,8 +182,7 @@ def activation(name: str) -> Callable[[paddle.Tensor], paddle.Tensor]:
 def scale_(x: paddle.Tensor, factor: paddle.Tensor) -> None:
     """x *= factor, (), in place; x float32: half precision has no room for 1 / loss scale.
 
-    Other devices leave the factor where it is: to read it would make them wait.
-    """
+    Other devices leave the factor where it is: to read it would make them wait."""
     if switch.enabled:
         x.scale_(float(factor))
     else:
@@ -183,7 +196,8 @@ def squared_norm(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def dropout(x: paddle.Tensor, p: float, training: bool) -> paddle.Tensor:
-    """Dropout that keeps the expectation. On a CPU p is rounded to 256ths (0.1 -> 26/256) and scaled accordingly."""
+    """Dropout that keeps the expectation. On a CPU p is rounded to 256ths (0.1 -> 26/256) and scaled
+    accordingly."""
     if not training or p == 0:
         return x
     if not switch.enabled:
@@ -230,13 +244,17 @@ def _scores(q: paddle.Tensor, k: paddle.Tensor, mask: paddle.Tensor | None) -> p
         return paddle.matmul(q, k, transpose_y=True)
     if not switch.enabled:
         return paddle.matmul(q, k, transpose_y=True) + mask.astype(q.dtype)
-    # A CPU adds it as one more column of the product: paddle's sum of two shapes takes ten times as long as the product.
+    # A CPU adds it as one more column of the product: paddle's sum of two shapes takes ten times as long as
+    # the product.
     column = mask.transpose([0, 1, 3, 2]).expand([*q.shape[:3], 1])
-    return paddle.matmul(paddle.concat([q, paddle.ones_like(column)], -1), paddle.concat([k, column], -1), transpose_y=True)
+    return paddle.matmul(
+        paddle.concat([q, paddle.ones_like(column)], -1), paddle.concat([k, column], -1), transpose_y=True
+    )
 
 
 class _Attention(PyLayer):
-    """Attention whose backward pass works in place and takes the softmax's row sums over D instead of over T."""
+    """Attention whose backward pass works in place and takes the softmax's row sums over D instead of over
+    T."""
 
     @staticmethod
     def forward(ctx, q, k, v, mask, p):  # noqa: ANN001, ANN205 - paddle's signature
@@ -251,17 +269,23 @@ class _Attention(PyLayer):
     def backward(ctx, dy):  # noqa: ANN001, ANN205
         q, k, v, probabilities, kept, out = ctx.saved_tensor()
         dv = paddle.matmul(kept, dy, transpose_x=True)
-        sums = paddle.matmul(dy * out, paddle.ones([dy.shape[-1], 1], dy.dtype))  # of probability times its gradient, over T
+        sums = paddle.matmul(
+            dy * out, paddle.ones([dy.shape[-1], 1], dy.dtype)
+        )  # of probability times its gradient, over T
         ds = paddle.matmul(dy, v, transpose_y=True).multiply_(kept)
-        ds.subtract_(probabilities.multiply_(sums))  # neither `kept` nor `probabilities`, which may be the same, is needed again
+        ds.subtract_(
+            probabilities.multiply_(sums)
+        )  # neither `kept` nor `probabilities`, which may be the same, is needed again
         scale = q.shape[-1] ** -0.5
         grads = (paddle.matmul(ds, k).scale_(scale), paddle.matmul(ds, q, transpose_x=True).scale_(scale), dv)
         return (*grads, None) if ctx.masked else grads
 
 
-def attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, p: float,
-              training: bool) -> paddle.Tensor:
-    """Scaled dot-product attention by matrix products: (B, A, T, D) three times, mask (B, 1, 1, T) or None -> (B, A, T, D)."""
+def attention(
+    q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None, p: float, training: bool
+) -> paddle.Tensor:
+    """Scaled dot-product attention by matrix products: (B, A, T, D) three times, mask (B, 1, 1, T) or None ->
+    (B, A, T, D)."""
     p = p if training else 0.0
     if switch.enabled and paddle.is_grad_enabled() and not q.stop_gradient:
         return _Attention.apply(q, k, v, mask, p)

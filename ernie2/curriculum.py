@@ -1,9 +1,8 @@
 """Continual multi-task learning: which tasks train at step s. Pure functions of the recipe; no tensors here.
 
-Paper section 3.1.2 and Table 7. Letters: N steps a task gets in all, r steps an earlier task gets in each later stage.
-A plan never holds state: step -> stage, tasks and how many batches each task has had is arithmetic, so that every rank
-agrees without talking and a resume needs one integer.
-"""
+Paper section 3.1.2 and Table 7. Letters: N steps a task gets in all, r steps an earlier task gets in each
+later stage. A plan never holds state: step -> stage, tasks and how many batches each task has had is
+arithmetic, so that every rank agrees without talking and a resume needs one integer."""
 
 from __future__ import annotations
 
@@ -54,7 +53,8 @@ class Stage:
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """(task number, batch number within the stage) of each step: largest remaining share first, ties in order."""
+        """(task number, batch number within the stage) of each step: largest remaining share first, ties in
+        order."""
         counts = list(self.shares.values())
         tasks = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
         batches = np.concatenate([np.arange(count) for count in counts])
@@ -98,8 +98,10 @@ class Plan:
     def turns(self, step: int) -> list[Turn]:
         """What trains at optimizer step `step` (from 0)."""
         stage = self.stage_of(step)
-        return [Turn(task, self.batches_before(task, stage) + batch)
-                for task, batch in stage.turns(step - stage.first_step)]
+        return [
+            Turn(task, self.batches_before(task, stage) + batch)
+            for task, batch in stage.turns(step - stage.first_step)
+        ]
 
     def batches_before(self, task: str, stage: Stage) -> int:
         """Global batches that `task` has had before `stage`."""
@@ -123,12 +125,11 @@ class Plan:
 def make_plan(config: CurriculumConfig) -> Plan:
     """Turns a curriculum into a plan.
 
-    continual_multitask: a task gets N - (stages left) x r steps in the stage where it starts and r in each later stage;
-    multitask: one stage, N each; continual: each stage trains its new tasks alone, N each.
+    continual_multitask: a task gets N - (stages left) x r steps in the stage where it starts and r in each
+    later stage; multitask: one stage, N each; continual: each stage trains its new tasks alone, N each.
 
     Raises:
-        ConfigError: revisit_steps leaves a new task nothing to do in its first stage.
-    """
+        ConfigError: revisit_steps leaves a new task nothing to do in its first stage."""
     total, count = config.steps_per_task, len(config.stages)
     if config.mode == "multitask":
         names = tuple(name for stage in config.stages for name in stage)
@@ -137,8 +138,10 @@ def make_plan(config: CurriculumConfig) -> Plan:
     if config.mode == "continual":
         revisit = 0
     if revisit < 0 or total - (count - 1) * revisit < 1:
-        raise ConfigError(f"curriculum.revisit_steps: {revisit} steps in each of {count - 1} later stages leave nothing of "
-                          f"steps_per_task = {total} for a task's first stage; at most {(total - 1) // max(count - 1, 1)}")
+        raise ConfigError(
+            f"curriculum.revisit_steps: {revisit} steps in each of {count - 1} later stages leave nothing of "
+            f"steps_per_task = {total} for a task's first stage; at most {(total - 1) // max(count - 1, 1)}"
+        )
     stages: list[Stage] = []
     seen: list[str] = []
     for number, new in enumerate(config.stages):

@@ -1,4 +1,5 @@
-"""What has to be the same on every node of a run: code, recipe, vocabulary, shards, each as a digest. No tensors here."""
+"""What has to be the same on every node of a run: code, recipe, vocabulary, shards, each as a digest. No
+tensors here."""
 
 from __future__ import annotations
 
@@ -22,9 +23,8 @@ def run_digests(recipe: Recipe) -> dict[str, str]:
     """Name -> sha256, or "none" where there is nothing yet.
 
     Returns:
-        code; recipe (as resolved, overrides included); task files; vocabulary; shards (the index of every task, which
-        holds a digest of each shard).
-    """
+        code; recipe (as resolved, overrides included); task files; vocabulary; shards (the index of every
+        task, which holds a digest of each shard)."""
     names = recipe.task_names()
     vocabulary = Path(recipe.model.vocab_file)
     return {

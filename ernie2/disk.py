@@ -1,4 +1,5 @@
-"""Files that a reader sees whole or not at all, their digests, locks, and sizes for people. No tensors here."""
+"""Files that a reader sees whole or not at all, their digests, locks, and sizes for people. No tensors
+here."""
 
 from __future__ import annotations
 
@@ -21,8 +22,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
     Args:
         path: the file; an older one stays as it is until then.
-        sync: wait until the bytes are on the disk: even a power loss leaves the old file or the new one.
-    """
+        sync: wait until the bytes are on the disk: even a power loss leaves the old file or the new one."""
     temporary = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
@@ -62,8 +62,7 @@ def sync_to_disk(path: Path) -> None:
 def lock(path: Path) -> IO[str] | str:
     """Takes a lock until the returned file is closed, however its process ends; or says who holds it already.
 
-    Raises OSError where the file cannot be written, or the disk knows no locks.
-    """
+    Raises OSError where the file cannot be written, or the disk knows no locks."""
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

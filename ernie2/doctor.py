@@ -1,9 +1,9 @@
-"""`python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json]`: what could stop a run, looked over before it starts.
+"""`python -m ernie2.doctor [RECIPE.yaml] [key=value ...] [--json]`: what could stop a run, looked over before
+it starts.
 
 Looks over this machine and the recipe's folders before a run: versions, devices, memory, ports, disk, shards.
 Exit code 0, or 1 where there is a problem. What has to be the same on all nodes is printed as digests;
-a run compares them before its first step (ernie2/watchdog.py).
-"""
+a run compares them before its first step (ernie2/watchdog.py)."""
 
 from __future__ import annotations
 

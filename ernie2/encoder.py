@@ -1,8 +1,8 @@
-"""The shared encoder: token + position + sentence + task embeddings and a post-norm Transformer (paper section 3.2, 4.1).
+"""The shared encoder: token + position + sentence + task embeddings and a post-norm Transformer (paper
+section 3.2, 4.1).
 
 Shape letters: B samples, T tokens of the longest one, H width, A heads, D = H / A, V vocabulary rows.
-Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkpoint loads there as it is.
-"""
+Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkpoint loads there as it is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class EncoderConfig(Section):
 
     def _checks(self) -> Checks:
         heads = self.num_attention_heads
-        yield require(self.hidden_size % heads == 0, "num_attention_heads", heads, f"a divisor of {self.hidden_size}")
+        yield require(
+            self.hidden_size % heads == 0, "num_attention_heads", heads, f"a divisor of {self.hidden_size}"
+        )
 
     @classmethod
     def from_recipe(cls, model: ModelConfig, vocab_size: int, pad_id: int) -> EncoderConfig:
@@ -50,11 +52,26 @@ class EncoderConfig(Section):
         layers, width, heads, inner = SIZES[model.size]
         rows = model.vocab_rows or vocab_size
         if rows < vocab_size:
-            raise ConfigError(f"model.vocab_rows: a token embedding of {rows} rows (those of model.init_from where the "
-                              f"recipe names none) cannot hold the vocabulary's {vocab_size} tokens")
-        return cls(rows, width, layers, heads, inner, model.hidden_act, model.dropout, model.dropout,
-                   model.max_position_embeddings, model.sentence_type_vocab_size, model.task_type_vocab_size,
-                   model.initializer_range, model.layer_norm_eps, pad_id)
+            raise ConfigError(
+                f"model.vocab_rows: a token embedding of {rows} rows (those of model.init_from where the "
+                f"recipe names none) cannot hold the vocabulary's {vocab_size} tokens"
+            )
+        return cls(
+            rows,
+            width,
+            layers,
+            heads,
+            inner,
+            model.hidden_act,
+            model.dropout,
+            model.dropout,
+            model.max_position_embeddings,
+            model.sentence_type_vocab_size,
+            model.task_type_vocab_size,
+            model.initializer_range,
+            model.layer_norm_eps,
+            pad_id,
+        )
 
     @classmethod
     def from_json(cls, path: str | Path) -> EncoderConfig:
@@ -67,12 +84,19 @@ class EncoderConfig(Section):
             raise ConfigError(f"{path}: not readable JSON: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: not an encoder configuration: expected an object of keys")
-        return build(cls, {field.name: data[field.name] for field in fields(cls) if field.name in data}, str(path))
+        return build(
+            cls, {field.name: data[field.name] for field in fields(cls) if field.name in data}, str(path)
+        )
 
     def to_json(self) -> dict:
         """Keys for config.json, readable by PaddleNLP's ErnieConfig."""
-        return {"model_type": "ernie", "architectures": ["ErnieModel"], "use_task_id": True, "pool_act": "tanh",
-                **asdict(self)}
+        return {
+            "model_type": "ernie",
+            "architectures": ["ErnieModel"],
+            "use_task_id": True,
+            "pool_act": "tanh",
+            **asdict(self),
+        }
 
 
 class Linear(nn.Linear):
@@ -126,13 +150,22 @@ class SelfAttention(nn.Layer):
         self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
         self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
 
-    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None,
-                positions: paddle.Tensor | None = None) -> paddle.Tensor:
+    def forward(
+        self,
+        x: paddle.Tensor,
+        length: int,
+        mask: paddle.Tensor | None,
+        positions: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:
         """(B * T, H), T, additive mask (B, 1, 1, T) or None, positions (P) or None for all -> (P, H)."""
         rows, width = x.shape
         parts = (self.q_proj, self.k_proj, self.v_proj)
         # One product of all three: parameters of their own, so that checkpoints have PaddleNLP's names.
-        qkv = cpu.linear(x, paddle.concat([part.weight for part in parts], axis=1), paddle.concat([part.bias for part in parts]))
+        qkv = cpu.linear(
+            x,
+            paddle.concat([part.weight for part in parts], axis=1),
+            paddle.concat([part.bias for part in parts]),
+        )
         qkv = qkv.reshape([rows // length, length, 3, self.heads, width // self.heads])
         mixed = attention.attend(qkv, mask, self.dropout, self.training)
         return self.out_proj(_at(mixed.reshape([rows, width]), positions))
@@ -151,12 +184,16 @@ class Layer(nn.Layer):
         self.activation = cpu.activation(config.hidden_act)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: paddle.Tensor, length: int, mask: paddle.Tensor | None,
-                positions: paddle.Tensor | None = None) -> paddle.Tensor:
+    def forward(
+        self,
+        x: paddle.Tensor,
+        length: int,
+        mask: paddle.Tensor | None,
+        positions: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:
         """(B * T, H), T, additive mask (B, 1, 1, T) or None, positions (P) or None for all -> (P, H).
 
-        All tokens are attended to; what comes after attention is computed at the positions alone.
-        """
+        All tokens are attended to; what comes after attention is computed at the positions alone."""
         mixed = self.self_attn(x, length, mask, positions)
         x = self.norm1(cpu.add_dropped(_at(x, positions), mixed, self.dropout, self.training))
         inner = self.linear2(self.activation(self.linear1(x)))
@@ -198,8 +235,13 @@ class ErnieEncoder(nn.Layer):
         self.encoder = Transformer(config)
         self.pooler = Pooler(config)
 
-    def forward(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int = 0,
-                lengths: paddle.Tensor | None = None) -> tuple[paddle.Tensor, paddle.Tensor]:
+    def forward(
+        self,
+        token_ids: paddle.Tensor,
+        sentence_ids: paddle.Tensor,
+        task_id: int = 0,
+        lengths: paddle.Tensor | None = None,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Encodes a padded batch.
 
         Args:
@@ -209,22 +251,27 @@ class ErnieEncoder(nn.Layer):
             lengths: int64 (B), real tokens of each sample; None = nothing is padded.
 
         Returns:
-            Sequence output (B, T, H) and pooled output (B, H).
-        """
+            Sequence output (B, T, H) and pooled output (B, H)."""
         x = self.rows(token_ids, sentence_ids, task_id, lengths).reshape([*token_ids.shape, -1])
         return x, self.pooler(x[:, 0])
 
-    def rows(self, token_ids: paddle.Tensor, sentence_ids: paddle.Tensor, task_id: int = 0, lengths: paddle.Tensor | None = None,
-             positions: paddle.Tensor | None = None) -> paddle.Tensor:
-        """The sequence output where it is wanted: the last layer's feed-forward is not computed for what no head reads.
+    def rows(
+        self,
+        token_ids: paddle.Tensor,
+        sentence_ids: paddle.Tensor,
+        task_id: int = 0,
+        lengths: paddle.Tensor | None = None,
+        positions: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:
+        """The sequence output where it is wanted: the last layer's feed-forward is not computed for what no
+        head reads.
 
         Args:
-            token_ids, sentence_ids, task_id, lengths: as of `forward`.
-            positions: int64 (P), P at least 1, in the flattened (B * T) tokens, any of them several times; None = all in order.
+            token_ids, sentence_ids, task_id, lengths: as of `forward`. positions: int64 (P), P at least 1, in
+            the flattened (B * T) tokens, any of them several times; None = all in order.
 
         Returns:
-            (P, H).
-        """
+            (P, H)."""
         mask = None
         if lengths is not None:
             keys = paddle.arange(token_ids.shape[1], dtype="int64").unsqueeze(0)

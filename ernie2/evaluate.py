@@ -1,9 +1,8 @@
 """Held-out evaluation of every task seen so far, beside the level that chance reaches.
 
-Chance is the accuracy of the best guess that has learned nothing but frequencies in the training shards: the most
-frequent token (masked_lm), the most frequent class (token), and for a sentence head the most frequent class among
-samples with as many segments, because the number of segments can be seen.
-"""
+Chance is the accuracy of the best guess that has learned nothing but frequencies in the training shards: the
+most frequent token (masked_lm), the most frequent class (token), and for a sentence head the most frequent
+class among samples with as many segments, because the number of segments can be seen."""
 
 from __future__ import annotations
 
@@ -35,13 +34,21 @@ class DevSet:
     """Head -> cross-entropy of the training frequencies."""
 
 
-def load_dev_set(train: ShardReader, dev: ShardReader, task: Task, collate: Collator, recipe: Recipe) -> DevSet:
+def load_dev_set(
+    train: ShardReader, dev: ShardReader, task: Task, collate: Collator, recipe: Recipe
+) -> DevSet:
     """Builds a task's dev batches, with masks at every level the recipe uses, and their chance level."""
     levels = sorted({level for stage in recipe.masking.by_stage() for level in stage})
-    batches = dev_batches(dev, task, collate, levels, recipe.seed, recipe.runtime.eval_tokens, recipe.batch.micro_tokens)
+    batches = dev_batches(
+        dev, task, collate, levels, recipe.seed, recipe.runtime.eval_tokens, recipe.batch.micro_tokens
+    )
     chance, chance_loss = {}, {}
-    for head, (groups, labels, train_groups, train_labels, classes) in _labels(train, task, batches, len(collate.vocab)).items():
-        chance[head], chance_loss[head] = _frequency_guess(groups, labels, train_groups, train_labels, classes)
+    for head, (groups, labels, train_groups, train_labels, classes) in _labels(
+        train, task, batches, len(collate.vocab)
+    ).items():
+        chance[head], chance_loss[head] = _frequency_guess(
+            groups, labels, train_groups, train_labels, classes
+        )
     return DevSet(task, batches, chance, chance_loss)
 
 
@@ -58,9 +65,12 @@ def evaluate(model: ErnieForPretraining, dev_set: DevSet) -> dict[str, dict[str,
     model.train()
     sums = distributed.sum_over_ranks(sums)
     counts = np.maximum(sums[:, 2], 1)
-    return {"losses": dict(zip(heads, (sums[:, 0] / counts).tolist(), strict=True)),
-            "accuracy": dict(zip(heads, (sums[:, 1] / counts).tolist(), strict=True)),
-            "chance": dev_set.chance, "chance_loss": dev_set.chance_loss}
+    return {
+        "losses": dict(zip(heads, (sums[:, 0] / counts).tolist(), strict=True)),
+        "accuracy": dict(zip(heads, (sums[:, 1] / counts).tolist(), strict=True)),
+        "chance": dev_set.chance,
+        "chance_loss": dev_set.chance_loss,
+    }
 
 
 def _labels(train: ShardReader, task: Task, batches: list[Batch], vocab_size: int) -> dict[str, tuple]:
@@ -70,7 +80,9 @@ def _labels(train: ShardReader, task: Task, batches: list[Batch], vocab_size: in
     if task.has_masked_lm:
         dev = np.concatenate([batch.mlm_labels for batch in batches])
         # Special tokens are never predicted (span -1), so they are not counted either.
-        seen = np.concatenate([train.array(i, "token_ids")[train.array(i, "span_ids_word") >= 0] for i in shards])
+        seen = np.concatenate(
+            [train.array(i, "token_ids")[train.array(i, "span_ids_word") >= 0] for i in shards]
+        )
         found["masked_lm"] = (np.zeros_like(dev), dev, np.zeros_like(seen), seen, vocab_size)
     if task.token_classes:
         dev = np.concatenate([batch.token_labels for batch in batches])
@@ -80,18 +92,28 @@ def _labels(train: ShardReader, task: Task, batches: list[Batch], vocab_size: in
     if task.sentence_classes:
         segments = [batch.sentence_ids[np.arange(len(batch.lengths)), batch.lengths - 1] for batch in batches]
         seen_segments = [train.array(i, "sentence_ids")[train.array(i, "offsets")[1:] - 1] for i in shards]
-        found["sentence"] = (np.concatenate(segments), np.concatenate([batch.sentence_labels for batch in batches]),
-                             np.concatenate(seen_segments),
-                             np.concatenate([train.array(i, "sentence_label") for i in shards]), task.sentence_classes)
+        found["sentence"] = (
+            np.concatenate(segments),
+            np.concatenate([batch.sentence_labels for batch in batches]),
+            np.concatenate(seen_segments),
+            np.concatenate([train.array(i, "sentence_label") for i in shards]),
+            task.sentence_classes,
+        )
     return found
 
 
-def _frequency_guess(groups: np.ndarray, labels: np.ndarray, train_groups: np.ndarray, train_labels: np.ndarray,
-                     classes: int) -> tuple[float, float]:
-    """(accuracy of the most frequent training label of each group, cross-entropy of the training frequencies)."""
-    counts: dict[int, np.ndarray] = defaultdict(lambda: np.ones(classes))  # add-one: an unseen label costs, but not infinity
+def _frequency_guess(
+    groups: np.ndarray, labels: np.ndarray, train_groups: np.ndarray, train_labels: np.ndarray, classes: int
+) -> tuple[float, float]:
+    """(accuracy of the most frequent training label of each group, cross-entropy of the training
+    frequencies)."""
+    counts: dict[int, np.ndarray] = defaultdict(
+        lambda: np.ones(classes)
+    )  # add-one: an unseen label costs, but not infinity
     for group in np.unique(train_groups):
-        counts[int(group)] = np.bincount(train_labels[train_groups == group].astype(np.int64), minlength=classes) + 1.0
+        counts[int(group)] = (
+            np.bincount(train_labels[train_groups == group].astype(np.int64), minlength=classes) + 1.0
+        )
     correct = loss = 0.0
     for group in np.unique(groups):
         mine, count = labels[groups == group].astype(np.int64), counts[int(group)]

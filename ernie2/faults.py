@@ -1,11 +1,11 @@
-"""Steps whose loss or gradient is not a number: named, kept for looking at, skipped as the recipe allows. And steps that find
-no memory: the message says what to set.
+"""Steps whose loss or gradient is not a number: named, kept for looking at, skipped as the recipe allows. And
+steps that find no memory: the message says what to set.
 
 A skipped step leaves weights, moments and everything else as they were. All ranks decide alike.
 
-    <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, read with numpy.load(..., allow_pickle=False)
-                     step_0001234.rank0.json    what was wrong, and the text of a few samples
-"""
+    <out_dir>/faults/step_0001234.rank0.npz the arrays of the micro-batches, read with numpy.load(...,
+    allow_pickle=False)
+                     step_0001234.rank0.json    what was wrong, and the text of a few samples"""
 
 from __future__ import annotations
 
@@ -33,8 +33,16 @@ from ernie2.tokenizer import Vocab
 
 DUMPS = 8  # bad steps whose batches are kept, for one start of a run
 TEXTS = 3  # samples of a micro-batch whose text is written out
-ARRAYS = ("token_ids", "sentence_ids", "lengths", "mlm_positions", "mlm_labels", "token_positions", "token_labels",
-          "sentence_labels")
+ARRAYS = (
+    "token_ids",
+    "sentence_ids",
+    "lengths",
+    "mlm_positions",
+    "mlm_labels",
+    "token_positions",
+    "token_labels",
+    "sentence_labels",
+)
 
 
 OUT_OF_MEMORY = re.compile(r"ResourceExhausted|out of memory|bad_alloc|cannot allocate memory", re.IGNORECASE)
@@ -43,7 +51,8 @@ OUT_OF_MEMORY = re.compile(r"ResourceExhausted|out of memory|bad_alloc|cannot al
 
 @contextlib.contextmanager
 def missing_memory_named(recipe: Recipe, ranks: int) -> Iterator[None]:
-    """Around a run: where it finds no memory, the keys to set instead of an allocator's words. Raises ConfigError."""
+    """Around a run: where it finds no memory, the keys to set instead of an allocator's words. Raises
+    ConfigError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -71,10 +80,11 @@ class BadSteps:
         tasks: tasks of the run.
         vocab: to write samples as text.
         scaler: loss scaling; with fp16 an overflow of the gradients is its business and no fault.
-        allowed: bad steps in a row that are skipped; one more stops the run (runtime.max_bad_steps).
-    """
+        allowed: bad steps in a row that are skipped; one more stops the run (runtime.max_bad_steps)."""
 
-    def __init__(self, out_dir: Path, tasks: list[Task], vocab: Vocab, scaler: LossScaler, allowed: int) -> None:
+    def __init__(
+        self, out_dir: Path, tasks: list[Task], vocab: Vocab, scaler: LossScaler, allowed: int
+    ) -> None:
         self.folder, self.vocab, self.scaler, self.allowed = out_dir / "faults", vocab, scaler, allowed
         self.keys = sorted((task.name, loss.head) for task in tasks for loss in task.losses)
         self.skipped = self.in_a_row = self.dumps = 0
@@ -89,8 +99,7 @@ class BadSteps:
             done: this rank's micro-batches.
 
         Raises:
-            ConfigError: more bad steps in a row than allowed, or the loss scale fell below its floor.
-        """
+            ConfigError: more bad steps in a row than allowed, or the loss scale fell below its floor."""
         losses = [loss for micro in done for loss in micro.losses.values()]
         total = float(paddle.add_n([grad_norm.astype("float32"), *losses]))
         if not distributed.any_rank(not math.isfinite(total)):
@@ -100,7 +109,9 @@ class BadSteps:
         self.skipped += 1
         bad = self._bad_losses(done)
         if self.scaler.enabled and not bad:
-            logger.info("step %d: the gradients overflow at loss scale %.3g; step skipped", step, self.scaler.scale)
+            logger.info(
+                "step %d: the gradients overflow at loss scale %.3g; step skipped", step, self.scaler.scale
+            )
             self.scaler.update(overflow=True)
             return False
         self._fault(step, lr, float(grad_norm), bad, done)
@@ -123,15 +134,23 @@ class BadSteps:
         counts = distributed.sum_over_ranks(counts)
         return {key: int(count) for key, count in zip(self.keys, counts, strict=True) if count}
 
-    def _fault(self, step: int, lr: float, grad_norm: float, bad: dict[tuple[str, str], int], done: list[MicroStep]) -> None:
+    def _fault(
+        self, step: int, lr: float, grad_norm: float, bad: dict[tuple[str, str], int], done: list[MicroStep]
+    ) -> None:
         """Reports, dumps and counts a bad step."""
         self.in_a_row += 1
-        what = ", ".join(f"{head} loss of task {task} is not a number in {count} micro-batch{'es' if count > 1 else ''}"
-                         for (task, head), count in bad.items())
+        what = ", ".join(
+            f"{head} loss of task {task} is not a number in {count} micro-batch{'es' if count > 1 else ''}"
+            for (task, head), count in bad.items()
+        )
         tasks = ", ".join(sorted({micro.batch.task.name for micro in done}))
         what = what or f"the gradient of task {tasks} is not a number, though the losses are"
         text = f"step {step}: {what} (learning rate {lr:.3g}, gradient norm {grad_norm:.3g})"
-        guilty = [micro for micro in done if not bad or not all(math.isfinite(float(x)) for x in micro.losses.values())]
+        guilty = [
+            micro
+            for micro in done
+            if not bad or not all(math.isfinite(float(x)) for x in micro.losses.values())
+        ]
         if guilty and self.dumps < DUMPS:
             self.dumps += 1
             try:
@@ -140,18 +159,26 @@ class BadSteps:
             except OSError as error:  # a full disk must not hide the fault itself
                 text += f"; its batch could not be kept in {self.folder} ({error.strerror})"
         if self.in_a_row > self.allowed:
-            raise ConfigError(f"{text}. {self.in_a_row} bad steps in a row, runtime.max_bad_steps allows {self.allowed}: no "
-                              f"checkpoint holds any of them. Look at the batch; lower lr.peak, lengthen lr.warmup_steps, or "
-                              f"raise runtime.max_bad_steps, and start the same command again")
-        logger.warning("%s; step skipped, %d in a row (runtime.max_bad_steps allows %d)", text, self.in_a_row, self.allowed)
+            raise ConfigError(
+                f"{text}. {self.in_a_row} bad steps in a row, runtime.max_bad_steps allows {self.allowed}: "
+                "no "
+                "checkpoint holds any of them. Look at the batch; lower lr.peak, lengthen lr.warmup_steps, "
+                "or "
+                f"raise runtime.max_bad_steps, and start the same command again"
+            )
+        logger.warning(
+            "%s; step skipped, %d in a row (runtime.max_bad_steps allows %d)",
+            text,
+            self.in_a_row,
+            self.allowed,
+        )
 
 
 def dump(folder: Path, step: int, what: str, lr: float, done: list[MicroStep], vocab: Vocab) -> Path:
     """Writes micro-batches for looking at. Returns the .npz file; a .json of the same name stands beside it.
 
     Raises:
-        OSError: they cannot be written.
-    """
+        OSError: they cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"step_{step:07d}.rank{distributed.rank()}"
     arrays: dict[str, np.ndarray] = {"step": np.array(step)}
@@ -159,12 +186,21 @@ def dump(folder: Path, step: int, what: str, lr: float, done: list[MicroStep], v
     for micro in done:
         arrays |= {f"{micro.micro}.{name}": getattr(micro.batch, name) for name in ARRAYS}
         arrays[f"{micro.micro}.task"] = np.array(micro.batch.task.name)
-        notes.append({"micro_batch": micro.micro, "task": micro.batch.task.name,
-                      "loss_sums": {head: str(float(loss)) for head, loss in micro.losses.items()},
-                      "samples": [_sample(micro.batch, row, vocab) for row in range(min(TEXTS, len(micro.batch.lengths)))]})
+        notes.append(
+            {
+                "micro_batch": micro.micro,
+                "task": micro.batch.task.name,
+                "loss_sums": {head: str(float(loss)) for head, loss in micro.losses.items()},
+                "samples": [
+                    _sample(micro.batch, row, vocab) for row in range(min(TEXTS, len(micro.batch.lengths)))
+                ],
+            }
+        )
     with stem.with_suffix(f"{stem.suffix}.npz").open("wb") as file:
         np.savez_compressed(file, **arrays)
-    text = json.dumps({"step": step, "what": what, "lr": lr, "micro_batches": notes}, ensure_ascii=False, indent=1)
+    text = json.dumps(
+        {"step": step, "what": what, "lr": lr, "micro_batches": notes}, ensure_ascii=False, indent=1
+    )
     stem.with_suffix(f"{stem.suffix}.json").write_text(text + "\n", encoding="utf-8")
     return stem.with_suffix(f"{stem.suffix}.npz")
 
@@ -177,7 +213,11 @@ def _sample(batch: Batch, row: int, vocab: Vocab) -> dict[str, Any]:
         mine = positions // width == row
         return list(zip((positions[mine] - row * width).tolist(), values[mine].tolist(), strict=True))
 
-    return {"tokens": " ".join(vocab.id_to_token[i] for i in batch.token_ids[row, :length]),
-            "masked": {position: vocab.id_to_token[i] for position, i in here(batch.mlm_positions, batch.mlm_labels)},
-            "token_labels": dict(here(batch.token_positions, batch.token_labels)),
-            "sentence_label": int(batch.sentence_labels[row]) if len(batch.sentence_labels) else None}
+    return {
+        "tokens": " ".join(vocab.id_to_token[i] for i in batch.token_ids[row, :length]),
+        "masked": {
+            position: vocab.id_to_token[i] for position, i in here(batch.mlm_positions, batch.mlm_labels)
+        },
+        "token_labels": dict(here(batch.token_positions, batch.token_labels)),
+        "sentence_label": int(batch.sentence_labels[row]) if len(batch.sentence_labels) else None,
+    }

@@ -1,7 +1,8 @@
-"""The closed set of heads. Each returns sums and counts, never means: the mean is taken once, over ranks and accumulation.
+"""The closed set of heads. Each returns sums and counts, never means: the mean is taken once, over ranks and
+accumulation.
 
-Shape letters: B samples, T tokens, H width, M predicted positions, A labelled tokens, C classes, V vocabulary rows.
-"""
+Shape letters: B samples, T tokens, H width, M predicted positions, A labelled tokens, C classes, V vocabulary
+rows."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class TokenHead(nn.Layer):
         return _sums(self.classifier(cpu.dropout(rows, self.dropout, self.training)), labels)
 
     def nothing(self) -> HeadResult:
-        """Sums over no token at all, A = 0; their gradient is zero, not absent: the head learns on other ranks."""
+        """Sums over no token at all, A = 0; their gradient is zero, not absent: the head learns on other
+        ranks."""
         zero = sum((parameter.astype("float32") * 0.0).sum() for parameter in self.parameters())
         return HeadResult(zero, paddle.zeros([]), 0)
 

@@ -44,8 +44,7 @@ class RunLog:
         visualdl: write VisualDL curves too.
         active: False on every rank but 0: nothing is written.
         kept: name of each .jsonl file -> whether a line of an earlier start stays; others are logged again.
-            Default: train and eval of pre-training, up to start_step.
-    """
+            Default: train and eval of pre-training, up to start_step."""
 
     def __init__(
         self,

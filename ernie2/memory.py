@@ -1,10 +1,10 @@
 """How much memory a run takes on one device, before it starts, and what fits. No tensors here.
 
-The states (weights, gradients, moments, master weights) are exact but for the heads of single tasks. Activations are
-counted from what the layers keep for the backward pass. On a CPU the count is checked against the kernel's own high-water
-mark (tests/activation_memory.py); fp16 on a GPU keeps the same tensors in half the bytes, which has not been
-measured. Shape letters: H width, I feed-forward width, A heads, T tokens of the longest sample, V vocabulary rows.
-"""
+The states (weights, gradients, moments, master weights) are exact but for the heads of single tasks.
+Activations are counted from what the layers keep for the backward pass. On a CPU the count is checked against
+the kernel's own high-water mark (tests/activation_memory.py); fp16 on a GPU keeps the same tensors in half
+the bytes, which has not been measured. Shape letters: H width, I feed-forward width, A heads, T tokens of the
+longest sample, V vocabulary rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ PADDING = 1.05  # padded tokens of a micro-batch over its real ones, rather too 
 USABLE = 0.9  # the rest goes to holes between blocks of the allocator
 RESERVED = {"gpu": 1.0, "cpu": 0.5}  # GiB: CUDA context and libraries; the interpreter with paddle
 UP_TO_ATTENTION = 5
-"""Arrays of width H that a layer keeps until its heads are mixed: input, query, key, value, the heads' output."""
+"""Arrays of width H that a layer keeps until its heads are mixed: input, query, key, value, the heads'
+output.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,34 +90,41 @@ def estimate_memory(recipe: Recipe, vocab_rows: int, ranks: int = 1) -> Memory:
     Args:
         recipe: its batch.micro_tokens are real tokens; PADDING is added.
         vocab_rows: rows of the token embedding.
-        ranks: devices that share a step.
-    """
+        ranks: devices that share a step."""
     count, half = parameter_count(recipe, vocab_rows), recipe.runtime.precision != "fp32"
     unit = 2 if half else 4
     tokens = recipe.batch.micro_tokens * PADDING
-    # Logits, their softmax and their gradient in float32; in half precision the matrix product's own output besides.
+    # Logits, their softmax and their gradient in float32; in half precision the matrix product's own output
+    # besides.
     per_logit = 14 if half else 12
-    return Memory(weights=count * unit, gradients=count * (6 if half else 4), moments=count * 8,
-                  master=count * 4 if half else 0, exchange=count * unit if ranks > 1 else 0,
-                  activations=int(tokens * activation_bytes_per_token(recipe)),
-                  logits=int(tokens * recipe.data.mask_prob * vocab_rows * per_logit))
+    return Memory(
+        weights=count * unit,
+        gradients=count * (6 if half else 4),
+        moments=count * 8,
+        master=count * 4 if half else 0,
+        exchange=count * unit if ranks > 1 else 0,
+        activations=int(tokens * activation_bytes_per_token(recipe)),
+        logits=int(tokens * recipe.data.mask_prob * vocab_rows * per_logit),
+    )
 
 
 def activation_bytes_per_token(recipe: Recipe) -> int:
     """Bytes that a padded token of a sample of data.max_seq_len keeps until the backward pass has used them.
 
-    Counted, in each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and the inner
-    activations before and after their function (H and I); attention scores, their softmax, dropout's mask and product (A * T
-    for every token). The last layer keeps what comes after its attention for data.mask_prob of the tokens, for more where a
-    task labels tokens. A CPU's own ways (ernie2.cpu) keep the softmax and its product with the mask alone, and no input of a
-    sum. With runtime.recompute, which leaves all to the library, every layer keeps its input, and one layer at a time all of
-    it, with the gradients that pass through it.
-    """
+    Counted, in each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and
+    the inner activations before and after their function (H and I); attention scores, their softmax,
+    dropout's mask and product (A * T for every token). The last layer keeps what comes after its attention
+    for data.mask_prob of the tokens, for more where a task labels tokens. A CPU's own ways (ernie2.cpu) keep
+    the softmax and its product with the mask alone, and no input of a sum. With runtime.recompute, which
+    leaves all to the library, every layer keeps its input, and one layer at a time all of it, with the
+    gradients that pass through it."""
     layers, width, heads, inner = SIZES[recipe.model.size]
     half, dropout = recipe.runtime.precision != "fp32", recipe.model.dropout > 0
     pairs = heads * recipe.data.max_seq_len
     own_ways = not half and not recipe.runtime.recompute
-    wide = (11 if half else 8 if own_ways else 12) * width + (3 if recipe.model.hidden_act == "relu" else 4) * inner
+    wide = (11 if half else 8 if own_ways else 12) * width + (
+        3 if recipe.model.hidden_act == "relu" else 4
+    ) * inner
     with_dropout, without = (2, 1) if own_ways else (3 if half else 4, 2)
     narrow = with_dropout if dropout else without  # of half-precision numbers, or of float32
     layer, unit = wide + narrow * pairs, 2 if half else 4
@@ -131,17 +140,15 @@ def usable_bytes(kind: str, device_bytes: float, processes: int = 1) -> int:
     Args:
         kind: "gpu" or "cpu".
         device_bytes: of the device.
-        processes: that share it: all of a machine's on a CPU, one on a GPU.
-    """
+        processes: that share it: all of a machine's on a CPU, one on a GPU."""
     return int(max(0.0, USABLE * device_bytes / processes - RESERVED[kind] * GIB))
 
 
 def micro_token_choices(recipe: Recipe, ranks: int = 1) -> list[int]:
     """Values of batch.micro_tokens that leave batch.tokens as it is, the largest first.
 
-    They divide the step evenly over the ranks (over as many micro-batches as there are ranks, at least, where batch.tokens
-    is no multiple of the ranks) and hold a sample of data.max_seq_len.
-    """
+    They divide the step evenly over the ranks (over as many micro-batches as there are ranks, at least, where
+    batch.tokens is no multiple of the ranks) and hold a sample of data.max_seq_len."""
     tokens = recipe.batch.tokens
     share = ranks if tokens % ranks == 0 else 1
     most = tokens // ranks
@@ -150,9 +157,16 @@ def micro_token_choices(recipe: Recipe, ranks: int = 1) -> list[int]:
 
 
 def largest_micro_tokens(recipe: Recipe, vocab_rows: int, ranks: int, usable: int) -> int | None:
-    """The largest batch.micro_tokens whose estimate is within `usable` bytes; None where even one sample is too much."""
-    return next((tokens for tokens in micro_token_choices(recipe, ranks)
-                 if estimate_memory(with_micro_tokens(recipe, tokens), vocab_rows, ranks).total <= usable), None)
+    """The largest batch.micro_tokens whose estimate is within `usable` bytes; None where even one sample is
+    too much."""
+    return next(
+        (
+            tokens
+            for tokens in micro_token_choices(recipe, ranks)
+            if estimate_memory(with_micro_tokens(recipe, tokens), vocab_rows, ranks).total <= usable
+        ),
+        None,
+    )
 
 
 def with_micro_tokens(recipe: Recipe, micro_tokens: int) -> Recipe:
@@ -166,22 +180,35 @@ def with_runtime(recipe: Recipe, **settings: object) -> Recipe:
 
 
 def remedy(recipe: Recipe, ranks: int = 1) -> str:
-    """What to set where a run of this recipe on `ranks` devices found no memory: keys with values, for an error message."""
+    """What to set where a run of this recipe on `ranks` devices found no memory: keys with values, for an
+    error message."""
     rows = vocabulary_rows(recipe)
     now = estimate_memory(recipe, rows, ranks)
-    smaller = [tokens for tokens in micro_token_choices(recipe, ranks) if tokens <= recipe.batch.micro_tokens // 2]
+    smaller = [
+        tokens for tokens in micro_token_choices(recipe, ranks) if tokens <= recipe.batch.micro_tokens // 2
+    ]
     ways = []
     if smaller:
         less = estimate_memory(with_micro_tokens(recipe, smaller[0]), rows, ranks)
-        ways.append(f"batch.micro_tokens={smaller[0]} instead of {recipe.batch.micro_tokens} (about {size(now.total - less.total)} "
-                    f"less; the step stays {recipe.batch.tokens:,} tokens)")
+        ways.append(
+            f"batch.micro_tokens={smaller[0]} instead of {recipe.batch.micro_tokens} (about "
+            f"{size(now.total - less.total)} "
+            f"less; the step stays {recipe.batch.tokens:,} tokens)"
+        )
     if not recipe.runtime.recompute:
         less = estimate_memory(with_runtime(recipe, recompute=True), rows, ranks)
-        ways.append(f"runtime.recompute=true (about {size(now.total - less.total)} less, about a third more time)")
+        ways.append(
+            f"runtime.recompute=true (about {size(now.total - less.total)} less, about a third more time)"
+        )
     if not ways:
-        ways.append(f"a smaller data.max_seq_len (now {recipe.data.max_seq_len}), a smaller model.size or a larger device")
-    return (f"a step wants about {size(now.total)} on a device (estimate); set {', or '.join(ways)}; "
-            f"python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits")
+        ways.append(
+            f"a smaller data.max_seq_len (now {recipe.data.max_seq_len}), a smaller model.size or a larger "
+            "device"
+        )
+    return (
+        f"a step wants about {size(now.total)} on a device (estimate); set {', or '.join(ways)}; "
+        f"python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits"
+    )
 
 
 def host_memory() -> int:

@@ -1,4 +1,5 @@
-"""Sums between two log lines: losses and accuracies by task and head, tokens, time. Read only at log steps."""
+"""Sums between two log lines: losses and accuracies by task and head, tokens, time. Read only at log
+steps."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Meter:
         self._waited += seconds
 
     def global_counts(self, batches: list[Batch]) -> dict[Key, int]:
-        """(task, head) -> predictions of the step over all ranks: the denominators of the step's losses, at least 1."""
+        """(task, head) -> predictions of the step over all ranks: the denominators of the step's losses, at
+        least 1."""
         keys = sorted({(batch.task.name, head) for batch in batches for head in batch.counts()})
         tasks = sorted({batch.task.name for batch in batches})
         values = np.zeros(len(keys) + 2 * len(tasks), np.int64)
@@ -49,10 +51,10 @@ class Meter:
             for head, count in batch.counts().items():
                 values[keys.index((batch.task.name, head))] += count
             at = len(keys) + 2 * tasks.index(batch.task.name)
-            values[at: at + 2] += [batch.tokens, batch.padded_tokens]
+            values[at : at + 2] += [batch.tokens, batch.padded_tokens]
         values = distributed.sum_over_ranks(values)
         for i, task in enumerate(tasks):
-            self._tokens[task] += values[len(keys) + 2 * i: len(keys) + 2 * i + 2]
+            self._tokens[task] += values[len(keys) + 2 * i : len(keys) + 2 * i + 2]
             self.tokens += int(values[len(keys) + 2 * i])
         counts = dict(zip(keys, values[: len(keys)].tolist(), strict=True))
         for key, count in counts.items():
@@ -70,26 +72,37 @@ class Meter:
                 old = self._sums.get(key)
                 self._sums[key] = pair if old is None else [old[0] + pair[0], old[1] + pair[1]]
 
-    def records(self, step: int, stage: int, lr: float, grad_norm: float, loss_scale: float) -> list[dict[str, Any]]:
+    def records(
+        self, step: int, stage: int, lr: float, grad_norm: float, loss_scale: float
+    ) -> list[dict[str, Any]]:
         """Objects for train.jsonl: one for each task trained since the last log line. Starts a new count."""
         self._seconds += time.monotonic() - self._clock
         keys = sorted(self._counts)
-        local = np.array([[float(value) for value in self._sums.get(key, (0.0, 0.0))] for key in keys], np.float64)
+        local = np.array(
+            [[float(value) for value in self._sums.get(key, (0.0, 0.0))] for key in keys], np.float64
+        )
         sums = distributed.sum_over_ranks(local)
         means = {key: sums[i] / max(self._counts[key], 1) for i, key in enumerate(keys)}
         all_tokens = sum(int(tokens[0]) for tokens in self._tokens.values())
         records = []
         for task, (tokens, padded) in self._tokens.items():
             heads = [key for key in keys if key[0] == task]
-            records.append({
-                "step": step, "stage": stage, "task": task,
-                "loss": float(sum(means[key][0] * self._weights[key] for key in heads)),
-                "losses": {head: float(means[task, head][0]) for _, head in heads},
-                "accuracy": {head: float(means[task, head][1]) for _, head in heads},
-                "lr": lr, "tokens": int(tokens), "padded_tokens": int(padded),
-                "tokens_per_s": all_tokens / max(self._seconds, 1e-9),
-                "data_wait_share": self._waited / max(self._seconds, 1e-9),
-                "grad_norm": grad_norm, "loss_scale": loss_scale,
-            })
+            records.append(
+                {
+                    "step": step,
+                    "stage": stage,
+                    "task": task,
+                    "loss": float(sum(means[key][0] * self._weights[key] for key in heads)),
+                    "losses": {head: float(means[task, head][0]) for _, head in heads},
+                    "accuracy": {head: float(means[task, head][1]) for _, head in heads},
+                    "lr": lr,
+                    "tokens": int(tokens),
+                    "padded_tokens": int(padded),
+                    "tokens_per_s": all_tokens / max(self._seconds, 1e-9),
+                    "data_wait_share": self._waited / max(self._seconds, 1e-9),
+                    "grad_norm": grad_norm,
+                    "loss_scale": loss_scale,
+                }
+            )
         self.restart()
         return records

@@ -1,7 +1,6 @@
 """AdamW groups, learning-rate schedules, gradient clipping and loss scaling.
 
-Schedules are pure functions of the step (from 0), so that a resume needs no scheduler state.
-"""
+Schedules are pure functions of the step (from 0), so that a resume needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -22,22 +21,34 @@ def decays(name: str, parameter: paddle.Tensor) -> bool:
     return parameter.ndim >= 2
 
 
-def build_optimizer(model: nn.Layer, weight_decay: float, betas: tuple[float, float] | list[float], eps: float,
-                    multi_precision: bool = False) -> paddle.optimizer.AdamW:
-    """AdamW with decoupled decay of matrices and embeddings. Parameters without a gradient are left alone by a step."""
+def build_optimizer(
+    model: nn.Layer,
+    weight_decay: float,
+    betas: tuple[float, float] | list[float],
+    eps: float,
+    multi_precision: bool = False,
+) -> paddle.optimizer.AdamW:
+    """AdamW with decoupled decay of matrices and embeddings. Parameters without a gradient are left alone by
+    a step."""
     decayed = {parameter.name for name, parameter in model.named_parameters() if decays(name, parameter)}
     return paddle.optimizer.AdamW(
-        learning_rate=0.0, parameters=model.parameters(), beta1=betas[0], beta2=betas[1], epsilon=eps,
-        weight_decay=weight_decay, apply_decay_param_fun=decayed.__contains__, multi_precision=multi_precision)
+        learning_rate=0.0,
+        parameters=model.parameters(),
+        beta1=betas[0],
+        beta2=betas[1],
+        epsilon=eps,
+        weight_decay=weight_decay,
+        apply_decay_param_fun=decayed.__contains__,
+        multi_precision=multi_precision,
+    )
 
 
 def schedule(kind: str, step: int, peak: float, warmup_steps: int, total_steps: int) -> float:
     """Learning rate of step `step` (from 0).
 
-    noam: linear to the peak at step `warmup_steps`, then peak * sqrt(warmup_steps / step): the released code's
-    `noam_decay(1 / (warmup * lr^2), warmup)`. linear: warm-up, then linearly to 0 at total_steps. constant: warm-up, then
-    the peak.
-    """
+    noam: linear to the peak at step `warmup_steps`, then peak * sqrt(warmup_steps / step): the released
+    code's `noam_decay(1 / (warmup * lr^2), warmup)`. linear: warm-up, then linearly to 0 at total_steps.
+    constant: warm-up, then the peak."""
     number = step + 1
     if number <= warmup_steps:
         return peak * number / warmup_steps
@@ -63,12 +74,17 @@ def learning_rate(config: LrConfig, plan: Plan, step: int, turns: list[Turn]) ->
 
 def squared_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
     """Sum of all squares in float32, (); 0 of none."""
-    return paddle.add_n([cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]).reshape([])
+    return paddle.add_n(
+        [cpu.squared_norm(gradient) for gradient in gradients] or [paddle.zeros([1, 1])]
+    ).reshape([])
 
 
 @paddle.no_grad()
-def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0) -> paddle.Tensor:
-    """Takes the loss scale out of all gradients and scales them so that their global norm is at most clip_norm.
+def clip_by_global_norm(
+    parameters: list[paddle.Tensor], clip_norm: float, loss_scale: float = 1.0
+) -> paddle.Tensor:
+    """Takes the loss scale out of all gradients and scales them so that their global norm is at most
+    clip_norm.
 
     Half-precision gradients become float32 first: without the loss scale small ones would be 0 in fp16.
 
@@ -78,8 +94,7 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
         loss_scale: what the loss was multiplied by.
 
     Returns:
-        The norm before clipping, without the loss scale, (). Not finite where a gradient is not.
-    """
+        The norm before clipping, without the loss scale, (). Not finite where a gradient is not."""
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.dtype in HALF:
             gradient = parameter.grad.astype("float32")
@@ -96,17 +111,17 @@ def clip_by_global_norm(parameters: list[paddle.Tensor], clip_norm: float, loss_
 
 
 class LossScaler:
-    """Dynamic loss scaling: half-precision gradients are computed of a scaled loss, so that small ones do not vanish.
+    """Dynamic loss scaling: half-precision gradients are computed of a scaled loss, so that small ones do not
+    vanish.
 
-    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in a
-    row. At most 2**24, the default max_loss_scale of NVIDIA's Apex. A number on the host, not on the device, so
-    that every rank has the same and a checkpoint holds it exactly.
+    Released code (PAPER section 5): from 102,400, x2 after 100 good steps in a row, x0.8 after 2 overflows in
+    a row. At most 2**24, the default max_loss_scale of NVIDIA's Apex. A number on the host, not on the
+    device, so that every rank has the same and a checkpoint holds it exactly.
 
     Args:
         enabled: False for fp32 and bf16: the scale is 1 and nothing changes.
         first: the first scale.
-        floor: the run stops where the scale would fall below this.
-    """
+        floor: the run stops where the scale would fall below this."""
 
     GROW_AFTER, GROW_BY, SHRINK_AFTER, SHRINK_BY, LARGEST = 100, 2.0, 2, 0.8, 2.0**24
 
@@ -128,15 +143,25 @@ class LossScaler:
         if self.overflows == self.SHRINK_AFTER:
             self.scale, self.overflows = self.scale * self.SHRINK_BY, 0
         if self.scale < self.floor:
-            raise ConfigError(f"runtime.min_loss_scale: the loss scale fell to {self.scale:.3g}, below {self.floor:g}: gradients "
-                              f"overflow fp16 however small the loss is made; the run diverges: lower lr.peak, or use "
-                              f"runtime.precision=bf16 or fp32")
+            raise ConfigError(
+                f"runtime.min_loss_scale: the loss scale fell to {self.scale:.3g}, below {self.floor:g}: "
+                "gradients "
+                f"overflow fp16 however small the loss is made; the run diverges: lower lr.peak, or use "
+                f"runtime.precision=bf16 or fp32"
+            )
 
     def state_dict(self) -> dict[str, float]:
         """What a resume needs; nothing where it is not enabled."""
-        return {} if not self.enabled else {"scale": self.scale, "good": self.good, "overflows": self.overflows}
+        return (
+            {} if not self.enabled else {"scale": self.scale, "good": self.good, "overflows": self.overflows}
+        )
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Goes on where `state_dict` was taken; after a run without loss scaling there is nothing to go on with."""
+        """Goes on where `state_dict` was taken; after a run without loss scaling there is nothing to go on
+        with."""
         if self.enabled and state:
-            self.scale, self.good, self.overflows = state["scale"], int(state["good"]), int(state["overflows"])
+            self.scale, self.good, self.overflows = (
+                state["scale"],
+                int(state["good"]),
+                int(state["overflows"]),
+            )

@@ -1,4 +1,5 @@
-"""The folder of a run: one run at a time, no left-overs of dead ones, and room on its disk. No tensors here."""
+"""The folder of a run: one run at a time, no left-overs of dead ones, and room on its disk. No tensors
+here."""
 
 from __future__ import annotations
 
@@ -30,18 +31,25 @@ def hold(out_dir: Path, key: str) -> None:
     """Keeps other runs out of `out_dir` for the rest of this process's life.
 
     Raises:
-        ConfigError: another process holds it; names process and host.
-    """
+        ConfigError: another process holds it; names process and host."""
     path = out_dir.resolve()
     if path in _held:
         return
     try:
         held = lock(path / LOCK)
     except OSError as error:  # some network disks know no locks
-        logger.warning("%s: %s cannot be locked (%s): take care yourself that no other run uses it", key, out_dir, error.strerror)
+        logger.warning(
+            "%s: %s cannot be locked (%s): take care yourself that no other run uses it",
+            key,
+            out_dir,
+            error.strerror,
+        )
         return
     if isinstance(held, str):
-        raise ConfigError(f"{key}: {out_dir} is in use by another run ({held}); wait for it, stop it, or name another out_dir")
+        raise ConfigError(
+            f"{key}: {out_dir} is in use by another run ({held}); wait for it, stop it, or name another "
+            "out_dir"
+        )
     _held[path] = held
 
 
@@ -56,8 +64,7 @@ def in_use(out_dir: Path) -> str | None:
 def clean(out_dir: Path) -> None:
     """Removes what dead runs left half-written. Call it while holding the folder.
 
-    A checkpoint that was about to be replaced when its run died gets its name back.
-    """
+    A checkpoint that was about to be replaced when its run died gets its name back."""
     for path in sorted(out_dir.iterdir()):
         if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -88,20 +95,27 @@ def free_bytes(folder: Path) -> int:
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
-    """Raises ConfigError, saying how much is missing, where `needed` bytes do not fit on the disk of `folder`."""
+    """Raises ConfigError, saying how much is missing, where `needed` bytes do not fit on the disk of
+    `folder`."""
     free = free_bytes(folder)
     if free < needed:
-        raise ConfigError(f"{folder}: no room for {what}: it takes {size(needed)}, {size(free)} are free, {size(needed - free)} "
-                          f"are missing; {_REMEDY}")
+        raise ConfigError(
+            f"{folder}: no room for {what}: it takes {size(needed)}, {size(free)} are free, "
+            f"{size(needed - free)} "
+            f"are missing; {_REMEDY}"
+        )
 
 
 @contextlib.contextmanager
 def full_disk_named(folder: Path, what: str, needed: int = 0) -> Iterator[None]:
-    """Turns "no space left" (also over a quota, or from the safetensors library) into a ConfigError like require_room's."""
+    """Turns "no space left" (also over a quota, or from the safetensors library) into a ConfigError like
+    require_room's."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and not any(f"os error {number}" in str(error) for number in _FULL):
+        if getattr(error, "errno", None) not in _FULL and not any(
+            f"os error {number}" in str(error) for number in _FULL
+        ):
             raise
         free = free_bytes(folder)
         words = f"it takes {size(needed)}, {size(free)} are free" if needed else f"{size(free)} are free"

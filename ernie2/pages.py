@@ -152,8 +152,7 @@ def fence(values: np.ndarray) -> tuple[float, float]:
 def smooth(points: np.ndarray) -> np.ndarray:
     """Centred moving average over a 20th of points (2, N), never across a gap; fewer than 20 stay.
 
-    Rare spikes count only as far as `fence`: a plain average would turn each into a plateau.
-    """
+    Rare spikes count only as far as `fence`: a plain average would turn each into a plateau."""
     steps, values = points
     if len(values) < 20:
         return points
@@ -187,8 +186,7 @@ def line_chart(
         series: Curves; those without a point are left out.
         share: Values are shares of one, shown in percent.
         zero: The y axis begins at 0.
-        size: Width and height in pixels (the page may scale the picture).
-    """
+        size: Width and height in pixels (the page may scale the picture)."""
     from matplotlib import rc_context  # here: it takes most of a second
     from matplotlib.figure import Figure
 

@@ -11,8 +11,8 @@ from ernie2.strict import ConfigError
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 HALF = (paddle.float16, paddle.bfloat16)
 CAPABILITY = {"fp16": (7, 0), "bf16": (8, 0)}
-"""Compute capability from which Paddle's AMP works (its _is_gpu_float16_supported, _is_gpu_bfloat16_supported).
-Below, and on a CPU, decorate() leaves everything in float32 without a word."""
+"""Compute capability from which Paddle's AMP works (its _is_gpu_float16_supported,
+_is_gpu_bfloat16_supported). Below, and on a CPU, decorate() leaves everything in float32 without a word."""
 
 
 def check_precision(precision: str, key: str) -> None:
@@ -27,8 +27,10 @@ def check_precision(precision: str, key: str) -> None:
         device += " (this paddle is built without CUDA)"
     if found < CAPABILITY[precision]:
         other = "fp16 or fp32" if found >= CAPABILITY["fp16"] else "fp32"
-        raise ConfigError(f"{key}: {precision} needs a GPU of compute capability {CAPABILITY[precision][0]}.0 "
-                          f"or more, but paddle computes on {device}; use {other}")
+        raise ConfigError(
+            f"{key}: {precision} needs a GPU of compute capability {CAPABILITY[precision][0]}.0 "
+            f"or more, but paddle computes on {device}; use {other}"
+        )
 
 
 def autocast(precision: str, level: str = "O2") -> contextlib.AbstractContextManager:

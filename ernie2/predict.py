@@ -3,10 +3,9 @@
 Input: the task's own format (.tsv with a header, SQuAD .json for span; .gz as it is); labels in it are not
 looked at. Output: one JSON object a line for each line of data, in the order of the input: `line` (its line
 there) and, where the input has such a column, `id`; `label` and `probabilities` (classification), `score`
-(regression), `text`, `tags` and `entities` with character offsets (tagging; a tag for each of the `tokens` that
-the input gives, else for each character). For span one JSON object {question id: answer}, as the official
-evaluators read it.
-"""
+(regression), `text`, `tags` and `entities` with character offsets (tagging; a tag for each of the `tokens`
+that the input gives, else for each character). For span one JSON object {question id: answer}, as the
+official evaluators read it."""
 
 from __future__ import annotations
 
@@ -52,8 +51,7 @@ def predict_file(
 
     Raises:
         ConfigError: not a fine-tuned model, an input that cannot be read as the task's format, outputs that
-            cannot be written or would be written over something; these before the model is loaded.
-    """
+            cannot be written or would be written over something; these before the model is loaded."""
     source, model_dir = Path(source), Path(model_dir)
     run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
     written = [path for folder in (model_dir, run) for name in WRITTEN for path in folder.glob(name)]
@@ -80,8 +78,7 @@ def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]
         taken: files that must not be written over, by what they are.
 
     Raises:
-        ConfigError: a folder, one of `taken`, or a place where no file can be written.
-    """
+        ConfigError: a folder, one of `taken`, or a place where no file can be written."""
     try:
         target = Path(path).resolve()
         for what, files in taken.items():

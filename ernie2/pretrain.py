@@ -1,8 +1,7 @@
 """MAIN LOOP of pre-training: python -m ernie2.pretrain RECIPE.yaml [key=value ...]
 
-What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe and s. So
-every rank agrees without talking, and a resume needs one integer beside weights and moments.
-"""
+What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe
+and s. So every rank agrees without talking, and a resume needs one integer beside weights and moments."""
 
 from __future__ import annotations
 
@@ -73,9 +72,14 @@ def train(run: Run) -> dict:
     elif results is None:  # nothing was left to do but this: result.json needs it
         results = evaluate_all(run, done - 1, stop)
     log.close()
-    return {"name": recipe.name, "steps": end, "finished": not stop.agreed, "tokens": meter.tokens,
-            "seconds": run.seconds_before + time.monotonic() - log.started,
-            "tasks": {name: {"dev": result} for name, result in (results or {}).items()}}
+    return {
+        "name": recipe.name,
+        "steps": end,
+        "finished": not stop.agreed,
+        "tokens": meter.tokens,
+        "seconds": run.seconds_before + time.monotonic() - log.started,
+        "tasks": {name: {"dev": result} for name, result in (results or {}).items()},
+    }
 
 
 def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
@@ -93,12 +97,14 @@ def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
         yield step_batches
 
 
-def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter,
-                   stop: distributed.Stop) -> paddle.Tensor:
-    """Forward and backward of every micro-batch, one sum over ranks, one update. Returns the gradient norm before clipping.
+def optimizer_step(
+    run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter, stop: distributed.Stop
+) -> paddle.Tensor:
+    """Forward and backward of every micro-batch, one sum over ranks, one update. Returns the gradient norm
+    before clipping.
 
-    Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM breaks it off: stop.agreed.
-    """
+    Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM breaks it off:
+    stop.agreed."""
     tokens_before, passed = meter.tokens, []
     counts = meter.global_counts([batch for _, batch in batches])
     for number, (micro, batch) in enumerate(batches, start=1):
@@ -109,11 +115,16 @@ def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: fl
         with run.replica.micro_batch(last=number == len(batches)):
             with run.autocast():
                 heads = run.replica.forward(batch)
-            terms = [heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
-                     for loss in batch.task.losses if loss.head in heads]
+            terms = [
+                heads[loss.head].loss_sum * (loss.weight / counts[batch.task.name, loss.head])
+                for loss in batch.task.losses
+                if loss.head in heads
+            ]
             run.replica.backward(run.scaler.scaled(sum(terms[1:], terms[0])))
         meter.add(batch, heads)
-        passed.append(MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()}))
+        passed.append(
+            MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()})
+        )
 
     norm = clip_by_global_norm(run.model.parameters(), run.recipe.optimizer.clip_norm, run.scaler.scale)
     if not stop.agree() and run.bad_steps.accepts(step + 1, lr, norm, passed):
@@ -122,13 +133,17 @@ def optimizer_step(run: Run, step: int, batches: list[tuple[int, Batch]], lr: fl
     else:
         meter.tokens = tokens_before
         meter.restart()  # sums that hold this step are no numbers, or hold half of it
-    # Gradients become None, not zero: a head does not move on another task's step, neither by decay nor by momentum.
+    # Gradients become None, not zero: a head does not move on another task's step, neither by decay nor by
+    # momentum.
     run.optimizer.clear_grad(set_to_zero=False)
     return norm
 
 
-def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None) -> dict[str, dict] | None:
-    """Dev loss and accuracy of every task seen so far: this draws forgetting. None where a SIGTERM came in between."""
+def evaluate_all(
+    run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None
+) -> dict[str, dict] | None:
+    """Dev loss and accuracy of every task seen so far: this draws forgetting. None where a SIGTERM came in
+    between."""
     results = {}
     for name in run.plan.tasks_seen(step):
         with run.autocast():
@@ -143,16 +158,28 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
 def save(run: Run, done: int, tokens: int) -> None:
     """Rank 0 writes a checkpoint; the others wait until it is whole."""
     if run.rank == 0:
-        state = {"tokens": tokens, "seed": run.recipe.seed,
-                 "scaler": run.scaler.state_dict(), "bad_steps": run.bad_steps.state_dict(),
-                 "evaluated": run.evaluated,
-                 "seconds": run.seconds_before + time.monotonic() - run.started,
-                 "task_ids": {task.name: task.task_id for task in run.tasks},
-                 "shards": {name: stream.reader.digest for name, stream in run.streams.items()}}
+        state = {
+            "tokens": tokens,
+            "seed": run.recipe.seed,
+            "scaler": run.scaler.state_dict(),
+            "bad_steps": run.bad_steps.state_dict(),
+            "evaluated": run.evaluated,
+            "seconds": run.seconds_before + time.monotonic() - run.started,
+            "task_ids": {task.name: task.task_id for task in run.tasks},
+            "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
+        }
         moments = optimizer_arrays(run.model, run.optimizer)
-        save_training(run.out_dir, done, run.model, moments, run.model.config, run.recipe.model.vocab_file,
-                      yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True), state,
-                      run.recipe.runtime.keep_last)
+        save_training(
+            run.out_dir,
+            done,
+            run.model,
+            moments,
+            run.model.config,
+            run.recipe.model.vocab_file,
+            yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True),
+            state,
+            run.recipe.runtime.keep_last,
+        )
     distributed.barrier()
 
 

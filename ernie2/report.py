@@ -1,7 +1,6 @@
 """`python -m ernie2.report OUT_DIR`: a pre-training run as one self-contained HTML page. No tensors here.
 
-What is read, and what becomes of damaged logs, is in ernie2/run_log.py; the page itself in report.html.
-"""
+What is read, and what becomes of damaged logs, is in ernie2/run_log.py; the page itself in report.html."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ def verdict(accuracy: float | None, chance: float | None) -> tuple[str, str]:
     """(words, CSS class) for a dev accuracy beside chance, the accuracy of the best constant guess.
 
     Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm
-    (chance near 0) and unbalanced classes (near 1). Barely above: 1.05 times or a fiftieth of the way.
-    """
+    (chance near 0) and unbalanced classes (near 1). Barely above: 1.05 times or a fiftieth of the way."""
     if accuracy is None or chance is None:
         return ("not evaluated" if accuracy is None else "no chance level logged"), "soft"
     gain = accuracy - chance
@@ -212,8 +210,7 @@ def task_charts(run: Run, task: str, head: str) -> list[Markup]:
 def forgetting_charts(run: Run) -> list[Markup]:
     """How far each earlier task's dev loss (own head) has moved since its own stage.
 
-    In percent, so that losses of all sizes can be compared. A wide picture and one for narrow screens.
-    """
+    In percent, so that losses of all sizes can be compared. A wide picture and one for narrow screens."""
     series = [Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" ")]
     for task in run.tasks:
         records = run.since_own_stage(task)

@@ -1,8 +1,7 @@
 """What a pre-training run has written, read for people: its two logs, result.json, recipe.yaml. No tensors.
 
 recipe.yaml is that of the newest checkpoint, result.json is written at the end. One of the two logs is
-enough; a line cut off by a crash is passed over and mentioned.
-"""
+enough; a line cut off by a crash is passed over and mentioned."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How a mapping becomes a dataclass: pydantic checks it strictly, all its mistakes come back in one ConfigError.
+"""How a mapping becomes a dataclass: pydantic checks it strictly, all its mistakes come back in one
+ConfigError.
 
 Strict: "3" is no number, true is no whole number, 1.0 is none either; 1 is a number where a number is wanted.
-No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks say what it may hold.
-"""
+No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks say what it may hold."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Section:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable) -> core_schema.CoreSchema:
-        """A strict pydantic dataclass takes no mapping; a section does, and a section of nothing has its defaults."""
+        """A strict pydantic dataclass takes no mapping; a section does, and a section of nothing has its
+        defaults."""
 
         def open_section(given: Any) -> Any:
             return {} if given is None else given
@@ -74,7 +75,8 @@ class Section:
         )
 
     def _checks(self) -> Checks:
-        """What `require` says about keys that have to fit each other; asked once each key is right by itself."""
+        """What `require` says about keys that have to fit each other; asked once each key is right by
+        itself."""
         yield from ()
 
     def __post_init__(self) -> None:
@@ -110,8 +112,7 @@ def build(
         origins: keys that come from elsewhere -> where from.
 
     Raises:
-        ConfigError: names each mistake with its file, dotted key, what was found and what is expected.
-    """
+        ConfigError: names each mistake with its file, dotted key, what was found and what is expected."""
     try:
         return TypeAdapter(cls).validate_python(mapping)
     except ValidationError as error:

@@ -1,4 +1,5 @@
-"""From a recipe to everything the main loop needs: vocabulary, shards, model, optimizer, and where to go on."""
+"""From a recipe to everything the main loop needs: vocabulary, shards, model, optimizer, and where to go
+on."""
 
 from __future__ import annotations
 
@@ -16,7 +17,16 @@ import paddle
 
 from ernie2 import attention, cpu, distributed, out_dir, precision
 from ernie2.batching import Collator, TaskStream
-from ernie2.checkpoint import MASTER, SPARE, checkpoints, load_training, model_arrays, newest_whole, read_state, restore_optimizer
+from ernie2.checkpoint import (
+    MASTER,
+    SPARE,
+    checkpoints,
+    load_training,
+    model_arrays,
+    newest_whole,
+    read_state,
+    restore_optimizer,
+)
 from ernie2.config import CurriculumConfig, ModelConfig, Recipe, build, load_yaml, to_mapping
 from ernie2.curriculum import Plan, make_plan
 from ernie2.encoder import EncoderConfig
@@ -73,8 +83,13 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     _check(recipe, where, tasks, ranks)
     vocab = Vocab.load(recipe.model.vocab_file)
     plan = make_plan(recipe.curriculum)
-    readers = {task.name: {split: ShardReader(Path(recipe.data.shards_dir) / task.name, split, task, vocab.digest)
-                           for split in ("train", "dev")} for task in tasks}
+    readers = {
+        task.name: {
+            split: ShardReader(Path(recipe.data.shards_dir) / task.name, split, task, vocab.digest)
+            for split in ("train", "dev")
+        }
+        for task in tasks
+    }
     _rows_as_before(recipe)
     for task in tasks:
         _check_rows(recipe.model, task, readers[task.name].values())
@@ -89,8 +104,12 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     model = ErnieForPretraining(config, tasks, recipe.runtime.recompute)
     initialise(model, config.initializer_range, recipe.seed)
     half = recipe.runtime.precision != "fp32"
-    optimizer = build_optimizer(model, recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.eps, half)
-    scaler = LossScaler(recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale)
+    optimizer = build_optimizer(
+        model, recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.eps, half
+    )
+    scaler = LossScaler(
+        recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale
+    )
     bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, recipe.runtime.max_bad_steps)
     collate = Collator(vocab, recipe.data.mask_prob, recipe.runtime.precision, config.max_position_embeddings)
     by_name = {task.name: task for task in tasks}
@@ -99,8 +118,21 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     def dev_set(name: str) -> DevSet:
         return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
 
-    run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), streams, collate, dev_set, model, optimizer, scaler,
-              bad_steps)
+    run = Run(
+        recipe,
+        tasks,
+        plan,
+        rank,
+        ranks,
+        Path(recipe.out_dir),
+        streams,
+        collate,
+        dev_set,
+        model,
+        optimizer,
+        scaler,
+        bad_steps,
+    )
     _restore(run, where, vocab)
     run.replica = distributed.Replica(model, recipe.runtime.recompute)
     return run
@@ -117,17 +149,23 @@ def half_precision(run: Run) -> None:
 
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
-    """Resumes from the newest whole checkpoint in out_dir, else warm-starts from model.init_from, else starts at random."""
+    """Resumes from the newest whole checkpoint in out_dir, else warm-starts from model.init_from, else starts
+    at random."""
     step = _choose_checkpoint(run, where)
     if step >= 0:
         folder = run.out_dir / f"step_{step:07d}"
         if not folder.is_dir():
-            raise ConfigError(f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which rank 0 "
-                              f"chose; out_dir has to be on a disk that all nodes share")
+            raise ConfigError(
+                f"{where}: out_dir: rank {run.rank} on {os.uname().nodename} does not see {folder}, which "
+                "rank 0 "
+                f"chose; out_dir has to be on a disk that all nodes share"
+            )
         state = read_state(folder)
         if state["seed"] != run.recipe.seed:
-            raise ConfigError(f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
-                              f"choose another out_dir for a new run")
+            raise ConfigError(
+                f"{folder}: was made with seed {state['seed']}, the recipe says {run.recipe.seed}; "
+                f"choose another out_dir for a new run"
+            )
         _check_changes(run, folder, state)
         half_precision(run)
         load_training(folder, run.model, run.optimizer)
@@ -144,30 +182,47 @@ def _restore(run: Run, where: str, vocab: Vocab) -> None:
         half_precision(run)
 
 
-LEARNING_ONLY = {f"model.{key}" for key in ("dropout", "init_from", "init_min_match", "initializer_range", "vocab_file",
-                                        "vocab_rows")}
+LEARNING_ONLY = {
+    f"model.{key}"
+    for key in ("dropout", "init_from", "init_min_match", "initializer_range", "vocab_file", "vocab_rows")
+}
 """Keys of the model that what it computes does not depend on (rows are seen in the weights themselves)."""
 
 
 def _check_changes(run: Run, folder: Path, state: dict[str, Any]) -> None:
-    """Says what a resume does otherwise than the run before, and refuses another model or another position in the data."""
+    """Says what a resume does otherwise than the run before, and refuses another model or another position in
+    the data."""
     changed = differences(load_yaml(folder / "recipe.yaml"), to_mapping(run.recipe))
     refused = [key for key in changed if key.startswith("model.") and key not in LEARNING_ONLY]
     refused += [key for key in ("batch.tokens", "batch.pool_batches") if key in changed]
     curriculum = [key for key in changed if key.startswith("curriculum.")]
     if curriculum and run.plan.batches_done(state["step"]) != _plan_of(folder).batches_done(state["step"]):
         refused += curriculum
-    lines = {key: f"{key}: {before!r} -> {now!r}" for key, (before, now) in changed.items() if key not in ("out_dir", "name")}
+    lines = {
+        key: f"{key}: {before!r} -> {now!r}"
+        for key, (before, now) in changed.items()
+        if key not in ("out_dir", "name")
+    }
     if refused:
-        raise ConfigError(f"{folder}: was made with other settings of the model or of the place in the data: "
-                          f"{'; '.join(lines[key] for key in refused)}. Resume with the old ones, or begin a new run in "
-                          f"another out_dir with model.init_from={folder}")
+        raise ConfigError(
+            f"{folder}: was made with other settings of the model or of the place in the data: "
+            f"{'; '.join(lines[key] for key in refused)}. Resume with the old ones, or begin a new run in "
+            f"another out_dir with model.init_from={folder}"
+        )
     shards = state.get("shards", {})
-    new = [name for name, stream in run.streams.items() if shards.get(name, stream.reader.digest) != stream.reader.digest]
+    new = [
+        name
+        for name, stream in run.streams.items()
+        if shards.get(name, stream.reader.digest) != stream.reader.digest
+    ]
     if new:
-        raise ConfigError(f"{folder}: the shards of {', '.join(new)} in {run.recipe.data.shards_dir} are not those it was trained "
-                          f"on, so its place in them means nothing; bring them back, or begin a new run in another out_dir with "
-                          f"model.init_from={folder}")
+        raise ConfigError(
+            f"{folder}: the shards of {', '.join(new)} in {run.recipe.data.shards_dir} are not those it was "
+            "trained "
+            "on, so its place in them means nothing; bring them back, or begin a new run in another "
+            "out_dir with "
+            f"model.init_from={folder}"
+        )
     for line in lines.values():
         logger.warning("changed since this checkpoint: %s", line)
 
@@ -195,39 +250,57 @@ def _choose_checkpoint(run: Run, where: str) -> int:
 
 
 def _check_room(run: Run, key: str) -> None:
-    """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do not."""
+    """Refuses to start where not even one checkpoint fits on the disk; warns where those that are kept do
+    not."""
     # Weights and two moments, float32 whatever the precision.
     one = 4 * 3 * sum(int(parameter.size) for parameter in run.model.parameters()) + SPARE
     out_dir.require_room(run.out_dir, one, "a single checkpoint")
     wanted = one * (run.recipe.runtime.keep_last + 1 - len(checkpoints(run.out_dir)))
     if out_dir.free_bytes(run.out_dir) < wanted:
-        logger.warning("%s: %s are free in %s, but runtime.keep_last=%d checkpoints of %s will want %s more", key,
-                       out_dir.size(out_dir.free_bytes(run.out_dir)), run.out_dir, run.recipe.runtime.keep_last,
-                       out_dir.size(one), out_dir.size(wanted))
+        logger.warning(
+            "%s: %s are free in %s, but runtime.keep_last=%d checkpoints of %s will want %s more",
+            key,
+            out_dir.size(out_dir.free_bytes(run.out_dir)),
+            run.out_dir,
+            run.recipe.runtime.keep_last,
+            out_dir.size(one),
+            out_dir.size(wanted),
+        )
 
 
 def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vocab) -> None:
-    """Loads weights alone (never optimizer or learning rate: ERNIE issue 398) and refuses what does not fit."""
+    """Loads weights alone (never optimizer or learning rate: ERNIE issue 398) and refuses what does not
+    fit."""
     folder, key = Path(recipe.model.init_from), f"{where}: model.init_from"
     if not folder.is_dir():
         raise ConfigError(f"{key}: {folder} is not a folder with model.safetensors and vocab.txt")
     theirs = folder / "vocab.txt"
     if not theirs.exists():
-        logger.warning("%s: no such file; whether %s is the vocabulary of these weights cannot be checked", theirs,
-                       recipe.model.vocab_file)
+        logger.warning(
+            "%s: no such file; whether %s is the vocabulary of these weights cannot be checked",
+            theirs,
+            recipe.model.vocab_file,
+        )
     elif Vocab.load(theirs).digest != vocab.digest:
-        raise ConfigError(f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}")
+        raise ConfigError(
+            f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}"
+        )
     if not (folder / WEIGHTS).is_file():
-        raise ConfigError(f"{key}: {folder} holds no {WEIGHTS} (a run's folder: name one of its step_*; .pdparams: save it anew "
-                          f"with save_pretrained(FOLDER, safe_serialization=True))")
+        raise ConfigError(
+            f"{key}: {folder} holds no {WEIGHTS} (a run's folder: name one of its step_*; .pdparams: save "
+            "it anew "
+            f"with save_pretrained(FOLDER, safe_serialization=True))"
+        )
     check_same_function(folder, model.config.to_json(), key)
     start_from(model, folder, len(vocab), recipe.model.init_min_match, key)
 
 
 def _check(recipe: Recipe, where: str, tasks: list[Task], ranks: int) -> None:
     if ranks > recipe.batch.micro_batches:
-        raise ConfigError(f"{where}: batch: {ranks} ranks share {recipe.batch.micro_batches} micro-batches a step; "
-                          f"use fewer ranks, more batch.tokens or fewer batch.micro_tokens")
+        raise ConfigError(
+            f"{where}: batch: {ranks} ranks share {recipe.batch.micro_batches} micro-batches a step; "
+            f"use fewer ranks, more batch.tokens or fewer batch.micro_tokens"
+        )
     precision.check_precision(recipe.runtime.precision, f"{where}: runtime.precision")
 
 
@@ -240,12 +313,21 @@ def _rows_as_before(recipe: Recipe) -> None:
 
 
 def _check_rows(model: ModelConfig, task: Task, readers: Iterable[ShardReader]) -> None:
-    """Every id of a task needs a row: more are made where the recipe names no number, else it is refused by name."""
+    """Every id of a task needs a row: more are made where the recipe names no number, else it is refused by
+    name."""
+
     def need(key: str, last: int, what: str) -> None:
         if last >= getattr(model, key) and key not in model.unnamed:
-            raise ConfigError(f"{task.path}: {what} {last} has no row in its embedding; raise model.{key} ({getattr(model, key)})")
+            raise ConfigError(
+                f"{task.path}: {what} {last} has no row in its embedding; raise model.{key} "
+                f"({getattr(model, key)})"
+            )
         setattr(model, key, max(getattr(model, key), last + 1))
 
     need("task_type_vocab_size", task.task_id, "task_id")
     if model.sentence_type_vocab_size < SENTENCE_TYPES:  # shards never hold more
-        need("sentence_type_vocab_size", max(reader.most_sentences() for reader in readers) - 1, "its shards' sentence id")
+        need(
+            "sentence_type_vocab_size",
+            max(reader.most_sentences() for reader in readers) - 1,
+            "its shards' sentence id",
+        )

@@ -1,10 +1,10 @@
-"""Shards: self-describing folders of .npy files that are written once and memory-mapped ever after. No tensors here.
+"""Shards: self-describing folders of .npy files that are written once and memory-mapped ever after. No
+tensors here.
 
-    <shards_dir>/<task>/{train,dev}/NNNNN.<field>.npy     ragged fields flat, with NNNNN.offsets.npy (N + 1)
-    <shards_dir>/<task>/index.json                        written last, atomically: a folder without it is unfinished
+    <shards_dir>/<task>/{train,dev}/NNNNN.<field>.npy ragged fields flat, with NNNNN.offsets.npy (N + 1)
+    <shards_dir>/<task>/index.json written last, atomically: a folder without it is unfinished
 
-Shapes: N samples in a shard, T tokens of one sample.
-"""
+Shapes: N samples in a shard, T tokens of one sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import json
 import re
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -51,41 +53,52 @@ class Example:
 
 
 def check_example(example: Example, task: Task, vocab_size: int) -> None:
-    """Holds an example against its task's contract. Raises ConfigError naming task, field, got and expected."""
+    """Checks an example against its task's contract. Raises ConfigError: task, field, got and expected."""
+    for name, got, expected in chain(_token_faults(example, vocab_size), _head_faults(example, task)):
+        raise ConfigError(
+            f"task {task.name}: generator {task.generator} made a wrong example: {name}: "
+            f"got {got}, expected {expected}"
+        )
 
-    def fail(name: str, got: object, expected: str) -> None:
-        raise ConfigError(f"task {task.name}: generator {task.generator} made a wrong example: {name}: "
-                          f"got {got}, expected {expected}")
 
+def _token_faults(example: Example, vocab_size: int) -> Iterator[tuple[str, object, str]]:
+    """(field, got, expected) of what every task's examples have."""
+    ids, sentences = example.token_ids, example.sentence_ids
+    if len(ids) == 0:
+        yield "token_ids", "no tokens", "at least one"
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        yield "token_ids", f"ids from {ids.min()} to {ids.max()}", f"0 to {vocab_size - 1}"
+    if len(sentences) != len(ids):
+        yield "sentence_ids", f"{len(sentences)} values", f"{len(ids)}, one a token"
+    if sentences.min() < 0 or sentences.max() >= SENTENCE_TYPES:
+        yield "sentence_ids", f"up to {sentences.max()}", f"0 to {SENTENCE_TYPES - 1}"
+
+
+def _head_faults(example: Example, task: Task) -> Iterator[tuple[str, object, str]]:
+    """(field, got, expected) of what the task's heads need."""
     length = len(example.token_ids)
-    if length == 0:
-        fail("token_ids", "no tokens", "at least one")
-    if example.token_ids.min() < 0 or example.token_ids.max() >= vocab_size:
-        fail("token_ids", f"ids from {example.token_ids.min()} to {example.token_ids.max()}", f"0 to {vocab_size - 1}")
-    if len(example.sentence_ids) != length:
-        fail("sentence_ids", f"{len(example.sentence_ids)} values", f"{length}, one a token")
-    if example.sentence_ids.min() < 0 or example.sentence_ids.max() >= SENTENCE_TYPES:
-        fail("sentence_ids", f"up to {example.sentence_ids.max()}", f"0 to {SENTENCE_TYPES - 1}")
-    if task.has_masked_lm:
-        for level in LEVELS:
-            spans = (example.span_ids or {}).get(level)
-            if spans is None or len(spans) != length:
-                fail(f"span_ids[{level}]", "nothing" if spans is None else f"{len(spans)} values", f"{length} values")
+    values = {
+        f"span_ids[{level}]": (example.span_ids or {}).get(level) for level in LEVELS if task.has_masked_lm
+    }
     if task.token_classes:
-        labels = example.token_labels
-        if labels is None or len(labels) != length:
-            fail("token_labels", "nothing" if labels is None else f"{len(labels)} values", f"{length} values")
-        if not np.all((labels == IGNORED) | (labels >= 0) & (labels < task.token_classes)):
-            fail("token_labels", sorted(set(labels.tolist())), f"0 to {task.token_classes - 1}, or {IGNORED}")
-    if task.sentence_classes:
-        label = example.sentence_label
-        if label is None or not 0 <= label < task.sentence_classes:
-            fail("sentence_label", label, f"0 to {task.sentence_classes - 1}")
+        values["token_labels"] = example.token_labels
+    for name, found in values.items():
+        if found is None or len(found) != length:
+            yield name, "nothing" if found is None else f"{len(found)} values", f"{length} values"
+    labels, label = example.token_labels, example.sentence_label
+    if task.token_classes and not np.all((labels == IGNORED) | (labels >= 0) & (labels < task.token_classes)):
+        yield "token_labels", sorted(set(labels.tolist())), f"0 to {task.token_classes - 1}, or {IGNORED}"
+    if task.sentence_classes and (label is None or not 0 <= label < task.sentence_classes):
+        yield "sentence_label", label, f"0 to {task.sentence_classes - 1}"
 
 
 def task_fields(task: Task, vocab_size: int) -> dict[str, str]:
     """Field -> dtype of what a task's shards hold."""
-    fields = {"offsets": "int64", "token_ids": "uint16" if vocab_size <= 65_536 else "int32", "sentence_ids": "int8"}
+    fields = {
+        "offsets": "int64",
+        "token_ids": "uint16" if vocab_size <= 65_536 else "int32",
+        "sentence_ids": "int8",
+    }
     if task.has_masked_lm:
         fields |= {f"span_ids_{level}": "int16" for level in LEVELS}
     if task.token_classes:
@@ -96,9 +109,12 @@ def task_fields(task: Task, vocab_size: int) -> dict[str, str]:
 
 
 class ShardWriter:
-    """Writes the examples of one task; close() finishes the folder, which until then does not exist under its name."""
+    """Writes the examples of one task; close() finishes the folder, which until then does not exist under its
+    name."""
 
-    def __init__(self, folder: str | Path, task: Task, vocab_size: int, samples_per_shard: int = 50_000) -> None:
+    def __init__(
+        self, folder: str | Path, task: Task, vocab_size: int, samples_per_shard: int = 50_000
+    ) -> None:
         self.folder, self.task, self.vocab_size = Path(folder), task, vocab_size
         self.samples_per_shard = samples_per_shard
         self._tmp = self.folder.with_name(self.folder.name + ".tmp")
@@ -137,7 +153,9 @@ class ShardWriter:
             if name == "sentence_label":
                 arrays[name] = np.array([example.sentence_label for example in examples])
             elif name.startswith("span_ids_"):
-                arrays[name] = np.concatenate([example.span_ids[name.removeprefix("span_ids_")] for example in examples])
+                arrays[name] = np.concatenate(
+                    [example.span_ids[name.removeprefix("span_ids_")] for example in examples]
+                )
             elif name != "offsets":
                 arrays[name] = np.concatenate([getattr(example, name) for example in examples])
         arrays = {name: arrays[name].astype(dtype) for name, dtype in self.fields.items()}
@@ -152,8 +170,7 @@ def write_shard(stem: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         arrays: Field -> array, `offsets` among them, in the order of `task_fields`.
 
     Returns:
-        Its entry in index.json: name, samples, tokens and the sha256 of its files in that order.
-    """
+        Its entry in index.json: name, samples, tokens and the sha256 of its files in that order."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         buffer = io.BytesIO()
@@ -163,11 +180,22 @@ def write_shard(stem: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
                 file.write(part)
                 digest.update(part)
     offsets = arrays["offsets"]
-    return {"name": stem.name, "samples": len(offsets) - 1, "tokens": int(offsets[-1]), "digest": digest.hexdigest()}
+    return {
+        "name": stem.name,
+        "samples": len(offsets) - 1,
+        "tokens": int(offsets[-1]),
+        "digest": digest.hexdigest(),
+    }
 
 
-def finish_shards(made: Path, folder: Path, task: Task, vocab_size: int, shards: dict[str, list[dict[str, Any]]],
-                  index_extra: dict[str, Any]) -> dict[str, Any]:
+def finish_shards(
+    made: Path,
+    folder: Path,
+    task: Task,
+    vocab_size: int,
+    shards: dict[str, list[dict[str, Any]]],
+    index_extra: dict[str, Any],
+) -> dict[str, Any]:
     """Writes index.json into `made` and gives it the name `folder`, replacing an older one.
 
     Args:
@@ -179,11 +207,14 @@ def finish_shards(made: Path, folder: Path, task: Task, vocab_size: int, shards:
         index_extra: Further keys of the index.
 
     Returns:
-        The index.
-    """
+        The index."""
     index = {
-        "format_version": FORMAT_VERSION, "task": task.name, "task_digest": task.digest(), "vocab_size": vocab_size,
-        "fields": task_fields(task, vocab_size), "shards": shards,
+        "format_version": FORMAT_VERSION,
+        "task": task.name,
+        "task_digest": task.digest(),
+        "vocab_size": vocab_size,
+        "fields": task_fields(task, vocab_size),
+        "shards": shards,
         "samples": {split: sum(shard["samples"] for shard in shards[split]) for split in SPLITS},
         "tokens": {split: sum(shard["tokens"] for shard in shards[split]) for split in SPLITS},
         **index_extra,
@@ -208,20 +239,26 @@ class ShardReader:
         vocab_digest: digest of the vocabulary in use; shards of another vocabulary are refused.
 
     Raises:
-        ConfigError: folder missing or unfinished, foreign, truncated, or made with another vocabulary; names the file.
-    """
+        ConfigError: folder missing or unfinished, foreign, truncated, or made with another vocabulary; names
+        the file."""
 
-    def __init__(self, folder: str | Path, split: str, task: Task | None = None, vocab_digest: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, split: str, task: Task | None = None, vocab_digest: str | None = None
+    ) -> None:
         self.folder, self.split = Path(folder), split
         self.index = read_index(self.folder)
         if vocab_digest is not None and self.index.get("vocab_digest") != vocab_digest:
-            raise ConfigError(f"{self.folder}: these shards were made with another vocabulary than the recipe's "
-                              f"model.vocab_file; run data_gen again with this recipe, or name another data.shards_dir")
+            raise ConfigError(
+                f"{self.folder}: these shards were made with another vocabulary than the recipe's "
+                f"model.vocab_file; run data_gen again with this recipe, or name another data.shards_dir"
+            )
         if task is not None and task.name != self.index["task"]:
             raise ConfigError(f"{self.folder}: holds task '{self.index['task']}', expected '{task.name}'")
         for name in task_fields(task, self.index["vocab_size"]) if task is not None else ():
             if name not in self.index["fields"]:
-                raise ConfigError(f"{self.folder}: lacks field '{name}' that {task.path} needs now; run data_gen again")
+                raise ConfigError(
+                    f"{self.folder}: lacks field '{name}' that {task.path} needs now; run data_gen again"
+                )
         for shard in self.index["shards"][split]:
             self._check(shard)
         self._open: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
@@ -242,14 +279,20 @@ class ShardReader:
         spans = {level: shard[f"span_ids_{level}"][a:b] for level in LEVELS if f"span_ids_{level}" in shard}
         labels = shard.get("token_labels")
         sentence_label = shard.get("sentence_label")
-        return Example(shard["token_ids"][a:b], shard["sentence_ids"][a:b], spans or None,
-                       None if labels is None else labels[a:b],
-                       None if sentence_label is None else int(sentence_label[j]))
+        return Example(
+            shard["token_ids"][a:b],
+            shard["sentence_ids"][a:b],
+            spans or None,
+            None if labels is None else labels[a:b],
+            None if sentence_label is None else int(sentence_label[j]),
+        )
 
     @property
     def digest(self) -> str:
         """sha256 over the digests of the split's shards."""
-        return hashlib.sha256("".join(str(shard.get("digest")) for shard in self.index["shards"][self.split]).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(str(shard.get("digest")) for shard in self.index["shards"][self.split]).encode()
+        ).hexdigest()
 
     @property
     def tokens(self) -> int:
@@ -263,7 +306,9 @@ class ShardReader:
     def lengths(self) -> np.ndarray:
         """int64 (N): tokens of every sample of the split."""
         shards = self.index["shards"][self.split]
-        return np.concatenate([np.diff(self._load(shard, "offsets")) for shard in shards] or [np.zeros(0, np.int64)])
+        return np.concatenate(
+            [np.diff(self._load(shard, "offsets")) for shard in shards] or [np.zeros(0, np.int64)]
+        )
 
     def most_sentences(self) -> int:
         """One more than the largest sentence id; reads all of them."""
@@ -281,15 +326,21 @@ class ShardReader:
         return self._open[number]
 
     def _check(self, shard: dict[str, Any]) -> None:
-        """Raises ConfigError where a file of the shard is missing or has not the size that index.json implies."""
+        """Raises ConfigError where a file of the shard is missing or has not the size that index.json
+        implies."""
         for name, dtype in self.index["fields"].items():
             path, size = self._path(shard, name), self._length(shard, name) * np.dtype(dtype).itemsize
             try:
                 header = path.stat().st_size - size
             except OSError as error:
-                raise ConfigError(f"{path}: missing shard file ({error.strerror}); run data_gen again") from None
+                raise ConfigError(
+                    f"{path}: missing shard file ({error.strerror}); run data_gen again"
+                ) from None
             if not 0 < header <= 1_024 or header % 64:
-                raise ConfigError(f"{path}: truncated shard file, or not of {size} bytes as index.json says; run data_gen again")
+                raise ConfigError(
+                    f"{path}: truncated shard file, or not of {size} bytes as index.json says; run data_gen "
+                    "again"
+                )
 
     def _load(self, shard: dict[str, Any], name: str) -> np.ndarray:
         path, dtype = self._path(shard, name), np.dtype(self.index["fields"][name])
@@ -298,8 +349,10 @@ class ShardReader:
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{path}: damaged shard file ({error}); run data_gen again") from None
         if array.shape != (self._length(shard, name),) or array.dtype != dtype:
-            raise ConfigError(f"{path}: holds {array.shape} {array.dtype}, index.json says ({self._length(shard, name)},) "
-                              f"{dtype}; run data_gen again")
+            raise ConfigError(
+                f"{path}: holds {array.shape} {array.dtype}, index.json says ({self._length(shard, name)},) "
+                f"{dtype}; run data_gen again"
+            )
         return np.asarray(array)
 
     def _path(self, shard: dict[str, Any], name: str) -> Path:
@@ -307,18 +360,25 @@ class ShardReader:
 
     @staticmethod
     def _length(shard: dict[str, Any], name: str) -> int:
-        return {"offsets": shard["samples"] + 1, "sentence_label": shard["samples"]}.get(name, shard["tokens"])
+        return {"offsets": shard["samples"] + 1, "sentence_label": shard["samples"]}.get(
+            name, shard["tokens"]
+        )
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """index.json of a task's shards. Raises ConfigError when missing, not JSON, or of another format version."""
+    """index.json of a task's shards. Raises ConfigError when missing, not JSON, or of another format
+    version."""
     path = folder / "index.json"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{path}: no finished shards there; make them with: python -m data_gen RECIPE.yaml") from None
+        raise ConfigError(
+            f"{path}: no finished shards there; make them with: python -m data_gen RECIPE.yaml"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); take it away and run data_gen again") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); take it away and run data_gen again"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON ({error}); run data_gen again") from None
     if not isinstance(index, dict) or index.get("format_version") != FORMAT_VERSION:
@@ -330,13 +390,25 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def _is_whole(index: dict[str, Any]) -> bool:
     """Whether an index has what a reader relies on."""
+
     def count(value: Any) -> bool:
         return isinstance(value, int) and value >= 0
 
     fields, shards = index.get("fields"), index.get("shards")
-    return (isinstance(index.get("task"), str) and count(index.get("vocab_size"))
-            and isinstance(fields, dict) and set(fields.values()) <= {"int8", "int16", "int32", "int64", "uint16"}
-            and isinstance(shards, dict) and all(isinstance(shards.get(split), list) for split in SPLITS)
-            and all(isinstance(one, dict) and re.fullmatch(r"\d+", str(one.get("name"))) and count(one.get("samples"))
-                    and count(one.get("tokens")) for split in SPLITS for one in shards[split])
-            and isinstance(index.get("imported", {}), dict))
+    return (
+        isinstance(index.get("task"), str)
+        and count(index.get("vocab_size"))
+        and isinstance(fields, dict)
+        and set(fields.values()) <= {"int8", "int16", "int32", "int64", "uint16"}
+        and isinstance(shards, dict)
+        and all(isinstance(shards.get(split), list) for split in SPLITS)
+        and all(
+            isinstance(one, dict)
+            and re.fullmatch(r"\d+", str(one.get("name")))
+            and count(one.get("samples"))
+            and count(one.get("tokens"))
+            for split in SPLITS
+            for one in shards[split]
+        )
+        and isinstance(index.get("imported", {}), dict)
+    )

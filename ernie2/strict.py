@@ -1,7 +1,7 @@
-"""What a user writes and reads: YAML files, `key=value` on the command line, messages with a remedy, exit codes.
+"""What a user writes and reads: YAML files, `key=value` on the command line, messages with a remedy, exit
+codes.
 
-No tensors here. `ernie2.schema` turns what was read into checked dataclasses.
-"""
+No tensors here. `ernie2.schema` turns what was read into checked dataclasses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import yaml
 
 
 class ConfigError(ValueError):
-    """Mistakes of the user's, a message each, naming file and line or key, what was found and the remedy; exit code 2."""
+    """Mistakes of the user's, a message each, naming file and line or key, what was found and the remedy;
+    exit code 2."""
 
     def __str__(self) -> str:
         if len(self.args) == 1:
@@ -51,7 +52,8 @@ _StrictLoader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML text. `where` names its origin in messages. Raises ConfigError with the line of a syntax mistake."""
+    """Parses YAML text. `where` names its origin in messages. Raises ConfigError with the line of a syntax
+    mistake."""
     loader = _StrictLoader(text)
     loader.name = where
     try:
@@ -67,7 +69,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def load_yaml(path: str | Path) -> dict:
-    """Reads a YAML file holding one mapping. Raises ConfigError when missing, not UTF-8, not YAML or not a mapping."""
+    """Reads a YAML file holding one mapping. Raises ConfigError when missing, not UTF-8, not YAML or not a
+    mapping."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -84,7 +87,8 @@ def load_yaml(path: str | Path) -> dict:
 
 
 def apply_overrides(mapping: dict, overrides: Iterable[str]) -> dict:
-    """Returns a copy of `mapping` with `a.b=value` items applied; values are YAML. Raises ConfigError on bad items."""
+    """Returns a copy of `mapping` with `a.b=value` items applied; values are YAML. Raises ConfigError on bad
+    items."""
     result = copy.deepcopy(mapping)
     for item in overrides:
         key, equals, value = item.partition("=")
@@ -106,7 +110,8 @@ def from_command_line(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def make_folder(path: Path, key: str) -> None:
-    """Makes a folder that a key names, with its parents. Raises ConfigError naming the key where that cannot be."""
+    """Makes a folder that a key names, with its parents. Raises ConfigError naming the key where that cannot
+    be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -139,7 +144,8 @@ def describe(value: Any) -> str:
 
 
 def cli(main: Callable[[Sequence[str]], Any]) -> Callable[..., None]:
-    """Wraps a command's `main(argv)`: ConfigError -> one message and exit code 2; anything else is a failure of ours."""
+    """Wraps a command's `main(argv)`: ConfigError -> one message and exit code 2; anything else is a failure
+    of ours."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:

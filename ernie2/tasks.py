@@ -1,7 +1,6 @@
 """The registry of pre-training tasks: tasks/pretrain/*.yaml -> {name: Task}. No tensors here.
 
-A task is one YAML file plus one generator; nothing else in the repository knows its name.
-"""
+A task is one YAML file plus one generator; nothing else in the repository knows its name."""
 
 from __future__ import annotations
 
@@ -31,7 +30,8 @@ class Loss(Section):
     """One head's loss in a task (heads are a closed set: masked_lm, token, sentence)."""
 
     head: Literal["masked_lm", "token", "sentence"]
-    """masked_lm: shared, tied to the token embedding; token: classes for every token; sentence: classes from [CLS]."""
+    """masked_lm: shared, tied to the token embedding; token: classes for every token; sentence: classes from
+    [CLS]."""
     num_classes: int | None = None
     """Number of classes of a token or sentence head; none for masked_lm."""
     weight: Positive[float] = 1.0
@@ -57,8 +57,8 @@ class Task(Section):
     task_id: NotNegative[int]
     """Row of the task embedding; never renumbered, never reused. 0 = the fine-tuning default."""
     source: Source | Annotated[list[Source], expect("a list of them that is not empty", bool)]
-    """What the generator reads: documents of the corpus, or pairs of the query log. In a list, further sources that are
-    read where the recipe names files for them (marked_pairs: data.marked_pairs)."""
+    """What the generator reads: documents of the corpus, or pairs of the query log. In a list, further
+    sources that are read where the recipe names files for them (marked_pairs: data.marked_pairs)."""
     generator: ModulePath
     """Dotted path of the module whose generate() makes the examples."""
     losses: list[Loss]
@@ -66,7 +66,8 @@ class Task(Section):
     generator_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of generate()."""
     balance: Positive[float] | None = None
-    """No class of the sentence label keeps more than this times the median class's count. Default: as generated."""
+    """No class of the sentence label keeps more than this times the median class's count. Default: as
+    generated."""
     max_per_class: Positive[int] | None = None
     """No class of the sentence label keeps more training examples than this. Default: no limit."""
     path: Path = field(default=Path(), init=False)
@@ -118,7 +119,8 @@ def load_task(path: Path) -> Task:
 
 
 def load_tasks(folder: Path | None = None) -> dict[str, Task]:
-    """Every task of a folder (default: tasks/pretrain), by name. Raises ConfigError when two share a task_id."""
+    """Every task of a folder (default: tasks/pretrain), by name. Raises ConfigError when two share a
+    task_id."""
     return _load_tasks(Path(folder or TASKS_DIR))
 
 
@@ -141,11 +143,13 @@ def _load_tasks(folder: Path) -> dict[str, Task]:
 
 
 def select_tasks(names: list[str], where: str) -> list[Task]:
-    """The tasks of these names, in this order. Raises ConfigError for an unknown one, with the nearest known name."""
+    """The tasks of these names, in this order. Raises ConfigError for an unknown one, with the nearest known
+    name."""
     tasks = load_tasks()
     for name in names:
         if name not in tasks:
             raise ConfigError(
-                f"{where}: unknown task '{name}' ({TASKS_DIR}/{name}.yaml does not exist){nearest(name, tasks)}"
+                f"{where}: unknown task '{name}' ({TASKS_DIR}/{name}.yaml does not "
+                f"exist){nearest(name, tasks)}"
             )
     return [tasks[name] for name in names]

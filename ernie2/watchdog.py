@@ -2,8 +2,7 @@
 
 Every rank keeps a connection to rank 0. A process that dies loses it at once, a machine that dies in 35 s;
 rank 0 tells the others, and every process names who it was and exits. Paddle's own store does not serve:
-its `wait` knows no time limit, and it does not notice a client that dies. No tensors here.
-"""
+its `wait` knows no time limit, and it does not notice a client that dies. No tensors here."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]
 
     Raises:
         ConfigError: facts differ; names the rank.
-        SystemExit: somebody is missing; the message on standard error says who.
-    """
+        SystemExit: somebody is missing; the message on standard error says who."""
     endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
     if len(endpoints) == 1:
         yield lambda: None

@@ -1,10 +1,10 @@
-"""What a token keeps until the backward pass has used it: peak memory of a CPU beside the estimate of `ernie2.memory`.
+"""What a token keeps until the backward pass has used it: peak memory of a CPU beside the estimate of
+`ernie2.memory`.
 
-Resident memory is read as the kernel's high-water mark (VmHWM), for two micro-batches of one model, each in a process of its
-own; their difference over the difference of their tokens is what a token keeps. Weights, gradients and the interpreter fall
-out of it. Freed memory is kept, as a GPU's allocator keeps it: glibc's changing thresholds would make the peak a matter of
-the threads' timing. Linux.
-"""
+Resident memory is read as the kernel's high-water mark (VmHWM), for two micro-batches of one model, each in a
+process of its own; their difference over the difference of their tokens is what a token keeps. Weights,
+gradients and the interpreter fall out of it. Freed memory is kept, as a GPU's allocator keeps it: glibc's
+changing thresholds would make the peak a matter of the threads' timing. Linux."""
 
 from __future__ import annotations
 
@@ -29,14 +29,27 @@ TASK = "knowledge_masking"
 
 def recipe_of(size: str, length: int, tokens: int, recompute: bool) -> Recipe:
     """One task, micro-batches of `tokens` tokens, samples of `length`."""
-    overrides = {"model.size": size, "model.vocab_rows": VOCAB_ROWS, "data.max_seq_len": length, "batch.tokens": tokens,
-                 "batch.micro_tokens": tokens, "curriculum.stages": f"[[{TASK}]]", "runtime.recompute": str(recompute).lower(),
-                 "masking.level": "[basic]", "model.max_position_embeddings": 513, "model.hidden_act": "relu", "model.dropout": 0.1}
-    return load_recipe(ROOT / "tasks/recipes/demo.yaml", [f"{key}={value}" for key, value in overrides.items()])
+    overrides = {
+        "model.size": size,
+        "model.vocab_rows": VOCAB_ROWS,
+        "data.max_seq_len": length,
+        "batch.tokens": tokens,
+        "batch.micro_tokens": tokens,
+        "curriculum.stages": f"[[{TASK}]]",
+        "runtime.recompute": str(recompute).lower(),
+        "masking.level": "[basic]",
+        "model.max_position_embeddings": 513,
+        "model.hidden_act": "relu",
+        "model.dropout": 0.1,
+    }
+    return load_recipe(
+        ROOT / "tasks/recipes/demo.yaml", [f"{key}={value}" for key, value in overrides.items()]
+    )
 
 
 def peak_bytes(recipe: Recipe, library: bool) -> int:
-    """Growth of resident memory in one forward and backward pass, at its peak; `library`: without ernie2.cpu, as on a GPU."""
+    """Growth of resident memory in one forward and backward pass, at its peak; `library`: without ernie2.cpu,
+    as on a GPU."""
     from ernie2 import cpu
     from ernie2.encoder import EncoderConfig
     from ernie2.model import ErnieForPretraining
@@ -44,7 +57,9 @@ def peak_bytes(recipe: Recipe, library: bool) -> int:
     cpu.prepare(enabled=not (library or recipe.runtime.recompute))
     keep_freed_memory()
     task = select_tasks([TASK], "test")[0]
-    model = ErnieForPretraining(EncoderConfig.from_recipe(recipe.model, VOCAB_ROWS, 0), [task], recipe.runtime.recompute)
+    model = ErnieForPretraining(
+        EncoderConfig.from_recipe(recipe.model, VOCAB_ROWS, 0), [task], recipe.runtime.recompute
+    )
     model.train()
     batch, before = random_batch(recipe, task), _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM starts anew
@@ -53,18 +68,31 @@ def peak_bytes(recipe: Recipe, library: bool) -> int:
 
 
 def random_batch(recipe: Recipe, task: Task) -> Batch:
-    """A micro-batch of random tokens with data.mask_prob of them predicted; a token of each sample is padding."""
+    """A micro-batch of random tokens with data.mask_prob of them predicted; a token of each sample is
+    padding."""
     rng, length, none = np.random.default_rng(0), recipe.data.max_seq_len, np.zeros(0, np.int64)
     shape = (recipe.batch.micro_tokens // length, length)
     count = shape[0] * length
     positions = np.sort(rng.choice(count, int(recipe.data.mask_prob * count), replace=False)).astype(np.int64)
     labels = rng.integers(0, VOCAB_ROWS, len(positions))
-    return Batch(task, rng.integers(0, VOCAB_ROWS, shape), np.zeros(shape, np.int64), np.full(shape[0], length - 1), positions,
-                 labels, none, none, none)
+    return Batch(
+        task,
+        rng.integers(0, VOCAB_ROWS, shape),
+        np.zeros(shape, np.int64),
+        np.full(shape[0], length - 1),
+        positions,
+        labels,
+        none,
+        none,
+        none,
+    )
 
 
-def bytes_per_token(size: str, length: int, few: int, many: int, recompute: bool, library: bool) -> tuple[float, float]:
-    """(measured, estimated) bytes that a padded token keeps, from micro-batches of `few` and `many` tokens."""
+def bytes_per_token(
+    size: str, length: int, few: int, many: int, recompute: bool, library: bool
+) -> tuple[float, float]:
+    """(measured, estimated) bytes that a padded token keeps, from micro-batches of `few` and `many`
+    tokens."""
     measured, estimated = [], []
     for tokens in (few, many):
         command = [sys.executable, __file__, json.dumps([size, length, tokens, recompute]), str(int(library))]

@@ -1,4 +1,5 @@
-"""A headless Chromium that tests drive through its DevTools pipe (JSON ended by a zero byte), standard library alone."""
+"""A headless Chromium that tests drive through its DevTools pipe (JSON ended by a zero byte), standard
+library alone."""
 
 from __future__ import annotations
 
@@ -14,19 +15,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-         "--remote-debugging-pipe")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 PATIENCE = 120
 """Seconds that a busy machine gets for one answer; the first one includes the browser's start."""
 
-# Chromium reads commands from descriptor 3 and answers on 4. A program of its own puts them there, as code between fork
-# and exec is not safe in a process with threads.
+# Chromium reads commands from descriptor 3 and answers on 4. A program of its own puts them there, as code
+# between fork and exec is not safe in a process with threads.
 LAUNCHER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 
 
 class Browser:
-    """One page in one browser, as a context manager. `console` and `requests` hold what the page said and asked for."""
+    """One page in one browser, as a context manager. `console` and `requests` hold what the page said and
+    asked for."""
 
     def __init__(self, profile: Path) -> None:
         self.console: list[str] = []
@@ -35,8 +47,21 @@ class Browser:
         commands, self._to = os.pipe()
         self._from, answers = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, str(commands), str(answers), CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
-            pass_fds=(commands, answers), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                sys.executable,
+                "-c",
+                LAUNCHER,
+                str(commands),
+                str(answers),
+                CHROMIUM,
+                *FLAGS,
+                f"--user-data-dir={profile}",
+            ],
+            pass_fds=(commands, answers),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(commands)
         os.close(answers)
 
@@ -64,17 +89,35 @@ class Browser:
             message["sessionId"] = self._session
         data = json.dumps(message).encode() + b"\0"
         while data:
-            data = data[os.write(self._to, data):]
+            data = data[os.write(self._to, data) :]
         answers: list[dict] = []
         self._read_until(lambda found: found.get("id") == self._number and not answers.append(found), method)
         assert "error" not in answers[0], f"{method}: {answers[0]['error']}"
         return answers[0]["result"]
 
-    def open(self, page: Path, width: int, height: int = 1000, scheme: str = "light", media: str = "screen",
-             scale: float = 1) -> None:
-        """Loads a page anew: `scheme` is light or dark, `media` screen or print, `scale` device pixels for one of CSS."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 720)
-        self.call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
+    def open(
+        self,
+        page: Path,
+        width: int,
+        height: int = 1000,
+        scheme: str = "light",
+        media: str = "screen",
+        scale: float = 1,
+    ) -> None:
+        """Loads a page anew: `scheme` is light or dark, `media` screen or print, `scale` device pixels for
+        one of CSS."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 720,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.console.clear()
         self.requests.clear()
         self._loaded = False
@@ -97,7 +140,13 @@ class Browser:
     def pdf(self, path: Path) -> Path:
         """Prints the page on A4, with the margins that it asks for."""
         self.call("Emulation.setEmulatedMedia", media="print")
-        answer = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=True, preferCSSPageSize=True)
+        answer = self.call(
+            "Page.printToPDF",
+            paperWidth=8.27,
+            paperHeight=11.69,
+            printBackground=True,
+            preferCSSPageSize=True,
+        )
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
 

@@ -1,4 +1,5 @@
-"""Synthetic fine-tuning data of every kind that a model of two layers learns in seconds, and checkpoints for it."""
+"""Synthetic fine-tuning data of every kind that a model of two layers learns in seconds, and checkpoints for
+it."""
 
 from __future__ import annotations
 
@@ -51,7 +52,10 @@ def rows_of(kind: str, count: int, seed: int) -> list:
             number = int(rng.integers(5))
             rows.append(f"{'好' * number}{'坏' * (4 - number)}\t{right}\t{number}")
         elif kind == "tagging":
-            name, place = some("张王李赵", 1, 2) + some("三四五六", 1, 2), ["北京", "上海", "广州"][rng.integers(3)]
+            name, place = (
+                some("张王李赵", 1, 2) + some("三四五六", 1, 2),
+                ["北京", "上海", "广州"][rng.integers(3)],
+            )
             text = left + name + right + place
             tags = ["O"] * len(left) + ["B-PER", "I-PER"] + ["O"] * len(right) + ["B-LOC", "I-LOC"]
             rows.append("\x02".join(text) + "\t" + "\x02".join(tags))
@@ -61,7 +65,11 @@ def rows_of(kind: str, count: int, seed: int) -> list:
     return rows
 
 
-HEADERS = {"classification": "label\ttext_a", "regression": "text_a\ttext_b\tlabel", "tagging": "text_a\tlabel"}
+HEADERS = {
+    "classification": "label\ttext_a",
+    "regression": "text_a\ttext_b\tlabel",
+    "tagging": "text_a\tlabel",
+}
 
 
 def write_split(path: Path, kind: str, count: int, seed: int) -> Path:
@@ -71,12 +79,20 @@ def write_split(path: Path, kind: str, count: int, seed: int) -> Path:
         questions = [
             {
                 "context": context,
-                "qas": [{"id": f"q{i}", "question": "在哪里？", "answers": [{"text": answer, "answer_start": start}]}],
+                "qas": [
+                    {
+                        "id": f"q{i}",
+                        "question": "在哪里？",
+                        "answers": [{"text": answer, "answer_start": start}],
+                    }
+                ],
             }
             for i, (context, answer, start) in enumerate(rows)
         ]
         path = path.with_suffix(".json")
-        path.write_text(json.dumps({"data": [{"paragraphs": questions}]}, ensure_ascii=False), encoding="utf-8")
+        path.write_text(
+            json.dumps({"data": [{"paragraphs": questions}]}, ensure_ascii=False), encoding="utf-8"
+        )
     else:
         path.write_text("\n".join([HEADERS[kind], *rows]) + "\n", encoding="utf-8")
     return path

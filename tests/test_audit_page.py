@@ -26,7 +26,8 @@ def shards(tmp_path: Path, vocab: Vocab) -> Path:
     return write_two_tasks(tmp_path / "shards", vocab)
 
 
-# ---- files --------------------------------------------------------------------------------------------------------------
+# ---- files
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_damaged_files_are_named_and_the_rest_is_audited(shards: Path, capsys: pytest.CaptureFixture) -> None:
@@ -36,7 +37,9 @@ def test_damaged_files_are_named_and_the_rest_is_audited(shards: Path, capsys: p
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "WRONG" not in audited(capsys, shards)
     out = audited(capsys, shards, "--digests", code=1)
-    assert "damaged: " in out and "knowledge_masking/train/00001.*.npy: not the bytes that were written" in out
+    assert (
+        "damaged: " in out and "knowledge_masking/train/00001.*.npy: not the bytes that were written" in out
+    )
     path.write_bytes(whole[:-7])
     (shards / "knowledge_masking/train/00000.offsets.npy").unlink()
     out = audited(capsys, shards, code=1)
@@ -62,14 +65,23 @@ def test_an_index_that_cannot_be_read(shards: Path, capsys: pytest.CaptureFixtur
 
 
 def test_rejects_of_each_reason(tmp_path: Path) -> None:
-    rows = [{"task": None, "file": "a.jsonl", "line": 2, "reason": "bad_json", "text": ""},
-            *({"task": "t", "file": "b.txt", "line": line, "reason": "short", "text": "了"} for line in (1, 1, 2, 3, 4)),
-            {"task": None, "file": "c.gz", "line": None, "reason": "truncated", "text": ""}]
+    rows = [
+        {"task": None, "file": "a.jsonl", "line": 2, "reason": "bad_json", "text": ""},
+        *(
+            {"task": "t", "file": "b.txt", "line": line, "reason": "short", "text": "了"}
+            for line in (1, 1, 2, 3, 4)
+        ),
+        {"task": None, "file": "c.gz", "line": None, "reason": "truncated", "text": ""},
+    ]
     path = tmp_path / "rejects.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"reason": 3}\n{"task', encoding="utf-8")
     found = read_rejects(path)
     assert found[None, "bad_json"].count == 1 and found[None, "bad_json"].examples == ["a.jsonl:2"]
-    assert found["t", "short"].count == 5 and found["t", "short"].examples == ["b.txt:1: 了", "b.txt:2: 了", "b.txt:3: 了"]
+    assert found["t", "short"].count == 5 and found["t", "short"].examples == [
+        "b.txt:1: 了",
+        "b.txt:2: 了",
+        "b.txt:3: 了",
+    ]
     assert found[None, "truncated"].examples == ["c.gz"] and len(found) == 3
     assert read_rejects(tmp_path / "none.jsonl") == {}
 
@@ -78,20 +90,30 @@ def test_mistakes(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -
     (tmp_path / "empty").mkdir()
     other = tmp_path / "other.txt"
     other.write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\n", encoding="utf-8")
-    for arguments, part in [((tmp_path / "empty",), "no finished shards"), ((tmp_path / "nowhere",), "no finished shards"),
-                            ((shards, "--vocab", other), "not the vocabulary"), ((shards, "--sample", 0), "--sample"),
-                            ((shards, "--recipe", tmp_path / "no.yaml"), "no such file"),
-                            ((shards, "--out", tmp_path / "no/page.html"), "choose another place with --out")]:
+    for arguments, part in [
+        ((tmp_path / "empty",), "no finished shards"),
+        ((tmp_path / "nowhere",), "no finished shards"),
+        ((shards, "--vocab", other), "not the vocabulary"),
+        ((shards, "--sample", 0), "--sample"),
+        ((shards, "--recipe", tmp_path / "no.yaml"), "no such file"),
+        ((shards, "--out", tmp_path / "no/page.html"), "choose another place with --out"),
+    ]:
         assert part in audited(capsys, *arguments, code=2)
     assert not list(shards.glob("*.part"))
 
 
-# ---- the page -----------------------------------------------------------------------------------------------------------
+# ---- the page
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_is_whole_and_loads_nothing(shards: Path, capsys: pytest.CaptureFixture) -> None:
-    bad = {"task": "sentence_distance", "file": "<script>x</script>", "line": 3, "reason": "document of one sentence",
-           "text": "\x00&\ud800"}
+    bad = {
+        "task": "sentence_distance",
+        "file": "<script>x</script>",
+        "line": 3,
+        "reason": "document of one sentence",
+        "text": "\x00&\ud800",
+    }
     (shards / "rejects.jsonl").write_text(json.dumps(bad) + "\n", encoding="utf-8")
     audited(capsys, shards)
     text = (shards / "audit.html").read_text(encoding="utf-8")
@@ -100,27 +122,49 @@ def test_the_page_is_whole_and_loads_nothing(shards: Path, capsys: pytest.Captur
     assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "<link", "<b>图"))
     assert re.findall(r'href="([^"]*)"', text) == ["#knowledge_masking", "#sentence_distance"]
     pictures = [one.get("aria-label") for one in root.iter() if one.get("role") == "img"]
-    assert pictures == ["Lengths of the examples", "What the masked tokens are part of", "Lengths of the examples",
-                        "Share of each class", "What the masked tokens are part of"]
-    for words in ("◐ Nothing is wrong; in 1 of 2 tasks something is odd", "居里夫人", "html left-overs", "prefers-color-scheme",
-                  "40 documents, 123.5 kB", "&lt;script&gt;x&lt;/script&gt;:3: \ufffd&amp;\ufffd"):
+    assert pictures == [
+        "Lengths of the examples",
+        "What the masked tokens are part of",
+        "Lengths of the examples",
+        "Share of each class",
+        "What the masked tokens are part of",
+    ]
+    for words in (
+        "◐ Nothing is wrong; in 1 of 2 tasks something is odd",
+        "居里夫人",
+        "html left-overs",
+        "prefers-color-scheme",
+        "40 documents, 123.5 kB",
+        "&lt;script&gt;x&lt;/script&gt;:3: \ufffd&amp;\ufffd",
+    ):
         assert words in text
     assert text.count('<div class="example">') == 6 and 'class="unit e' in text and 'class="m masked"' in text
     assert "tabs, ideographic and other odd spaces" in text and '<th scope="col">corpus</th>' in text
     reading = text.partition("<h3>Reading the input</h3>")[2].partition("</table>")[0]
     assert "For example" not in reading, "no column without a word in it"
-    for label in ("label 0: adjacent", "label 1: same document, not adjacent", "label 2: different documents"):
+    for label in (
+        "label 0: adjacent",
+        "label 1: same document, not adjacent",
+        "label 2: different documents",
+    ):
         assert label in text, "the examples are of different classes"
 
 
 def test_the_recipes_batches_count(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    recipe = {"name": "mine", "out_dir": "x", "model": {"vocab_file": "v"}, "data": {"shards_dir": "s", "max_seq_len": 32},
-              "batch": {"tokens": 128, "micro_tokens": 64, "pool_batches": 2}, "lr": {"peak": 1e-3},
-              "curriculum": {"stages": [["knowledge_masking"]], "steps_per_task": 1}, "masking": {"level": "word"}}
+    recipe = {
+        "name": "mine",
+        "out_dir": "x",
+        "model": {"vocab_file": "v"},
+        "data": {"shards_dir": "s", "max_seq_len": 32},
+        "batch": {"tokens": 128, "micro_tokens": 64, "pool_batches": 2},
+        "lr": {"peak": 1e-3},
+        "curriculum": {"stages": [["knowledge_masking"]], "steps_per_task": 1},
+        "masking": {"level": "word"},
+    }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     audited(capsys, shards, "--recipe", tmp_path / "mine.yaml")
     text = (shards / "audit.html").read_text(encoding="utf-8")
-    assert "padding, batches of 64" in text and "<td class=\"w\">word</td>" in text
+    assert "padding, batches of 64" in text and '<td class="w">word</td>' in text
     audited(capsys, shards)
     text = (shards / "audit.html").read_text(encoding="utf-8")
-    assert "padding, batches of 8,192" in text and "<td class=\"w\">word</td>" not in text
+    assert "padding, batches of 8,192" in text and '<td class="w">word</td>' not in text

@@ -1,4 +1,5 @@
-"""Bad luck on the command line of data_gen: a counted skip or one clear message, finished work kept, the same bytes afterwards."""
+"""Bad luck on the command line of data_gen: a counted skip or one clear message, finished work kept, the same
+bytes afterwards."""
 
 from __future__ import annotations
 
@@ -36,11 +37,20 @@ def recipe(tmp_path: Path) -> Path:
     tokens = [*SPECIAL_TOKENS, *LETTERS, *("##" + letter for letter in LETTERS), *"0123456789.,"]
     (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     mapping = {
-        "name": "t", "out_dir": str(tmp_path / "out"), "seed": 5,
+        "name": "t",
+        "out_dir": str(tmp_path / "out"),
+        "seed": 5,
         "model": {"size": "tiny", "vocab_file": str(tmp_path / "vocab.txt")},
-        "data": {"shards_dir": str(tmp_path / "shards"), "corpus": [str(tmp_path / "corpus" / "*")], "language": "en",
-                 "max_seq_len": 48, "dev_share": 0.2},
-        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"}, "lr": {"peak": 1e-3}}
+        "data": {
+            "shards_dir": str(tmp_path / "shards"),
+            "corpus": [str(tmp_path / "corpus" / "*")],
+            "language": "en",
+            "max_seq_len": 48,
+            "dev_share": 0.2,
+        },
+        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"},
+        "lr": {"peak": 1e-3},
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     return path
@@ -76,15 +86,44 @@ ARTICLE = "The old house {} fell. Rain came. Nobody saw it.\n"
 ARTICLES = "".join(map(ARTICLE.format, range(300)))
 
 
-@pytest.mark.parametrize(("text", "share", "said"), [
-    (ARTICLE, 0.001, ["no example in the dev split: data.corpus is 1 document in 1 line", "give more documents"]),
-    (ARTICLES, 0.2, ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"]),
-    (ARTICLES.replace("\n", "\r"), 0.999, ["train split: data.corpus is 1 document in 300 lines", "blank"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}", 0.001, ["2 documents in 4 lines", "none of them in that split", "raise it, or give"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}", 0.999, ["2 documents in 4 lines", "none of them in that split", "lower it, or give"]),
-    (f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}", 0.5, ["'sentence_distance'", "1 of them in that split", "nothing of it"])])
-def test_a_corpus_of_few_documents(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, share: float,
-                                   said: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "share", "said"),
+    [
+        (
+            ARTICLE,
+            0.001,
+            ["no example in the dev split: data.corpus is 1 document in 1 line", "give more documents"],
+        ),
+        (
+            ARTICLES,
+            0.2,
+            ["dev split: data.corpus is 1 document in 300 lines", "ends at a blank line", ".jsonl"],
+        ),
+        (
+            ARTICLES.replace("\n", "\r"),
+            0.999,
+            ["train split: data.corpus is 1 document in 300 lines", "blank"],
+        ),
+        (
+            f"{ARTICLE}\n{ARTICLE * 2}",
+            0.001,
+            ["2 documents in 4 lines", "none of them in that split", "raise it, or give"],
+        ),
+        (
+            f"{ARTICLE}\n{ARTICLE * 2}",
+            0.999,
+            ["2 documents in 4 lines", "none of them in that split", "lower it, or give"],
+        ),
+        (
+            f"{ARTICLE}\n{ARTICLE * 2}\n{ARTICLE * 3}",
+            0.5,
+            ["'sentence_distance'", "1 of them in that split", "nothing of it"],
+        ),
+    ],
+)
+def test_a_corpus_of_few_documents(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, share: float, said: list[str]
+) -> None:
     (tmp_path / "corpus" / "good.txt").write_bytes(text.encode())
     message = refused(capsys, recipe, f"data.dev_share={share}")
     said = ["error: task '", f"({tmp_path}/corpus/good.txt: ", *said]
@@ -92,10 +131,13 @@ def test_a_corpus_of_few_documents(recipe: Path, tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "shards" / "knowledge_masking").exists()
 
 
-def test_long_documents_that_were_cut_are_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_documents_that_were_cut_are_named(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("data_gen.reading.cutting.LONG_DOCUMENT", 10_000)
-    (tmp_path / "corpus" / "good.txt").write_text("".join(map(ARTICLE.format, range(4_000))), encoding="utf-8")
+    (tmp_path / "corpus" / "good.txt").write_text(
+        "".join(map(ARTICLE.format, range(4_000))), encoding="utf-8"
+    )
     assert code_of(main, recipe, "data.dev_share=0.5", "--tasks", "knowledge_masking", "--workers", 1) == 0
     printed = capsys.readouterr().out
     assert "good.txt:1: a document of more than 4 MB" in printed and "ends at a blank line" in printed
@@ -120,9 +162,11 @@ def test_a_truncated_file_gives_what_could_be_read(recipe: Path, tmp_path: Path)
     whole = (tmp_path / "corpus" / "good.txt").read_bytes()
     packed = {"t.txt.gz": gzip.compress(whole), "u.txt.bz2": bz2.compress(whole)}
     for name, data in packed.items():
-        (tmp_path / "corpus" / name).write_bytes(data[:len(data) * 2 // 3])
+        (tmp_path / "corpus" / name).write_bytes(data[: len(data) * 2 // 3])
     assert code_of(main, recipe, "--workers", 1) == 0
-    found = {Path(row["file"]).name: row["text"] for row in rejects(tmp_path) if row["reason"] == "damaged_file"}
+    found = {
+        Path(row["file"]).name: row["text"] for row in rejects(tmp_path) if row["reason"] == "damaged_file"
+    }
     assert found == {"t.txt.gz": "truncated gz file", "u.txt.bz2": "truncated bz2 file"}
     # The last four bytes of what is left of a .gz say nothing of its size: few shards, not hundreds.
     assert len(read_index(tmp_path / "shards" / "knowledge_masking")["shards"]["train"]) == 1
@@ -141,9 +185,13 @@ def test_an_unreadable_file_among_many(recipe: Path, tmp_path: Path, kind: str) 
         bad.symlink_to("/proc/self/mem")  # reading its first byte is an input/output error, for root as well
     else:
         os.mkfifo(bad)
-    done = launched(recipe, "--workers", "1", timeout=20)  # in a process of its own: reading a FIFO would hang
+    done = launched(
+        recipe, "--workers", "1", timeout=20
+    )  # in a process of its own: reading a FIFO would hang
     assert done.returncode == 0, done.stderr
-    assert [row["reason"] for row in rejects(tmp_path) if Path(row["file"]).name == "bad.txt"] == ["unreadable_file"]
+    assert [row["reason"] for row in rejects(tmp_path) if Path(row["file"]).name == "bad.txt"] == [
+        "unreadable_file"
+    ]
 
 
 def test_a_folder_named_like_a_document(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -154,33 +202,57 @@ def test_a_folder_named_like_a_document(recipe: Path, tmp_path: Path, capsys: py
 
 def test_a_dictionary_with_duplicates_blanks_and_regex_characters(recipe: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
-    words.write_text("old\nold\nold\tphrase\n\n   \n\u200b\tns\n\tns\nhouse\n.*\n[a-z]+(\n\\\n^$\n", encoding="utf-8")
+    words.write_text(
+        "old\nold\nold\tphrase\n\n   \n\u200b\tns\n\tns\nhouse\n.*\n[a-z]+(\n\\\n^$\n", encoding="utf-8"
+    )
     assert code_of(main, recipe, f"data.entity_dicts=[{words}]", "--workers", 1) == 0
     statistics = read_index(tmp_path / "shards" / "knowledge_masking")["statistics"]
-    assert {(entry, kind) for entry, kind, _ in statistics["dictionary_hits"]} == {("old", "entity"), ("house", "entity")}
+    assert {(entry, kind) for entry, kind, _ in statistics["dictionary_hits"]} == {
+        ("old", "entity"),
+        ("house", "entity"),
+    }
     assert statistics["dictionaries"] == [[str(words), 5, 2]]
 
 
-def test_a_dictionary_of_which_nothing_is_found(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_dictionary_of_which_nothing_is_found(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for name, text in (("some.txt", "old\nzebra\n"), ("none.txt", "zebra\nyak\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    assert code_of(main, recipe, f"data.entity_dicts=[{tmp_path}/some.txt,{tmp_path}/none.txt]", "--workers", 1) == 0
+    assert (
+        code_of(main, recipe, f"data.entity_dicts=[{tmp_path}/some.txt,{tmp_path}/none.txt]", "--workers", 1)
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "some.txt: 1 of 2 entries found" in printed and "none.txt: 0 of 2 entries found" in printed
-    assert printed.count("WARNING") == 1 and f"WARNING: {tmp_path / 'none.txt'}: none of its 2 entries" in printed
+    assert (
+        printed.count("WARNING") == 1
+        and f"WARNING: {tmp_path / 'none.txt'}: none of its 2 entries" in printed
+    )
 
 
-@pytest.mark.parametrize("data, said", [
-    (b"\n\n \n", "no entry in it"), (b"house\thome\n", "words.txt:1: unknown tag 'home'"),
-    (b"house\n\xb1\xb1\xbe\xa9\n", "words.txt:2: not utf-8 at byte 6")])
-def test_a_dictionary_that_cannot_be_used(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, data: bytes,
-                                          said: str) -> None:
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"\n\n \n", "no entry in it"),
+        (b"house\thome\n", "words.txt:1: unknown tag 'home'"),
+        (b"house\n\xb1\xb1\xbe\xa9\n", "words.txt:2: not utf-8 at byte 6"),
+    ],
+)
+def test_a_dictionary_that_cannot_be_used(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, data: bytes, said: str
+) -> None:
     (tmp_path / "words.txt").write_bytes(data)
     assert said in refused(capsys, recipe, f"data.entity_dicts=[{tmp_path / 'words.txt'}]")
 
 
-def test_a_run_stops_when_too_much_is_rejected(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    text = "".join(f'{{"text": "House {i} fell down. Rain came and went. Nobody saw it."}}\n{{broken\n' for i in range(40))
+def test_a_run_stops_when_too_much_is_rejected(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    text = "".join(
+        f'{{"text": "House {i} fell down. Rain came and went. Nobody saw it."}}\n{{broken\n'
+        for i in range(40)
+    )
     (tmp_path / "corpus" / "rows.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "corpus" / "good.txt").unlink()
     message = refused(capsys, recipe, "data.max_reject_share=0.4")
@@ -188,15 +260,21 @@ def test_a_run_stops_when_too_much_is_rejected(recipe: Path, tmp_path: Path, cap
     assert "rows.jsonl:2" in message
     assert code_of(main, recipe, "data.max_reject_share=0.6", "--workers", 1) == 0
     rows = rejects(tmp_path)
-    assert [row["line"] for row in rows] == list(range(2, 81, 2)) and {row["reason"] for row in rows} == {"bad_json"}
+    assert [row["line"] for row in rows] == list(range(2, 81, 2)) and {row["reason"] for row in rows} == {
+        "bad_json"
+    }
 
 
-def test_a_message_is_one_line_whatever_the_text_it_quotes(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_message_is_one_line_whatever_the_text_it_quotes(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert "too_short" in refused(capsys, recipe, "data.min_chars=100000")
 
 
-@pytest.mark.parametrize("change", [
-    {"samples": "x"}, {"samples": 10**30}, {"samples": -1, "tokens": -5}, {"name": "../../x"}, None])
+@pytest.mark.parametrize(
+    "change",
+    [{"samples": "x"}, {"samples": 10**30}, {"samples": -1, "tokens": -5}, {"name": "../../x"}, None],
+)
 def test_an_index_edited_by_hand(recipe: Path, tmp_path: Path, change: dict | None) -> None:
     assert code_of(main, recipe, "--workers", 1) == 0
     expected, path = contents(tmp_path / "shards"), tmp_path / "shards" / "knowledge_masking" / "index.json"
@@ -228,7 +306,12 @@ def test_paths_with_spaces_and_brackets(recipe: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a b 文 [1]"
     odd.mkdir()
     write_corpus(odd / "é [x].txt")
-    assert code_of(main, recipe, f'data.corpus=["{odd}/é [x].txt"]', f"data.shards_dir={odd}/shards", "--workers", 1) == 0
+    assert (
+        code_of(
+            main, recipe, f'data.corpus=["{odd}/é [x].txt"]', f"data.shards_dir={odd}/shards", "--workers", 1
+        )
+        == 0
+    )
 
 
 def environment() -> dict[str, str]:
@@ -237,8 +320,15 @@ def environment() -> dict[str, str]:
 
 def launched(recipe: Path, *argv: str, timeout: float = 120) -> subprocess.CompletedProcess:
     """A run in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "data_gen", str(recipe), *argv], cwd=ROOT, env=environment(), text=True,
-                          capture_output=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "data_gen", str(recipe), *argv],
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def children(process: int) -> list[int]:
@@ -259,8 +349,13 @@ def test_a_run_that_is_told_to_end_leaves_no_worker(recipe: Path, tmp_path: Path
     for number in range(2):
         write_corpus(tmp_path / "corpus" / f"more{number}.txt", 6_000, seed=number)
     with (tmp_path / "said.txt").open("w", encoding="utf-8") as said:
-        run = subprocess.Popen([sys.executable, "-m", "data_gen", str(recipe), "--workers", "2"], cwd=ROOT, env=environment(),
-                               stdout=said, stderr=said)
+        run = subprocess.Popen(
+            [sys.executable, "-m", "data_gen", str(recipe), "--workers", "2"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=said,
+            stderr=said,
+        )
         workers: list[int] = []
         try:
             wait_for(lambda: list((tmp_path / "shards").rglob("*.spill")) and children(run.pid), run)
@@ -288,8 +383,13 @@ def test_a_killed_worker(recipe: Path, tmp_path: Path) -> None:
     assert launched(recipe, "--workers", "1", f"data.shards_dir={tmp_path / 'whole'}").returncode == 0
     shards = tmp_path / "shards"
     with (tmp_path / "said.txt").open("w", encoding="utf-8") as said:
-        run = subprocess.Popen([sys.executable, "-m", "data_gen", str(recipe), "--workers", "2"], cwd=ROOT, env=environment(),
-                               stdout=said, stderr=said)
+        run = subprocess.Popen(
+            [sys.executable, "-m", "data_gen", str(recipe), "--workers", "2"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=said,
+            stderr=said,
+        )
         try:
             wait_for(lambda: len(list(shards.rglob("*.spill"))) > 3 and children(run.pid), run)
             os.kill(children(run.pid)[-1], signal.SIGKILL)
@@ -332,18 +432,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     libc.umount2(bytes(folder), 2)
 
 
-def test_a_full_disk_at_every_stage(recipe: Path, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture) -> None:
-    """The disk grows step by step: it fills up during blocks, merging and finishing, and the same command goes on."""
+def test_a_full_disk_at_every_stage(
+    recipe: Path, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The disk grows step by step: it fills up during blocks, merging and finishing, and the same command
+    goes on."""
     write_corpus(tmp_path / "corpus" / "more.txt", 2_000, seed=1)
     assert code_of(main, recipe, f"data.shards_dir={tmp_path / 'whole'}", "--workers", 1) == 0
     libc, full, kept = ctypes.CDLL(None, use_errno=True), 0, 0
     for kilobytes in (400, 1_000, 1_800, 2_400, 3_000, 3_600, 4_200, 4_800, 30_000):
-        assert libc.mount(b"tmpfs", bytes(small_disk), b"tmpfs", 32, b"size=%dk" % kilobytes) == 0  # 32: remount
+        assert (
+            libc.mount(b"tmpfs", bytes(small_disk), b"tmpfs", 32, b"size=%dk" % kilobytes) == 0
+        )  # 32: remount
         code = code_of(main, recipe, f"data.shards_dir={small_disk}", "--workers", 1)
         captured = capsys.readouterr()
         if code == 0:
             break
-        assert code == 2 and "data.shards_dir: no space left" in captured.err and captured.err.count("\n") == 1, captured.err
+        assert (
+            code == 2 and "data.shards_dir: no space left" in captured.err and captured.err.count("\n") == 1
+        ), captured.err
         spills = len(list((small_disk / ".work").rglob("*.spill")))
         assert spills >= kept
         full, kept = full + 1, spills

@@ -1,4 +1,5 @@
-"""Batches: every sample once an epoch, small padding, equal cost, the same global batch whatever the micro-batches."""
+"""Batches: every sample once an epoch, small padding, equal cost, the same global batch whatever the
+micro-batches."""
 
 from __future__ import annotations
 
@@ -17,18 +18,25 @@ from ernie2.tokenizer import Vocab
 
 def stream(mapping: dict, name: str, tasks: dict, *overrides: str) -> TaskStream:
     recipe = build(Recipe, apply_overrides(mapping, overrides), "test")
-    return TaskStream(ShardReader(f"{recipe.data.shards_dir}/{name}", "train", tasks[name]), tasks[name], recipe)
+    return TaskStream(
+        ShardReader(f"{recipe.data.shards_dir}/{name}", "train", tasks[name]), tasks[name], recipe
+    )
 
 
 def test_every_sample_comes_once_an_epoch(tiny_recipe, tiny_tasks):
-    """120 samples in 3 shards: over k epochs of the stream every sample is met k times, give or take the cut."""
+    """120 samples in 3 shards: over k epochs of the stream every sample is met k times, give or take the
+    cut."""
     source = stream(tiny_recipe, "cover", tiny_tasks)
     pools = 3 * source.reader.tokens // (4 * 256)
     counts = np.zeros(len(source.reader), int)
     for n in range(pools * 4):
         for part in source.batch(n):
             np.add.at(counts, part, 1)
-    assert counts.min() >= 2 and counts.max() <= 3 and counts.mean() == pytest.approx(pools * 1024 / source.reader.tokens, rel=0.02)
+    assert (
+        counts.min() >= 2
+        and counts.max() <= 3
+        and counts.mean() == pytest.approx(pools * 1024 / source.reader.tokens, rel=0.02)
+    )
 
 
 def test_micro_batches_are_alike_and_padding_is_small(tiny_recipe, tiny_tasks):
@@ -65,9 +73,16 @@ class _Lengths:
 
 
 def test_micro_batches_cost_alike(tiny_recipe, tiny_tasks):
-    """Half of the samples are short, half are long: of equal tokens the long ones would cost an eighth more than the mean."""
-    overrides = ["model.size=mini", "model.max_position_embeddings=512", "data.max_seq_len=512", "batch.tokens=65_536",
-                 "batch.micro_tokens=8_192", "batch.pool_batches=4"]
+    """Half of the samples are short, half are long: of equal tokens the long ones would cost an eighth more
+    than the mean."""
+    overrides = [
+        "model.size=mini",
+        "model.max_position_embeddings=512",
+        "data.max_seq_len=512",
+        "batch.tokens=65_536",
+        "batch.micro_tokens=8_192",
+        "batch.pool_batches=4",
+    ]
     recipe = build(Recipe, apply_overrides(tiny_recipe, overrides), "test")
     lengths = np.random.default_rng(0).permutation(np.concatenate([np.full(8_000, 32), np.full(500, 512)]))
     source = TaskStream(_Lengths(lengths), tiny_tasks["cover"], recipe)
@@ -89,13 +104,23 @@ def test_batch_is_a_pure_function_of_its_number(tiny_recipe, tiny_tasks):
 
 def test_global_batch_does_not_depend_on_micro_batches(tiny_recipe, tiny_tasks):
     """With a pool of one batch the samples of a global batch are the same list however it is cut."""
-    samples = [np.sort(np.concatenate(stream(tiny_recipe, "cover", tiny_tasks, "batch.pool_batches=1",
-                                             f"batch.micro_tokens={micro}").batch(5))) for micro in (32, 64, 256)]
+    samples = [
+        np.sort(
+            np.concatenate(
+                stream(
+                    tiny_recipe, "cover", tiny_tasks, "batch.pool_batches=1", f"batch.micro_tokens={micro}"
+                ).batch(5)
+            )
+        )
+        for micro in (32, 64, 256)
+    ]
     assert np.array_equal(samples[0], samples[1]) and np.array_equal(samples[0], samples[2])
 
 
 def test_a_sample_longer_than_a_group_is_not_lost(tiny_recipe, tiny_tasks):
-    source = stream(tiny_recipe, "cover", tiny_tasks, "batch.tokens=32", "batch.micro_tokens=32", "batch.pool_batches=8")
+    source = stream(
+        tiny_recipe, "cover", tiny_tasks, "batch.tokens=32", "batch.micro_tokens=32", "batch.pool_batches=8"
+    )
     for n in range(64):
         assert all(len(part) for part in source.batch(n))
 
@@ -107,13 +132,16 @@ def test_collate(tiny_recipe, tiny_tasks):
         source = stream(tiny_recipe, name, tiny_tasks)
         samples = source.batch(3)[0]
         batch = source.micro_batch(3, 0, samples, ["basic", "entity"], collate)
-        assert batch.token_ids.shape == (len(samples), batch.lengths.max()) and batch.tokens == batch.lengths.sum()
+        assert (
+            batch.token_ids.shape == (len(samples), batch.lengths.max())
+            and batch.tokens == batch.lengths.sum()
+        )
         restored = batch.token_ids.reshape(-1).copy()
         restored[batch.mlm_positions] = batch.mlm_labels
         for row, i in enumerate(samples):
             example, start = source.reader[int(i)], row * batch.token_ids.shape[1]
             length = len(example.token_ids)
-            assert np.array_equal(restored[start: start + length], example.token_ids)
+            assert np.array_equal(restored[start : start + length], example.token_ids)
             assert (batch.token_ids[row, length:] == vocab.pad_id).all()
         assert set(batch.counts()) == {loss.head for loss in task.losses} and min(batch.counts().values()) > 0
         if task.token_classes:
@@ -122,9 +150,14 @@ def test_collate(tiny_recipe, tiny_tasks):
         assert np.array_equal(again.token_ids, batch.token_ids)
 
 
-@pytest.mark.parametrize(("precision", "positions", "widths"), [
-    ("fp32", 32, {1: 1, 13: 13, 16: 16, 30: 30}), ("fp16", 32, {1: 8, 13: 16, 16: 16, 30: 32}),
-    ("bf16", 30, {13: 16, 25: 30, 30: 30})])
+@pytest.mark.parametrize(
+    ("precision", "positions", "widths"),
+    [
+        ("fp32", 32, {1: 1, 13: 13, 16: 16, 30: 30}),
+        ("fp16", 32, {1: 8, 13: 16, 16: 16, 30: 32}),
+        ("bf16", 30, {13: 16, 25: 30, 30: 30}),
+    ],
+)
 def test_widths_in_half_precision_are_multiples_of_eight_within_the_positions(precision, positions, widths):
     assert {longest: padded_width(longest, precision, positions) for longest in widths} == widths
 
@@ -132,15 +165,22 @@ def test_widths_in_half_precision_are_multiples_of_eight_within_the_positions(pr
 def test_batches_in_half_precision_hold_the_same_samples(tiny_recipe, half_on_cpu):
     """Training and dev batches; what is predicted stands where it stood."""
     for name in ("cover", "order", "label"):
-        runs = [prepare_run(build(Recipe, apply_overrides(tiny_recipe, [f"runtime.precision={p}"]), "r"), "r")
-                for p in ("fp32", "fp16")]
+        runs = [
+            prepare_run(build(Recipe, apply_overrides(tiny_recipe, [f"runtime.precision={p}"]), "r"), "r")
+            for p in ("fp32", "fp16")
+        ]
         pairs = zip(*(run.dev_set(name).batches for run in runs), strict=True)
         samples = runs[0].streams[name].batch(0)[0]
-        pairs = [*pairs, [run.streams[name].micro_batch(0, 0, samples, ["word"], run.collate) for run in runs]]
+        pairs = [
+            *pairs,
+            [run.streams[name].micro_batch(0, 0, samples, ["word"], run.collate) for run in runs],
+        ]
         assert any(plain.token_ids.shape[1] % 8 for plain, _ in pairs)
         for plain, wide in pairs:
             width = plain.token_ids.shape[1]
-            assert wide.token_ids.shape[1] == -(-width // 8) * 8 <= 32 and (wide.token_ids[:, width:] == 0).all()
+            assert (
+                wide.token_ids.shape[1] == -(-width // 8) * 8 <= 32 and (wide.token_ids[:, width:] == 0).all()
+            )
             assert np.array_equal(plain.token_ids, wide.token_ids[:, :width])
             for positions in ("mlm_positions", "token_positions"):
                 rows, columns = np.divmod(getattr(plain, positions), width)
@@ -150,11 +190,16 @@ def test_batches_in_half_precision_hold_the_same_samples(tiny_recipe, half_on_cp
 def test_dev_batches_are_fixed(tiny_recipe, tiny_tasks):
     collate = Collator(Vocab.load(tiny_recipe["model"]["vocab_file"]), 0.15)
     reader = ShardReader(f"{tiny_recipe['data']['shards_dir']}/label", "dev", tiny_tasks["label"])
-    first, again = (dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 10_000, 128) for _ in range(2))
+    first, again = (
+        dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 10_000, 128) for _ in range(2)
+    )
     assert sum(len(batch.lengths) for batch in first) == len(reader)
     assert all(np.array_equal(a.token_ids, b.token_ids) for a, b in zip(first, again, strict=True))
     assert all(batch.padded_tokens <= 128 for batch in first)
-    assert sum(len(b.lengths) for b in dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 100, 128)) < 10
+    assert (
+        sum(len(b.lengths) for b in dev_batches(reader, tiny_tasks["label"], collate, ["word"], 1, 100, 128))
+        < 10
+    )
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():

@@ -66,7 +66,11 @@ def test_perturbing_replaces_the_wanted_share_and_nothing_but_chinese_characters
     assert 0.035 < changed[chinese].mean() < 0.06  # some are replaced by themselves
     assert not changed[~chinese].any()
     assert set(after[changed]) <= set(before[chinese])
-    assert perturbed(text, 0.05, (1, 2, 3)) == perturbed(text, 0.05, (1, 2, 3)) != perturbed(text, 0.05, (1, 3, 3))
+    assert (
+        perturbed(text, 0.05, (1, 2, 3))
+        == perturbed(text, 0.05, (1, 2, 3))
+        != perturbed(text, 0.05, (1, 3, 3))
+    )
     assert perturbed("no Chinese\n", 1.0, (1,)) == "no Chinese\n"
 
 
@@ -112,9 +116,13 @@ def test_a_large_corpus_is_as_large_as_asked_and_ends_with_whole_documents(tmp_p
 
 def test_a_process_is_timed_and_its_memory_seen():
     code = "import subprocess, sys, time; x = bytearray(150_000_000); time.sleep(0.3); subprocess.run([sys.executable, '-c', {!r}])"
-    found = run([sys.executable, "-c", code.format("import time; y = bytearray(60_000_000); time.sleep(0.4)")])
+    found = run(
+        [sys.executable, "-c", code.format("import time; y = bytearray(60_000_000); time.sleep(0.4)")]
+    )
     assert 0.7 < found.seconds < 20 and found.cpu_seconds < found.seconds
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # the system counts what a process was before it was another
+    own = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )  # the system counts what a process was before it was another
     assert 150 < found.peak_mb < max(250, 1.1 * own)
     if own < 150:
         assert found.peak_mb + 50 < found.total_mb < found.peak_mb + 120
@@ -142,7 +150,10 @@ def test_verdicts_and_spread():
     assert at_least("x", 3, [2.9, 3.0]).verdict == OK and at_least("x", 3, [2.9, 2.99]).verdict == MISSED
     assert at_most("x", 1.3, [1.3, 2]).verdict == OK and at_most("x", 1.3, [1.31, 2]).verdict == MISSED
     missing = Found(faults={"a": "crash"})
-    assert missing.failed("x", "", ["b"]).verdict == NOT_RUN and missing.failed("x", "", ["b", "a"]).verdict == MISSED
+    assert (
+        missing.failed("x", "", ["b"]).verdict == NOT_RUN
+        and missing.failed("x", "", ["b", "a"]).verdict == MISSED
+    )
     assert Row("a|b", ">= 1", "0", MISSED).cells == ["a/b", ">= 1", "0", "**MISSED**"]
     text = "\n".join(targets([Row("x", ">= 1", "2", OK), Row("y", "", "3")]))
     assert "**1 targets met, 0 missed, 0 not run.**" in text and "| x | >= 1 | 2 | ok |" in text
@@ -150,21 +161,32 @@ def test_verdicts_and_spread():
 
 def full_results(seconds: float) -> Found:
     """Results of every series; `seconds`: what data generation took for 30 MB with default settings."""
+
     def took(seconds: float, peak: float = 300.0, total: float = 400.0) -> Run:
         return Run(seconds, seconds, peak, total, "")
 
-    return Found({
-        "jieba": [took(50)], "cut": [{"seconds": 40.0}], "default": [took(seconds)], "dictionaries": [took(seconds * 1.1)],
-        "slice": [took(2)], "paddlenlp": [24.0, 22.0], "paddlenlp_small": [7.0, 19.0],
-        "tokens": [{"rate": 30.0, "peer": 0.6}],
-        "same_tokens": [{"lines": 10, "default": "bert", "same": {"bert": 0.9, "ernie": 1.0}}],
-        "same_words": [{"sentences": 10_000, "same": 0.9995, "differing": 5}],
-        "million": [{"load_seconds": 2.0, "slower": 0.15}],
-        "large_100": [Text((), (), 10**8, 0)], "large_100_1": [took(30), took(60), took(31)],
-        "large_100_2": [took(16, 300, 900), took(32), took(15.5)], "large_100_beside": [took(20), took(31.6), took(13)],
-        "large_1000": [Text((), (), 10**9, 0)], "large_1000_1": [took(300, 650)],
-        "large_1000_2": [took(160, 300, 1300)],
-    })
+    return Found(
+        {
+            "jieba": [took(50)],
+            "cut": [{"seconds": 40.0}],
+            "default": [took(seconds)],
+            "dictionaries": [took(seconds * 1.1)],
+            "slice": [took(2)],
+            "paddlenlp": [24.0, 22.0],
+            "paddlenlp_small": [7.0, 19.0],
+            "tokens": [{"rate": 30.0, "peer": 0.6}],
+            "same_tokens": [{"lines": 10, "default": "bert", "same": {"bert": 0.9, "ernie": 1.0}}],
+            "same_words": [{"sentences": 10_000, "same": 0.9995, "differing": 5}],
+            "million": [{"load_seconds": 2.0, "slower": 0.15}],
+            "large_100": [Text((), (), 10**8, 0)],
+            "large_100_1": [took(30), took(60), took(31)],
+            "large_100_2": [took(16, 300, 900), took(32), took(15.5)],
+            "large_100_beside": [took(20), took(31.6), took(13)],
+            "large_1000": [Text((), (), 10**9, 0)],
+            "large_1000_1": [took(300, 650)],
+            "large_1000_2": [took(160, 300, 1300)],
+        }
+    )
 
 
 def test_the_table_judges_every_target(tmp_path, inputs):
@@ -174,14 +196,25 @@ def test_the_table_judges_every_target(tmp_path, inputs):
     peers = PEERS[:1]
     rows = all_rows(full_results(9.0), inputs, part, small, peers, [100, 1000])
     bad = {row.what for row in rows if row.verdict == MISSED}
-    assert bad == {f"peak memory, 1,000 MB of text, {workers}, largest process" for workers in ("1 worker", "2 workers")}
+    assert bad == {
+        f"peak memory, 1,000 MB of text, {workers}, largest process" for workers in ("1 worker", "2 workers")
+    }
     assert [row.what for row in rows if row.verdict == NOT_RUN] == ["times as fast as Baidu's demo script"]
     # 25.7 MB in 7 s against 3 MB in 15 s
-    assert next(row for row in rows if row.what.startswith("times as fast as PaddleNLP")).measured.startswith("18.4;")
-    efficiencies = [row for row in rows if "efficiency" in row.what or "of one worker" in row.what or "the two runs" in row.what]
+    assert next(row for row in rows if row.what.startswith("times as fast as PaddleNLP")).measured.startswith(
+        "18.4;"
+    )
+    efficiencies = [
+        row
+        for row in rows
+        if "efficiency" in row.what or "of one worker" in row.what or "the two runs" in row.what
+    ]
     assert [row.measured for row in efficiencies] == [
-        "101.7 % (64.6 s / 63.5 s, 3 rounds together; round by round 98.8 [83.9..125.0] %, the median)", "95.3 %", "93.7 %",
-        "93.8 %"]
+        "101.7 % (64.6 s / 63.5 s, 3 rounds together; round by round 98.8 [83.9..125.0] %, the median)",
+        "95.3 %",
+        "93.7 %",
+        "93.8 %",
+    ]
     assert [row.verdict for row in efficiencies] == [OK, "", "", ""]
     slow = {row.what: row.verdict for row in all_rows(full_results(11.0), inputs, part, small, peers, [])}
     assert slow["data generation, default settings, 1 worker, whole process"] == MISSED
@@ -201,7 +234,9 @@ def test_peers_are_found_run_and_removed(tmp_path, vocab):
         (scripts / name).write_text(body, encoding="utf-8")
     with pytest.raises(RunFailed, match="made.bin of 0 bytes"):
         peer.seconds(tmp_path, CORPUS[0], vocab, tmp_path / "scratch")
-    (scripts / PADDLENLP_SCRIPTS[-1]).write_text(f"{body}Path('made.bin').write_bytes(bytes(10_000))\n", encoding="utf-8")
+    (scripts / PADDLENLP_SCRIPTS[-1]).write_text(
+        f"{body}Path('made.bin').write_bytes(bytes(10_000))\n", encoding="utf-8"
+    )
     assert 0 < peer.seconds(tmp_path, CORPUS[0], vocab, tmp_path / "scratch") < 30
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -209,8 +244,9 @@ def test_peers_are_found_run_and_removed(tmp_path, vocab):
 def test_the_messages_of_baidus_script_are_written_as_tensorflow_writes_them():
     made = example_messages()
     numbers = made["Feature"](int64_list=made["Int64List"](value=[1, 300]))
-    example = made["SequenceExample"](feature_lists=made["FeatureLists"](
-        feature_list={"ids": made["FeatureList"](feature=[numbers])}))
+    example = made["SequenceExample"](
+        feature_lists=made["FeatureLists"](feature_list={"ids": made["FeatureList"](feature=[numbers])})
+    )
     assert example.SerializeToString() == b"\x12\x12\n\x10\n\x03ids\x12\t\n\x07\x1a\x05\n\x03\x01\xac\x02"
 
 
@@ -233,8 +269,23 @@ def test_the_whole_benchmark_on_a_tiny_corpus(tmp_path, inputs, vocab, capsys):
     out = tmp_path / "report.md"
     write_large(inputs.corpus, inputs.query_log, 1_000_000, tmp_path)  # enough for a dev split of every task
     with pytest.raises(SystemExit) as end:
-        datagen.main([str(tmp_path / "corpus-*.txt"), "--query-log", str(tmp_path / "query_log.tsv"), "--vocab", str(vocab),
-                      "--rounds", "1", "--only", "default", "--scratch", str(tmp_path / "scratch"), "--out", str(out)])
+        datagen.main(
+            [
+                str(tmp_path / "corpus-*.txt"),
+                "--query-log",
+                str(tmp_path / "query_log.tsv"),
+                "--vocab",
+                str(vocab),
+                "--rounds",
+                "1",
+                "--only",
+                "default",
+                "--scratch",
+                str(tmp_path / "scratch"),
+                "--out",
+                str(out),
+            ]
+        )
     assert end.value.code == 1  # so little text in seconds of start-up: the rate is missed
     report = out.read_text(encoding="utf-8")
     printed = capsys.readouterr().out
@@ -247,11 +298,15 @@ def test_the_whole_benchmark_on_a_tiny_corpus(tmp_path, inputs, vocab, capsys):
 
 def test_mistakes_on_the_command_line_are_named(tmp_path, vocab, capsys):
     corpus, log = str(CORPUS[0]), ["--query-log", str(LOG)]
-    for argv, message in (([corpus, *log, "--vocab", str(tmp_path / "none.txt")], "none.txt"),
-                          ([corpus, *log, "--vocab", str(vocab), "--rounds", "0"], "--rounds: found 0"),
-                          ([corpus, *log, "--vocab", str(vocab), "--ernie", str(tmp_path)],
-                           f"--ernie {tmp_path}: no make_pretrain_data.py"),
-                          ([str(tmp_path / "none-*.txt"), *log, "--vocab", str(vocab)], "no such file")):
+    for argv, message in (
+        ([corpus, *log, "--vocab", str(tmp_path / "none.txt")], "none.txt"),
+        ([corpus, *log, "--vocab", str(vocab), "--rounds", "0"], "--rounds: found 0"),
+        (
+            [corpus, *log, "--vocab", str(vocab), "--ernie", str(tmp_path)],
+            f"--ernie {tmp_path}: no make_pretrain_data.py",
+        ),
+        ([str(tmp_path / "none-*.txt"), *log, "--vocab", str(vocab)], "no such file"),
+    ):
         with pytest.raises(SystemExit) as end:
             datagen.main(argv)
         assert end.value.code == 2

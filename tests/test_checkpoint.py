@@ -1,4 +1,5 @@
-"""Checkpoints: a kill at any instant leaves the last good one; other models, damaged files and poor warm starts are refused."""
+"""Checkpoints: a kill at any instant leaves the last good one; other models, damaged files and poor warm
+starts are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ernie2 import checkpoint, out_dir, pretrain
-from ernie2.checkpoint import MASTER, MASTER_NAME, atomic_folder, checkpoints, optimizer_arrays, restore_optimizer
+from ernie2.checkpoint import (
+    MASTER,
+    MASTER_NAME,
+    atomic_folder,
+    checkpoints,
+    optimizer_arrays,
+    restore_optimizer,
+)
 from ernie2.config import Recipe, build
 from ernie2.setup_run import prepare_run
 from ernie2.strict import ConfigError, apply_overrides
@@ -45,7 +53,9 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path):
 
 
 def test_keeps_the_newest_and_ignores_leftovers(tiny_recipe, tmp_path):
-    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=10", "runtime.save_every=2", "runtime.keep_last=2"))
+    pretrain.train(
+        prepare(tiny_recipe, "runtime.max_steps=10", "runtime.save_every=2", "runtime.keep_last=2")
+    )
     assert [step for step, _ in checkpoints(tmp_path / "out")] == [8, 10]
     (tmp_path / "out" / "step_0000099.tmp-1").mkdir()
     (tmp_path / "out" / "step_0000098").mkdir()
@@ -54,19 +64,27 @@ def test_keeps_the_newest_and_ignores_leftovers(tiny_recipe, tmp_path):
 
 def test_another_model_is_refused(tiny_recipe):
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=2"))
-    for override, words in (("model.size=mini", "model.size: 'tiny' -> 'mini'"), ("seed=4", "seed 3"),
-                            ("curriculum.stages=[[cover],[order]]", "has no place in it")):
+    for override, words in (
+        ("model.size=mini", "model.size: 'tiny' -> 'mini'"),
+        ("seed=4", "seed 3"),
+        ("curriculum.stages=[[cover],[order]]", "has no place in it"),
+    ):
         with pytest.raises(ConfigError) as error:
             prepare(tiny_recipe, override)
         assert words in str(error.value) and "step_0000002" in str(error.value)
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("model.hidden_act=gelu", "model.hidden_act: 'relu' -> 'gelu'"),
-    ("model.layer_norm_eps=1e-12", "model.layer_norm_eps: 1e-05 -> "),
-    ("batch.tokens=128", "batch.tokens: 256 -> 128"), ("batch.pool_batches=8", "batch.pool_batches: 4 -> 8"),
-    ("curriculum.stages=[[cover, order, label]]", "curriculum.stages: "),
-    ("curriculum.steps_per_task=30", "steps_per_task: 24 -> 30")])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.hidden_act=gelu", "model.hidden_act: 'relu' -> 'gelu'"),
+        ("model.layer_norm_eps=1e-12", "model.layer_norm_eps: 1e-05 -> "),
+        ("batch.tokens=128", "batch.tokens: 256 -> 128"),
+        ("batch.pool_batches=8", "batch.pool_batches: 4 -> 8"),
+        ("curriculum.stages=[[cover, order, label]]", "curriculum.stages: "),
+        ("curriculum.steps_per_task=30", "steps_per_task: 24 -> 30"),
+    ],
+)
 def test_a_resume_with_another_model_or_place_in_the_data_is_refused(tiny_recipe, override, words):
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=30"))
     with pytest.raises(ConfigError) as error:
@@ -74,16 +92,32 @@ def test_a_resume_with_another_model_or_place_in_the_data_is_refused(tiny_recipe
     assert words in str(error.value) and "model.init_from=" in str(error.value), error.value
 
 
-def test_a_resume_on_other_shards_is_refused_and_other_changes_are_said(tiny_recipe, tiny_tasks, tiny_vocab, caplog, monkeypatch):
+def test_a_resume_on_other_shards_is_refused_and_other_changes_are_said(
+    tiny_recipe, tiny_tasks, tiny_vocab, caplog, monkeypatch
+):
     monkeypatch.setattr("ernie2.logs.logger.propagate", True)
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=3"))
-    run = prepare(tiny_recipe, "lr.peak=1e-3", "runtime.max_steps=5", "batch.micro_tokens=64", "curriculum.steps_per_task=50")
+    run = prepare(
+        tiny_recipe,
+        "lr.peak=1e-3",
+        "runtime.max_steps=5",
+        "batch.micro_tokens=64",
+        "curriculum.steps_per_task=50",
+    )
     assert run.start_step == 3
-    for line in ("lr.peak: 0.002 -> 0.001", "runtime.max_steps: 3 -> 5", "batch.micro_tokens: 128 -> 64",
-                 "steps_per_task: 24 -> 50"):
+    for line in (
+        "lr.peak: 0.002 -> 0.001",
+        "runtime.max_steps: 3 -> 5",
+        "batch.micro_tokens: 128 -> 64",
+        "steps_per_task: 24 -> 50",
+    ):
         assert f"changed since this checkpoint: {line}" in caplog.text.replace("curriculum.", "")
-    write_tiny_shards(Path(tiny_recipe["data"]["shards_dir"]), tiny_tasks, Vocab.load(tiny_vocab), samples=130)
-    with pytest.raises(ConfigError, match="the shards of cover, order, label in .* are not those it was trained on"):
+    write_tiny_shards(
+        Path(tiny_recipe["data"]["shards_dir"]), tiny_tasks, Vocab.load(tiny_vocab), samples=130
+    )
+    with pytest.raises(
+        ConfigError, match="the shards of cover, order, label in .* are not those it was trained on"
+    ):
         prepare(tiny_recipe)
 
 
@@ -99,10 +133,20 @@ def damage(file: Path, how: str) -> None:
         file.write_bytes(data)
 
 
-@pytest.mark.parametrize(("name", "how", "words"), [
-    ("model.safetensors", "bit", "sha256"), ("optimizer.safetensors", "cut", "bytes"), ("vocab.txt", "gone", "the file is gone"),
-    ("recipe.yaml", "bit", "sha256"), ("trainer_state.json", "bit", "damaged|lacks"), ("trainer_state.json", "cut", "damaged")])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_recipe, tmp_path, caplog, monkeypatch, name, how, words):
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("model.safetensors", "bit", "sha256"),
+        ("optimizer.safetensors", "cut", "bytes"),
+        ("vocab.txt", "gone", "the file is gone"),
+        ("recipe.yaml", "bit", "sha256"),
+        ("trainer_state.json", "bit", "damaged|lacks"),
+        ("trainer_state.json", "cut", "damaged"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    tiny_recipe, tmp_path, caplog, monkeypatch, name, how, words
+):
     monkeypatch.setattr("ernie2.checkpoint.logger.propagate", True)
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=6", "runtime.save_every=2"))
     out = tmp_path / "out"
@@ -110,8 +154,14 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_recipe, tm
     damage(out / "step_0000006" / name, how)
     run = prepare(tiny_recipe, "runtime.max_steps=6", "runtime.save_every=2")
     assert run.start_step == 4
-    assert re.search(rf"step_0000006/{name}: .*({words}).*trying the checkpoint before it", caplog.text), caplog.text
-    assert sorted(path.name for path in out.glob("step_*")) == ["step_0000002", "step_0000004", "step_0000006.damaged"]
+    assert re.search(rf"step_0000006/{name}: .*({words}).*trying the checkpoint before it", caplog.text), (
+        caplog.text
+    )
+    assert sorted(path.name for path in out.glob("step_*")) == [
+        "step_0000002",
+        "step_0000004",
+        "step_0000006.damaged",
+    ]
     pretrain.train(run)
     again = load_file(out / "step_0000006/model.safetensors")
     assert all(np.array_equal(again[key], whole[key]) for key in whole)
@@ -123,21 +173,33 @@ def test_with_nothing_but_damaged_checkpoints_the_run_refuses(tiny_recipe, tmp_p
     state = tmp_path / "out" / "step_0000002" / "trainer_state.json"
     for text, words in (("{bad", "damaged"), ("{}", "lacks step"), ("[1]", "lacks")):
         state.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match=f"trainer_state.json: {words}.*no other checkpoint is left: remove"):
+        with pytest.raises(
+            ConfigError, match=f"trainer_state.json: {words}.*no other checkpoint is left: remove"
+        ):
             prepare(tiny_recipe)
     assert state.exists()
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    ("fp16", "fp16"), ("bf16", "bf16"), ("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")])
-def test_a_run_goes_on_exactly_in_any_precision(tiny_recipe, tmp_path, half_on_cpu, before, after, caplog, monkeypatch):
-    """On disk weights (of half precision the master weights) and moments are float32; `label` is not trained yet."""
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("fp16", "fp16"), ("bf16", "bf16"), ("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")],
+)
+def test_a_run_goes_on_exactly_in_any_precision(
+    tiny_recipe, tmp_path, half_on_cpu, before, after, caplog, monkeypatch
+):
+    """On disk weights (of half precision the master weights) and moments are float32; `label` is not trained
+    yet."""
     monkeypatch.setattr("ernie2.setup_run.logger.propagate", True)
     run, rng = prepare(tiny_recipe, f"runtime.precision={before}"), np.random.default_rng(0)
-    weights = {name: rng.normal(0, 0.02, p.shape).astype(np.float32) for name, p in run.model.named_parameters()}
-    moments = {f"{name}|{key}": rng.random(value.shape if "moment" in key else [1]).astype(np.float32)
-               for name, value in weights.items() if ".label." not in name
-               for key in ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")}
+    weights = {
+        name: rng.normal(0, 0.02, p.shape).astype(np.float32) for name, p in run.model.named_parameters()
+    }
+    moments = {
+        f"{name}|{key}": rng.random(value.shape if "moment" in key else [1]).astype(np.float32)
+        for name, value in weights.items()
+        if ".label." not in name
+        for key in ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
+    }
     for name, parameter in run.model.named_parameters():
         parameter.set_value(paddle.to_tensor(weights[name]).astype(parameter.dtype))
     masters = {f"{name}|{MASTER}": value for name, value in weights.items()}
@@ -145,18 +207,26 @@ def test_a_run_goes_on_exactly_in_any_precision(tiny_recipe, tmp_path, half_on_c
     pretrain.save(run, 3, 0)
 
     again = prepare(tiny_recipe, f"runtime.precision={after}")
-    warm = prepare(tiny_recipe, f"runtime.precision={after}", f"out_dir={tmp_path / 'warm'}",
-                   f"model.init_from={tmp_path / 'out/step_0000003'}")
+    warm = prepare(
+        tiny_recipe,
+        f"runtime.precision={after}",
+        f"out_dir={tmp_path / 'warm'}",
+        f"model.init_from={tmp_path / 'out/step_0000003'}",
+    )
     assert again.start_step == 3 and warm.start_step == 0
     assert ("checkpoint: runtime.precision: " in caplog.text) == (before != after)
     for one in (again, warm):
         for name, parameter in one.model.named_parameters():
             half = after != "fp32" and (after == "bf16" or "norm" not in name)
-            assert parameter.dtype == getattr(paddle, {"fp16": "float16", "bf16": "bfloat16"}[after] if half else "float32")
+            assert parameter.dtype == getattr(
+                paddle, {"fp16": "float16", "bf16": "bfloat16"}[after] if half else "float32"
+            )
             rounded = paddle.to_tensor(weights[name]).astype(parameter.dtype)
             assert (parameter.astype("float32") == rounded.astype("float32")).all(), name
             if half:
-                assert np.array_equal(one.optimizer._master_weights[parameter.name].numpy(), weights[name]), name
+                assert np.array_equal(one.optimizer._master_weights[parameter.name].numpy(), weights[name]), (
+                    name
+                )
     got = optimizer_arrays(again.model, again.optimizer).items()
     got = {key.replace(f"{MASTER_NAME}_", ""): array for key, array in got if not key.endswith(MASTER)}
     assert got.keys() == moments.keys() and all(np.array_equal(got[key], moments[key]) for key in got)
@@ -168,11 +238,18 @@ def test_an_out_dir_that_is_a_file(tiny_recipe, tmp_path):
         prepare(tiny_recipe, f"out_dir={tmp_path / 'file'}")
 
 
-# ---- a full disk -----------------------------------------------------------------------------------------------------
+# ---- a full disk
+# -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
-                                   SafetensorError("I/O error: No space left on device (os error 28)")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_a_disk_that_fills_up_harms_no_checkpoint(tiny_recipe, tmp_path, monkeypatch, error):
     pretrain.train(prepare(tiny_recipe, "runtime.max_steps=4"))
     real, writes = checkpoint.save_file, []
@@ -184,7 +261,9 @@ def test_a_disk_that_fills_up_harms_no_checkpoint(tiny_recipe, tmp_path, monkeyp
             raise error
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(ConfigError, match=r"the disk was full while writing the checkpoint of step 6: it takes \d\.\d MiB"):
+    with pytest.raises(
+        ConfigError, match=r"the disk was full while writing the checkpoint of step 6: it takes \d\.\d MiB"
+    ):
         pretrain.train(prepare(tiny_recipe, "runtime.max_steps=6"))
     assert checkpoint.what_is_wrong(tmp_path / "out/step_0000004") is None
     assert [path.name for path in (tmp_path / "out").glob("step_*")] == ["step_0000004"]
@@ -195,7 +274,9 @@ def test_missing_room_is_seen_beforehand(tiny_recipe, tmp_path, monkeypatch, cap
     run = prepare(tiny_recipe, "runtime.max_steps=2")
     monkeypatch.setattr("ernie2.setup_run.logger.propagate", True)
     monkeypatch.setattr(out_dir, "free_bytes", lambda folder: 3 << 20)
-    with pytest.raises(ConfigError, match=r"checkpoint of step 2: it takes 9.\d MiB, 3.0 MiB are free, 6.\d MiB are missing"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint of step 2: it takes 9.\d MiB, 3.0 MiB are free, 6.\d MiB are missing"
+    ):
         pretrain.train(run)
     with pytest.raises(ConfigError, match="no room for a single checkpoint"):
         prepare(tiny_recipe)
@@ -207,7 +288,9 @@ def test_missing_room_is_seen_beforehand(tiny_recipe, tmp_path, monkeypatch, cap
 def test_a_real_small_disk(tiny_recipe, tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     settings = (f"out_dir={disk}/out", "runtime.save_every=2", "runtime.max_steps=6")
     try:
@@ -216,16 +299,24 @@ def test_a_real_small_disk(tiny_recipe, tmp_path, monkeypatch):
         (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - (1 << 20)))
         with pytest.raises(ConfigError, match="no room for the checkpoint of step 6.* missing; make room"):
             pretrain.train(first)
-        monkeypatch.setattr(out_dir, "require_room", lambda *_: None)  # as if another process filled it meanwhile
-        with pytest.raises(ConfigError, match="the disk was full while writing the checkpoint of step 6.* missing; make room"):
+        monkeypatch.setattr(
+            out_dir, "require_room", lambda *_: None
+        )  # as if another process filled it meanwhile
+        with pytest.raises(
+            ConfigError, match="the disk was full while writing the checkpoint of step 6.* missing; make room"
+        ):
             pretrain.train(second)
-        assert [(step, checkpoint.what_is_wrong(folder)) for step, folder in checkpoints(disk / "out")] == [(2, None), (4, None)]
+        assert [(step, checkpoint.what_is_wrong(folder)) for step, folder in checkpoints(disk / "out")] == [
+            (2, None),
+            (4, None),
+        ]
         assert not list((disk / "out").glob("*.tmp-*"))
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)  # this process holds its lock
 
 
-# ---- whose folder it is ----------------------------------------------------------------------------------------------
+# ---- whose folder it is
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_second_run_is_refused_by_name(tiny_recipe, tmp_path):
@@ -240,7 +331,9 @@ def test_a_second_run_is_refused_by_name(tiny_recipe, tmp_path):
     os.read(reader, 1)
     try:
         assert out_dir.in_use(out) == f"process {child} on {os.uname().nodename}"
-        with pytest.raises(ConfigError, match=f"r.yaml: out_dir: {out} is in use by another run .process {child} on"):
+        with pytest.raises(
+            ConfigError, match=f"r.yaml: out_dir: {out} is in use by another run .process {child} on"
+        ):
             prepare(tiny_recipe)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -269,7 +362,11 @@ def test_leftovers_of_dead_runs_are_removed(tiny_recipe, tmp_path):
     shutil.copytree(out / "step_0000002", out / "step_0000002.old-123")
     (out / "mine.tmp-1").mkdir()
     assert prepare(tiny_recipe).start_step == 4
-    assert {path.name for path in out.iterdir() if path.is_dir()} == {"mine.tmp-1", "step_0000002", "step_0000004"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {
+        "mine.tmp-1",
+        "step_0000002",
+        "step_0000004",
+    }
 
 
 def test_warm_start(tiny_recipe, tmp_path):
@@ -288,10 +385,13 @@ def test_warm_start(tiny_recipe, tmp_path):
 
 
 def test_mistakes_stop_before_the_first_step(tiny_recipe, tmp_path):
-    for override, words in (("model.vocab_file=none.txt", ["none.txt"]), ("data.shards_dir=none", ["none", "data_gen"]),
-                            ("curriculum.stages=[[covr]]", ["covr", "did you mean 'cover'"]),
-                            ("runtime.precision=fp16", ["runtime.precision", "GPU"]),
-                            ("model.task_type_vocab_size=4", ["label.yaml", "task_type_vocab_size"])):
+    for override, words in (
+        ("model.vocab_file=none.txt", ["none.txt"]),
+        ("data.shards_dir=none", ["none", "data_gen"]),
+        ("curriculum.stages=[[covr]]", ["covr", "did you mean 'cover'"]),
+        ("runtime.precision=fp16", ["runtime.precision", "GPU"]),
+        ("model.task_type_vocab_size=4", ["label.yaml", "task_type_vocab_size"]),
+    ):
         with pytest.raises(ConfigError) as error:
             prepare(tiny_recipe, override)
         for word in words:
@@ -327,8 +427,12 @@ def test_killed_and_resumed_is_bit_for_bit(tiny_recipe, tmp_path):
     driver.write_text(DRIVER.format(root=str(ROOT), tasks=str(tmp_path / "tasks")), encoding="utf-8")
 
     def start(out: str, *overrides: str) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, str(driver), str(recipe), f"out_dir={tmp_path / out}", *overrides],
-                                env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, str(driver), str(recipe), f"out_dir={tmp_path / out}", *overrides],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     whole = start("whole", "runtime.max_steps=30")
     assert whole.wait() == 0, whole.stderr.read()
@@ -347,7 +451,9 @@ def test_killed_and_resumed_is_bit_for_bit(tiny_recipe, tmp_path):
 
 def test_sigterm_saves_and_leaves(tiny_recipe, tmp_path):
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(yaml.safe_dump({**tiny_recipe, "curriculum": {"stages": [["cover"]], "steps_per_task": 100_000}}))
+    recipe.write_text(
+        yaml.safe_dump({**tiny_recipe, "curriculum": {"stages": [["cover"]], "steps_per_task": 100_000}})
+    )
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER.format(root=str(ROOT), tasks=str(tmp_path / "tasks")), encoding="utf-8")
     process = subprocess.Popen([sys.executable, str(driver), str(recipe)], stderr=subprocess.PIPE, text=True)

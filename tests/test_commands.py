@@ -59,7 +59,8 @@ def test_commands_start_without_warnings(module):
 def test_all_else_that_is_said_while_paddle_is_imported_passes(tmp_path):
     paddle = tmp_path / "paddle.py"
     paddle.write_text(
-        "import sys\nprint('PLEASE USE OMP_NUM_THREADS WISELY.\\nno such device', file=sys.stderr)\nraise ImportError('bad')"
+        "import sys\nprint('PLEASE USE OMP_NUM_THREADS WISELY.\\nno such device', file=sys.stderr)\nraise "
+        "ImportError('bad')"
     )
     done = subprocess.run(
         [sys.executable, "-c", "import ernie2, paddle"],

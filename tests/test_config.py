@@ -17,8 +17,14 @@ from ernie2.tasks import select_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "tasks/recipes").rglob("*.yaml"))
-BASE = {"name": "r", "out_dir": "o", "model": {"vocab_file": "v"}, "data": {"shards_dir": "s"},
-        "curriculum": {"stages": [["a"], ["b"]], "steps_per_task": 30}, "lr": {"peak": 1e-3}}
+BASE = {
+    "name": "r",
+    "out_dir": "o",
+    "model": {"vocab_file": "v"},
+    "data": {"shards_dir": "s"},
+    "curriculum": {"stages": [["a"], ["b"]], "steps_per_task": 30},
+    "lr": {"peak": 1e-3},
+}
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -32,26 +38,29 @@ def test_numbers_are_numbers():
     assert recipe("lr.peak=1").lr.peak == 1.0
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("lr.peek=1", ["r.yaml", "lr.peek", "did you mean 'lr.peak'"]),
-    ("batch.tokens=many", ["r.yaml", "batch.tokens", "whole number", "'many'"]),
-    ("batch.tokens=1.5", ["batch.tokens", "whole number"]),
-    ("batch.tokens=true", ["batch.tokens", "whole number"]),
-    ("batch.tokens=1000", ["batch.tokens", "multiple of micro_tokens"]),
-    ("curriculum.stages=[[a],[a]]", ["curriculum.stages", "'a'", "one stage only"]),
-    ("curriculum.stages=[]", ["curriculum.stages", "at least one stage"]),
-    ("curriculum.stages=[[../x]]", ["curriculum.stages", "../x"]),
-    ("curriculum.mode=contnual", ["curriculum.mode", "continual_multitask"]),
-    ("masking.level=phrases", ["masking.level", "did you mean 'phrase'"]),
-    ("masking.level=[basic, phrase, entity]", ["masking.level", "2 stages"]),
-    ("model.dropout=1.5", ["model.dropout", "0 <= dropout < 1"]),
-    ("data.max_seq_len=600", ["data.max_seq_len", "max_position_embeddings"]),
-    ("seed=-1", ["seed", "0 or more"]),
-    ("name=../x", ["name", "'../x'"]),
-    ("data=5", ["data", "section"]),
-    ("novalue", ["novalue", "key=value"]),
-    ("seed.x=1", ["seed.x", "seed"]),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr.peek=1", ["r.yaml", "lr.peek", "did you mean 'lr.peak'"]),
+        ("batch.tokens=many", ["r.yaml", "batch.tokens", "whole number", "'many'"]),
+        ("batch.tokens=1.5", ["batch.tokens", "whole number"]),
+        ("batch.tokens=true", ["batch.tokens", "whole number"]),
+        ("batch.tokens=1000", ["batch.tokens", "multiple of micro_tokens"]),
+        ("curriculum.stages=[[a],[a]]", ["curriculum.stages", "'a'", "one stage only"]),
+        ("curriculum.stages=[]", ["curriculum.stages", "at least one stage"]),
+        ("curriculum.stages=[[../x]]", ["curriculum.stages", "../x"]),
+        ("curriculum.mode=contnual", ["curriculum.mode", "continual_multitask"]),
+        ("masking.level=phrases", ["masking.level", "did you mean 'phrase'"]),
+        ("masking.level=[basic, phrase, entity]", ["masking.level", "2 stages"]),
+        ("model.dropout=1.5", ["model.dropout", "0 <= dropout < 1"]),
+        ("data.max_seq_len=600", ["data.max_seq_len", "max_position_embeddings"]),
+        ("seed=-1", ["seed", "0 or more"]),
+        ("name=../x", ["name", "'../x'"]),
+        ("data=5", ["data", "section"]),
+        ("novalue", ["novalue", "key=value"]),
+        ("seed.x=1", ["seed.x", "seed"]),
+    ],
+)
 def test_mistakes_are_named(override, words):
     with pytest.raises(ConfigError) as error:
         build(Recipe, apply_overrides({**BASE, "seed": 1}, [override]), "r.yaml")
@@ -90,7 +99,11 @@ def test_recipe_survives_a_round_trip():
 def test_masking_levels_by_stage():
     assert recipe("masking.level=entity").masking.levels(5) == ["entity"]
     levels = recipe("masking.level=[basic, [phrase, entity]]").masking
-    assert [levels.levels(stage) for stage in range(3)] == [["basic"], ["phrase", "entity"], ["phrase", "entity"]]
+    assert [levels.levels(stage) for stage in range(3)] == [
+        ["basic"],
+        ["phrase", "entity"],
+        ["phrase", "entity"],
+    ]
 
 
 def test_one_item_needs_no_brackets():
@@ -106,14 +119,26 @@ def test_every_field_is_documented():
             for i, item in enumerate(node.body):
                 if isinstance(item, ast.AnnAssign):
                     after = node.body[i + 1]
-                    assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), item.target.id
+                    assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), (
+                        item.target.id
+                    )
                     checked += 1
     assert checked > 50
 
 
 def test_recipes_are_found():
-    assert {path.stem for path in RECIPES} >= {"demo", "mini_zh", "ernie2_zh_base", "ernie2_zh_large", "ernie2_en_base",
-                                               "ernie2_en_large", "all_seven", "ernie1", "bert", "table7"}
+    assert {path.stem for path in RECIPES} >= {
+        "demo",
+        "mini_zh",
+        "ernie2_zh_base",
+        "ernie2_zh_large",
+        "ernie2_en_base",
+        "ernie2_en_large",
+        "all_seven",
+        "ernie1",
+        "bert",
+        "table7",
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -20,14 +20,18 @@ def config(**keys) -> CurriculumConfig:
 def test_table_7():
     """20k/10k/10k/10k, -/30k/10k/10k, -/-/40k/10k, -/-/-/50k (paper Table 7, continual multi-task row)."""
     assert make_plan(config()).table() == [
-        ("a", [20_000, 10_000, 10_000, 10_000]), ("b", [0, 30_000, 10_000, 10_000]),
-        ("c", [0, 0, 40_000, 10_000]), ("d", [0, 0, 0, 50_000])]
+        ("a", [20_000, 10_000, 10_000, 10_000]),
+        ("b", [0, 30_000, 10_000, 10_000]),
+        ("c", [0, 0, 40_000, 10_000]),
+        ("d", [0, 0, 0, 50_000]),
+    ]
 
 
 def test_other_modes():
     assert make_plan(config(mode="multitask")).table() == [(name, [50_000]) for name in "abcd"]
     assert make_plan(config(mode="continual")).table() == [
-        (name, [50_000 * (stage == i) for stage in range(4)]) for i, name in enumerate("abcd")]
+        (name, [50_000 * (stage == i) for stage in range(4)]) for i, name in enumerate("abcd")
+    ]
 
 
 @pytest.mark.parametrize("mode", ["continual_multitask", "multitask", "continual"])
@@ -56,7 +60,12 @@ def test_all_tasks_step():
     assert [stage.steps for stage in plan.stages] == [20, 30, 40, 50]
     turns = [turn for step in range(plan.steps) for turn in plan.turns(step)]
     assert Counter(turn.task for turn in turns) == dict.fromkeys("abcd", 50)
-    assert max(Counter(turn.task for turn in plan.turns(step)).most_common(1)[0][1] for step in range(plan.steps)) == 1
+    assert (
+        max(
+            Counter(turn.task for turn in plan.turns(step)).most_common(1)[0][1] for step in range(plan.steps)
+        )
+        == 1
+    )
 
 
 def test_pure_function_of_the_step():
@@ -67,7 +76,11 @@ def test_pure_function_of_the_step():
 
 def test_tasks_seen_and_bounds():
     plan = make_plan(config(steps_per_task=50))
-    assert plan.tasks_seen(0) == ["a"] and plan.tasks_seen(20) == ["a", "b"] and plan.tasks_seen(plan.steps - 1) == list("abcd")
+    assert (
+        plan.tasks_seen(0) == ["a"]
+        and plan.tasks_seen(20) == ["a", "b"]
+        and plan.tasks_seen(plan.steps - 1) == list("abcd")
+    )
     with pytest.raises(IndexError):
         plan.turns(plan.steps)
 

@@ -16,15 +16,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def real(*arguments: str, timeout: int = 900, **environment: str) -> subprocess.CompletedProcess:
     """run_pretrain.sh of this checkout, with this interpreter."""
-    kept = {key: value for key, value in os.environ.items() if key not in SETTLED and not key.startswith("PADDLE_")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in SETTLED and not key.startswith("PADDLE_")
+    }
     kept |= {"ERNIE2_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(["bash", ROOT / "run_pretrain.sh", *arguments], env=kept, capture_output=True, text=True, check=False,
-                          timeout=timeout)
+    return subprocess.run(
+        ["bash", ROOT / "run_pretrain.sh", *arguments],
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
 
 
 def test_unknown_key_is_named():
     done = real("curriculum.steps_per_tusk=4")
-    assert done.returncode == 2 and "curriculum.steps_per_tusk" in done.stderr and "steps_per_task" in done.stderr
+    assert (
+        done.returncode == 2
+        and "curriculum.steps_per_tusk" in done.stderr
+        and "steps_per_task" in done.stderr
+    )
     assert "Traceback" not in done.stderr and done.stderr.count("error:") == 1
 
 
@@ -37,10 +51,14 @@ def test_paths_are_taken_from_where_the_user_stands(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_default_run_in_one_and_two_processes(tmp_path):
-    """The whole road with few steps: stage table first, results last, the same losses whatever NPROC; a mistake that only
-    the processes can see gives one message and exit code 2."""
-    short = ["curriculum.steps_per_task=4", "runtime.log_every=1", f"data.shards_dir={tmp_path}/shards",
-             f"model.vocab_file={tmp_path}/vocab.txt"]
+    """The whole road with few steps: stage table first, results last, the same losses whatever NPROC; a
+    mistake that only the processes can see gives one message and exit code 2."""
+    short = [
+        "curriculum.steps_per_task=4",
+        "runtime.log_every=1",
+        f"data.shards_dir={tmp_path}/shards",
+        f"model.vocab_file={tmp_path}/vocab.txt",
+    ]
     losses = {}
     for processes in ("1", "2"):
         out = tmp_path / f"out{processes}"
@@ -58,4 +76,6 @@ def test_default_run_in_one_and_two_processes(tmp_path):
     other_width = real(*short, f"out_dir={tmp_path}/out2", "model.size=mini", NPROC="2", TMPDIR=str(tmp_path))
     assert other_width.returncode == 2, other_width.stderr
     assert other_width.stderr.count("error:") == 1 and "Traceback" not in other_width.stderr
-    assert not list(tmp_path.glob("ernie2.*"))  # logs of the processes are kept only where they tell something
+    assert not list(
+        tmp_path.glob("ernie2.*")
+    )  # logs of the processes are kept only where they tell something

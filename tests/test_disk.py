@@ -49,7 +49,10 @@ def test_json(tmp_path):
     write_json(tmp_path / "a.json", {"名": 1.5})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "名": 1.5\n}\n'
     write_json_lines(tmp_path / "a.jsonl", ({"n": n} for n in range(2)))
-    assert [json.loads(line) for line in Path(tmp_path / "a.jsonl").read_text().splitlines()] == [{"n": 0}, {"n": 1}]
+    assert [json.loads(line) for line in Path(tmp_path / "a.jsonl").read_text().splitlines()] == [
+        {"n": 0},
+        {"n": 1},
+    ]
 
 
 def test_size():

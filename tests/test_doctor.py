@@ -40,7 +40,14 @@ def run(capsys: pytest.CaptureFixture, *argv: str) -> tuple[int, str]:
 def test_a_sound_machine(tiny_recipe_file: Path, capsys: pytest.CaptureFixture):
     code, text = run(capsys, str(tiny_recipe_file))
     assert code == 0 and "problem" not in text and "digests: code " in text
-    for words in ("python", "paddle", "devices     CPU", "out_dir", "disk", "samples: cover 144, order 144, label 144"):
+    for words in (
+        "python",
+        "paddle",
+        "devices     CPU",
+        "out_dir",
+        "disk",
+        "samples: cover 144, order 144, label 144",
+    ):
         assert words in text, text
     code, text = run(capsys, str(tiny_recipe_file), "--json")
     said = json.loads(text)
@@ -61,8 +68,18 @@ def test_versions(monkeypatch: pytest.MonkeyPatch):
         return doctor.versions()
 
     assert states(installed(), "paddle") == ["ok"] and states(installed(), "packages") == ["ok"]
-    assert states(installed(paddlepaddle="2.6.2"), "paddle") == ["ok"] == states(installed(paddlepaddle="2.6.2"), "packages")
-    for version, state in (("3.0.0", "warning"), ("2.6.1", "warning"), ("9.9", "problem"), ("2.5.2", "problem"), (None, "problem")):
+    assert (
+        states(installed(paddlepaddle="2.6.2"), "paddle")
+        == ["ok"]
+        == states(installed(paddlepaddle="2.6.2"), "packages")
+    )
+    for version, state in (
+        ("3.0.0", "warning"),
+        ("2.6.1", "warning"),
+        ("9.9", "problem"),
+        ("2.5.2", "problem"),
+        (None, "problem"),
+    ):
         assert states(installed(paddlepaddle=version), "paddle") == [state]
     assert "constraints-paddle2.txt" in list(installed(paddlepaddle="2.6.1"))[1].remedy
     assert states(installed(numpy="2.0"), "packages") == ["warning"]
@@ -70,7 +87,10 @@ def test_versions(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_memory_and_disk(tiny_recipe: dict, monkeypatch: pytest.MonkeyPatch):
-    small, large = recipe(tiny_recipe), recipe(tiny_recipe, "model.size=large", "batch.tokens=65536", "batch.micro_tokens=65536")
+    small, large = (
+        recipe(tiny_recipe),
+        recipe(tiny_recipe, "model.size=large", "batch.tokens=65536", "batch.micro_tokens=65536"),
+    )
     assert doctor._fit(small, 1 << 30, 1).state == "ok"
     assert doctor._fit(large, 8 << 30, 1).state == "warning"
     assert states(doctor.room(small), "disk") == ["ok"]

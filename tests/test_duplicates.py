@@ -1,4 +1,5 @@
-"""data_gen.reading.duplicates: near-duplicates are found, others are left alone, quickly and in little memory."""
+"""data_gen.reading.duplicates: near-duplicates are found, others are left alone, quickly and in little
+memory."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def text_of(rng: random.Random, words: int) -> str:
 
 def ngrams(text: str) -> set[str]:
     kept = "".join(c for c in text.lower() if c.isalnum()) + "\0" * (NGRAM - 1)
-    return {kept[n:n + NGRAM] for n in range(len(kept) - NGRAM + 1)}
+    return {kept[n : n + NGRAM] for n in range(len(kept) - NGRAM + 1)}
 
 
 def jaccard(one: str, other: str) -> float:
@@ -34,12 +35,12 @@ def jaccard(one: str, other: str) -> float:
 def changed(rng: random.Random, text: str, share: float) -> str:
     """A copy in which a share of the characters are replaced, or a part is cut off."""
     if rng.random() < 0.3:
-        return text[int(len(text) * share * 2):]
+        return text[int(len(text) * share * 2) :]
     return "".join(chr(rng.randrange(0x4E00, 0x5000)) if rng.random() < share / 3 else c for c in text)
 
 
 def dropped(texts: list[str], block: int = 97) -> list[bool]:
-    blocks = [signatures(texts[n:n + block]) for n in range(0, len(texts), block)]
+    blocks = [signatures(texts[n : n + block]) for n in range(0, len(texts), block)]
     return np.concatenate(duplicates(blocks)).tolist()
 
 
@@ -61,8 +62,15 @@ def test_recall_and_precision_on_changed_copies() -> None:
         texts += [text, copy]
         truth += [0.0, jaccard(text, copy)]
     found, truth = dropped(texts), np.array(truth)
-    share = {level: np.mean([f for f, t in zip(found, truth) if low <= t < high])
-             for level, (low, high) in {"sure": (0.9, 1.1), "near": (0.8, 0.9), "far": (0.3, 0.65), "other": (0.0, 0.3)}.items()}
+    share = {
+        level: np.mean([f for f, t in zip(found, truth) if low <= t < high])
+        for level, (low, high) in {
+            "sure": (0.9, 1.1),
+            "near": (0.8, 0.9),
+            "far": (0.3, 0.65),
+            "other": (0.0, 0.3),
+        }.items()
+    }
     assert share["sure"] > 0.97 and 0.5 < share["near"] and share["far"] < 0.06 and share["other"] == 0
     precision = np.mean([t >= THRESHOLD - 0.1 for f, t in zip(found, truth) if f])
     assert precision > 0.97
@@ -80,9 +88,16 @@ def test_spelling_of_letters_and_marks_does_not_count() -> None:
     text = "The Quick brown fox 第一，jumps over the lazy dog。" * 3
     same = [text, text.lower(), text.upper().replace(" ", "\n"), text.replace("，", "！") + "…"]
     assert dropped(same) == [False, True, True, True]
-    assert dropped(["", "。", " ", "一", "一。", "二", "abc", "abd", "\ud800"]) == [False] * 4 + [True] + [False] * 4
+    assert (
+        dropped(["", "。", " ", "一", "一。", "二", "abc", "abd", "\ud800"])
+        == [False] * 4 + [True] + [False] * 4
+    )
     assert duplicates([]) == [] and signatures([]).shape == (0, SIGNATURE)
-    assert [one.tolist() for one in duplicates([signatures([]), signatures(["a", "a"]), signatures([])])] == [[], [False, True], []]
+    assert [one.tolist() for one in duplicates([signatures([]), signatures(["a", "a"]), signatures([])])] == [
+        [],
+        [False, True],
+        [],
+    ]
 
 
 def test_a_signature_depends_on_its_text_alone() -> None:
@@ -110,7 +125,10 @@ def test_speed_and_memory() -> None:
         seconds.append(time.process_time() - started)
     assert size / min(seconds) > 10e6
     count = 200_000
-    blocks = [np.random.default_rng(n).integers(2**32, size=(1000, SIGNATURE), dtype=np.uint32) for n in range(count // 1000)]
+    blocks = [
+        np.random.default_rng(n).integers(2**32, size=(1000, SIGNATURE), dtype=np.uint32)
+        for n in range(count // 1000)
+    ]
     blocks[100] = blocks[0].copy()
     tracemalloc.start()
     started = time.process_time()
@@ -124,6 +142,9 @@ def test_the_shared_corpus_holds_few() -> None:
     corpus = SHARED / "data" / "corpus" / "zh"
     if not corpus.is_dir():
         pytest.skip("no shared corpus")
-    texts = [d.text for d in read_all([corpus / "essays_literature.txt.gz"], "documents", TextOptions(), RejectCounter())]
+    texts = [
+        d.text
+        for d in read_all([corpus / "essays_literature.txt.gz"], "documents", TextOptions(), RejectCounter())
+    ]
     found = dropped(texts)
     assert 10 <= sum(found) < 0.04 * len(texts)

@@ -82,7 +82,9 @@ def test_a_worker_has_its_next_call_before_anything_becomes_of_the_last(two: Eng
 
     for number, _ in enumerate(two.run(partial(touches, tmp_path / str(one)) for one in range(6))):
         deadline = time.monotonic() + 10
-        while done() < min(number + 2, 6) and time.monotonic() < deadline:  # the other goes on while this one looks on
+        while (
+            done() < min(number + 2, 6) and time.monotonic() < deadline
+        ):  # the other goes on while this one looks on
             time.sleep(0.01)
         assert done() >= min(number + 2, 6)
 
@@ -94,7 +96,9 @@ class Odd(Exception):  # noqa: N818 - a user's
         super().__init__(f"{one} {other}")
 
 
-@pytest.mark.parametrize("error", [ConfigError("data.x: wrong"), OSError(28, "No space left on device", "file"), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("data.x: wrong"), OSError(28, "No space left on device", "file"), ValueError("no")]
+)
 def test_errors_are_raised_as_they_were(two: Engine, error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         list(two.run([partial(late, 1), partial(fails, error), partial(late, 2)]))
@@ -178,6 +182,7 @@ except KeyboardInterrupt:
 
 
 def test_interrupted_between_two_forks() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=30,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.stdout, done.stderr) == ("interrupted\n", "")

@@ -1,4 +1,5 @@
-"""Steps that are not numbers: skipped without a trace in the weights, dumped, counted, and stopped as the recipe says."""
+"""Steps that are not numbers: skipped without a trace in the weights, dumped, counted, and stopped as the
+recipe says."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from ernie2.optim import LossScaler
 from ernie2.setup_run import Run, prepare_run
 from ernie2.strict import ConfigError, apply_overrides
 
-BRIEF = ("runtime.max_steps=12", "runtime.save_every=1", "runtime.keep_last=99", "curriculum.stages=[[order]]")
+BRIEF = (
+    "runtime.max_steps=12",
+    "runtime.save_every=1",
+    "runtime.keep_last=99",
+    "curriculum.stages=[[order]]",
+)
 
 
 def prepare(mapping: dict, *overrides: str) -> Run:
@@ -29,7 +35,10 @@ def prepare(mapping: dict, *overrides: str) -> Run:
 
 
 def records(out: Path) -> list[dict]:
-    return [json.loads(line, parse_constant=pytest.fail) for line in (out / "train.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (out / "train.jsonl").read_text().splitlines()
+    ]
 
 
 def same(a: Path, b: Path, file: str) -> bool:
@@ -38,10 +47,16 @@ def same(a: Path, b: Path, file: str) -> bool:
 
 
 class Poison:
-    """Makes the second micro-batch's loss, or the summed gradients, something else at given steps (from 1)."""
+    """Makes the second micro-batch's loss, or the summed gradients, something else at given steps (from
+    1)."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, losses: dict[int, float] | None = None, head: str = "sentence",
-                 gradients: dict[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        losses: dict[int, float] | None = None,
+        head: str = "sentence",
+        gradients: dict[int, float] | None = None,
+    ) -> None:
         self.losses, self.gradients, self.head = losses or {}, gradients or {}, head
         self.step = self.micro = 0
         self._seed, self._forward = pretrain.cpu.seed, ErnieForPretraining.forward
@@ -96,14 +111,21 @@ def test_the_count_survives_a_resume(tiny_recipe: dict, tmp_path: Path, monkeypa
     assert records(tmp_path / "out")[-1]["skipped_steps"] == 1
 
 
-def test_the_batch_is_kept(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_the_batch_is_kept(
+    tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     Poison(monkeypatch, {5: float("nan")}, head="masked_lm")
     run = prepare(tiny_recipe, *BRIEF)
     monkeypatch.setattr("ernie2.faults.logger.propagate", True)
     pretrain.train(run)
     text = next(message for message in caplog.messages if "step skipped" in message)
-    for words in ("step 5: masked_lm loss of task order is not a number in 1 micro-batch", "learning rate 0.002",
-                  "gradient norm nan", "out/faults/step_0000005.rank0.npz", "1 in a row (runtime.max_bad_steps allows 3)"):
+    for words in (
+        "step 5: masked_lm loss of task order is not a number in 1 micro-batch",
+        "learning rate 0.002",
+        "gradient norm nan",
+        "out/faults/step_0000005.rank0.npz",
+        "1 in a row (runtime.max_bad_steps allows 3)",
+    ):
         assert words in text, text
     with np.load(tmp_path / "out/faults/step_0000005.rank0.npz", allow_pickle=False) as kept:
         assert int(kept["step"]) == 5 and str(kept["1.task"]) == "order" and "0.task" not in kept
@@ -123,24 +145,34 @@ def test_too_many_in_a_row_stop_the_run(tiny_recipe: dict, tmp_path: Path, monke
     Poison(monkeypatch, {3: float("nan"), 5: float("nan"), 6: float("nan")})
     with pytest.raises(ConfigError) as error:
         pretrain.train(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=1"))
-    for words in ("step 6: sentence loss of task order is not a number", "2 bad steps in a row, runtime.max_bad_steps allows 1",
-                  "lr.peak", "faults/step_0000006.rank0.npz"):
+    for words in (
+        "step 6: sentence loss of task order is not a number",
+        "2 bad steps in a row, runtime.max_bad_steps allows 1",
+        "lr.peak",
+        "faults/step_0000006.rank0.npz",
+    ):
         assert words in str(error.value), str(error.value)
     newest = load_file(tmp_path / "out/step_0000005/model.safetensors")
     assert all(np.isfinite(array).all() for array in newest.values())
     with pytest.raises(ConfigError, match="step 3: .*runtime.max_bad_steps allows 0"):
-        pretrain.train(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0", f"out_dir={tmp_path / 'strict'}"))
+        pretrain.train(
+            prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0", f"out_dir={tmp_path / 'strict'}")
+        )
 
 
 def test_a_gradient_that_is_no_number(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Poison(monkeypatch, gradients={4: float("inf")})
-    with pytest.raises(ConfigError, match="step 4: the gradient of task order is not a number, though the losses are"):
+    with pytest.raises(
+        ConfigError, match="step 4: the gradient of task order is not a number, though the losses are"
+    ):
         pretrain.train(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0"))
     with np.load(tmp_path / "out/faults/step_0000004.rank0.npz", allow_pickle=False) as kept:
         assert {"0.task", "1.task"} <= set(kept)  # which of them it was cannot be told
 
 
-def test_a_dump_that_cannot_be_written_hides_nothing(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_dump_that_cannot_be_written_hides_nothing(
+    tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Poison(monkeypatch, {2: float("nan")})
     (tmp_path / "out").mkdir()
     (tmp_path / "out/faults").write_text("in the way")
@@ -148,7 +180,8 @@ def test_a_dump_that_cannot_be_written_hides_nothing(tiny_recipe: dict, tmp_path
         pretrain.train(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0"))
 
 
-# ---- loss scaling, forced on a CPU ----------------------------------------------------------------------------------
+# ---- loss scaling, forced on a CPU
+# ----------------------------------------------------------------------------------
 
 
 def scaled(run: Run, scaler: LossScaler) -> Run:
@@ -160,14 +193,20 @@ def test_a_scaled_loss_trains_as_an_unscaled_one(tiny_recipe: dict, tmp_path: Pa
     for clip in ("1.0", "0.0"):
         outs = [f"out_dir={tmp_path / name}{clip}" for name in ("plain", "scaled")]
         pretrain.train(prepare(tiny_recipe, *BRIEF, f"optimizer.clip_norm={clip}", outs[0]))
-        pretrain.train(scaled(prepare(tiny_recipe, *BRIEF, f"optimizer.clip_norm={clip}", outs[1]), LossScaler(True, 1024.0)))
+        pretrain.train(
+            scaled(
+                prepare(tiny_recipe, *BRIEF, f"optimizer.clip_norm={clip}", outs[1]), LossScaler(True, 1024.0)
+            )
+        )
         plain, other = (records(tmp_path / f"{name}{clip}") for name in ("plain", "scaled"))
         for key in ("loss", "grad_norm"):
             np.testing.assert_allclose([r[key] for r in other], [r[key] for r in plain], rtol=1e-5)
         assert other[-1]["loss_scale"] == 1024.0 and plain[-1]["loss_scale"] == 1.0
 
 
-def test_overflows_shrink_the_scale_and_are_no_faults(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_overflows_shrink_the_scale_and_are_no_faults(
+    tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Poison(monkeypatch, gradients=dict.fromkeys((2, 3, 4, 5, 6), float("inf")))
     run = scaled(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0"), LossScaler(True, 1000.0))
     pretrain.train(run)
@@ -182,25 +221,46 @@ def test_overflows_shrink_the_scale_and_are_no_faults(tiny_recipe: dict, tmp_pat
 def test_a_nan_loss_is_a_fault_with_loss_scaling_too(tiny_recipe: dict, monkeypatch: pytest.MonkeyPatch):
     Poison(monkeypatch, {3: float("nan")})
     with pytest.raises(ConfigError, match="step 3: sentence loss"):
-        pretrain.train(scaled(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0"), LossScaler(True, 1024.0)))
+        pretrain.train(
+            scaled(prepare(tiny_recipe, *BRIEF, "runtime.max_bad_steps=0"), LossScaler(True, 1024.0))
+        )
 
 
 def test_the_floor_of_the_loss_scale(tiny_recipe: dict, monkeypatch: pytest.MonkeyPatch):
     Poison(monkeypatch, gradients=dict.fromkeys(range(2, 99), float("inf")))
-    with pytest.raises(ConfigError, match=r"runtime.min_loss_scale: the loss scale fell to 0.96, below 1.*lr.peak.*bf16"):
+    with pytest.raises(
+        ConfigError, match=r"runtime.min_loss_scale: the loss scale fell to 0.96, below 1.*lr.peak.*bf16"
+    ):
         pretrain.train(scaled(prepare(tiny_recipe, *BRIEF), LossScaler(True, 1.5)))
 
 
-# ---- SIGTERM ---------------------------------------------------------------------------------------------------------
+# ---- SIGTERM
+# ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("owner", "name", "call", "left_at"), [
-    (pretrain.cpu, "seed", 19, 9),  # before the first of the two micro-batches of step 10
-    (pretrain, "evaluate", 5, 14)])  # after the second of three tasks, in the second evaluation
-def test_sigterm_in_the_middle_of_something(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object,
-                                            name: str, call: int, left_at: int):
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "left_at"),
+    [
+        (pretrain.cpu, "seed", 19, 9),  # before the first of the two micro-batches of step 10
+        (pretrain, "evaluate", 5, 14),
+    ],
+)  # after the second of three tasks, in the second evaluation
+def test_sigterm_in_the_middle_of_something(
+    tiny_recipe: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    call: int,
+    left_at: int,
+):
     """It leaves at once, and the run that goes on writes what an undisturbed one does, to the bit."""
-    settings = ("runtime.max_steps=30", "runtime.eval_every=7", "curriculum.mode=multitask", "runtime.save_every=50")
+    settings = (
+        "runtime.max_steps=30",
+        "runtime.eval_every=7",
+        "curriculum.mode=multitask",
+        "runtime.save_every=50",
+    )
     pretrain.train(prepare(tiny_recipe, *settings, f"out_dir={tmp_path / 'whole'}"))
     real, calls = getattr(owner, name), []
 
@@ -231,8 +291,12 @@ def test_a_finished_run_started_again_keeps_its_results(tiny_recipe: dict, tmp_p
     assert (tmp_path / "out/eval.jsonl").read_text() == evaluations
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("(ResourceExhausted) Out of memory error on GPU 0")])
-def test_a_run_that_finds_no_memory_says_what_to_set(tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("(ResourceExhausted) Out of memory error on GPU 0")]
+)
+def test_a_run_that_finds_no_memory_says_what_to_set(
+    tiny_recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error
+):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump(apply_overrides(tiny_recipe, ["batch.tokens=512"])), encoding="utf-8")
 
@@ -240,7 +304,9 @@ def test_a_run_that_finds_no_memory_says_what_to_set(tiny_recipe: dict, tmp_path
         raise error
 
     monkeypatch.setattr(pretrain, "train", fail)
-    with pytest.raises(ConfigError, match=r"found no memory: .*batch\.micro_tokens=64 .*runtime\.recompute=true"):
+    with pytest.raises(
+        ConfigError, match=r"found no memory: .*batch\.micro_tokens=64 .*runtime\.recompute=true"
+    ):
         pretrain.main([str(recipe)])
     monkeypatch.setattr(pretrain, "train", lambda run: 1 / 0)
     with pytest.raises(ZeroDivisionError):

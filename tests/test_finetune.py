@@ -94,7 +94,15 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(kind, checkpoint, da
     norms = []
     for micro_tokens in (100_000, 64):
         out = tmp_path / str(micro_tokens)
-        run(kind, checkpoint, data[kind], out, "max_steps=3", f"micro_tokens={micro_tokens}", "head_dropout=0.3")
+        run(
+            kind,
+            checkpoint,
+            data[kind],
+            out,
+            "max_steps=3",
+            f"micro_tokens={micro_tokens}",
+            "head_dropout=0.3",
+        )
         norms.append([(r["grad_norm"], r["loss"]) for r in lines(out / "train.jsonl")])
     assert np.allclose(*norms, rtol=2e-4)
 
@@ -233,9 +241,7 @@ def test_majority_baselines(checkpoint, data):
             TASKS / f"{CHECK[kind]}.yaml",
             [f"init_from={checkpoint}", f"data_dir={data[kind]}", *SETTINGS, "max_query_len=6"],
         )
-        value = list(
-            majority(job.task, job.data.train.samples, job.data.dev[0].samples).values()
-        )[-1]
+        value = list(majority(job.task, job.data.train.samples, job.data.dev[0].samples).values())[-1]
         assert expected <= value <= 100
 
 
@@ -283,12 +289,19 @@ def test_bad_input_stops_before_anything_is_written(change, message, checkpoint,
     assert re.search(message, error), error
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"num_attention_heads": 3}, "num_attention_heads: found 3, expected a divisor of 32"),
-    ({"num_hidden_layers": 2.5}, "num_hidden_layers: found 2.5"), ({"hidden_size": "32"}, "hidden_size: found text '32'"),
-    ({"hidden_act": None}, "hidden_act: found None"), ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob: found 1.5"),
-    ({"layer_norm_eps": "x"}, "layer_norm_eps: found text 'x'"), ({"lower_case": "no"}, "lower_case: found 'no'"),
-    (None, "config.json: expected a mapping of keys")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_attention_heads": 3}, "num_attention_heads: found 3, expected a divisor of 32"),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers: found 2.5"),
+        ({"hidden_size": "32"}, "hidden_size: found text '32'"),
+        ({"hidden_act": None}, "hidden_act: found None"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob: found 1.5"),
+        ({"layer_norm_eps": "x"}, "layer_norm_eps: found text 'x'"),
+        ({"lower_case": "no"}, "lower_case: found 'no'"),
+        (None, "config.json: expected a mapping of keys"),
+    ],
+)
 def test_a_config_json_that_lies_is_named(data, tmp_path, changes, words):
     folder = write_checkpoint(tmp_path / "a")
     config = json.loads((folder / "config.json").read_text())
@@ -310,6 +323,8 @@ def test_a_checkpoint_of_another_shape_is_refused(data, tmp_path):
     folder = write_checkpoint(tmp_path / "a")
     wider = write_checkpoint(tmp_path / "b", hidden=64)
     (folder / "model.safetensors").write_bytes((wider / "model.safetensors").read_bytes())
-    with pytest.raises(ConfigError, match=r"init_from: .*the token embedding is of another shape, \[37, 64\]"):
+    with pytest.raises(
+        ConfigError, match=r"init_from: .*the token embedding is of another shape, \[37, 64\]"
+    ):
         run("classification", folder, data["classification"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -132,7 +132,11 @@ def test_gold_tags_come_back_from_every_form_of_row(tokenizer, form, tmp_path):
     records = decode(task, samples, features, oracle_tags(task, features))
     assert score(task, samples, records) == {"entity_f1": 100.0}
     for record, row in zip(records, rows, strict=True):
-        tokens = row.split("\t")[0].split("\x02") if form == "tokens" and "\x02" in row.split("\t")[0] else record["text"]
+        tokens = (
+            row.split("\t")[0].split("\x02")
+            if form == "tokens" and "\x02" in row.split("\t")[0]
+            else record["text"]
+        )
         assert len(record["tags"]) == len(tokens) and record.get("tokens", tokens) == tokens
 
 

@@ -13,7 +13,15 @@ import sklearn.metrics as sklearn
 from test_finetune_readers import make_task
 
 from ernie2.finetune import metrics
-from ernie2.finetune.metrics import answer_em, answer_f1, cmrc_scores, longest_common_run, normalise, score, units
+from ernie2.finetune.metrics import (
+    answer_em,
+    answer_f1,
+    cmrc_scores,
+    longest_common_run,
+    normalise,
+    score,
+    units,
+)
 from ernie2.finetune.readers import TextSample
 from ernie2.finetune.tagging import Entity, entities_of
 from ernie2.strict import ConfigError
@@ -123,23 +131,33 @@ def test_entity_f1_is_strict_and_over_all_samples():
 
 
 def test_equal_to_the_libraries_on_random_input():
-    """Where scikit-learn, scipy and seqeval define a metric, ours is theirs; they take two seconds to import."""
+    """Where scikit-learn, scipy and seqeval define a metric, ours is theirs; they take two seconds to
+    import."""
     rng = np.random.default_rng(5)
     for _ in range(40):
         count, classes = int(rng.integers(2, 60)), int(rng.integers(2, 5))
         predicted, labels = rng.integers(classes, size=(2, count))
         every = range(classes)
-        assert metrics.accuracy(predicted, labels) == pytest.approx(100 * sklearn.accuracy_score(labels, predicted))
+        assert metrics.accuracy(predicted, labels) == pytest.approx(
+            100 * sklearn.accuracy_score(labels, predicted)
+        )
         each = 100 * sklearn.f1_score(labels, predicted, labels=every, average=None, zero_division=0)
         assert [metrics.f1(predicted, labels, positive) for positive in every] == pytest.approx(each.tolist())
         assert metrics.macro_f1(predicted, labels, classes) == pytest.approx(each.mean())
-        assert metrics.mcc(predicted, labels) == pytest.approx(100 * sklearn.matthews_corrcoef(labels, predicted))
+        assert metrics.mcc(predicted, labels) == pytest.approx(
+            100 * sklearn.matthews_corrcoef(labels, predicted)
+        )
         x, y = rng.normal(size=count), np.round(rng.normal(size=count), 1)  # with ties
         if count > 2 and np.ptp(y):
             assert metrics.pearson(x, y) == pytest.approx(100 * scipy.stats.pearsonr(x, y)[0])
             assert metrics.spearman(x, y) == pytest.approx(100 * scipy.stats.spearmanr(x, y)[0])
-        tags = [[["O", "B-A", "I-A", "B-B", "I-B"][i] for i in row] for row in rng.integers(5, size=(2 * 4, 9))]
-        found, there = ([entities_of(row, [(i, i + 1) for i in range(9)]) for row in half] for half in (tags[:4], tags[4:]))
+        tags = [
+            [["O", "B-A", "I-A", "B-B", "I-B"][i] for i in row] for row in rng.integers(5, size=(2 * 4, 9))
+        ]
+        found, there = (
+            [entities_of(row, [(i, i + 1) for i in range(9)]) for row in half]
+            for half in (tags[:4], tags[4:])
+        )
         theirs = seqeval.metrics.f1_score(tags[4:], tags[:4])
         assert metrics.entity_f1(found, there) == pytest.approx(100 * theirs)
 
@@ -170,7 +188,9 @@ def test_words_follow_treebank_conventions(text, expected):
 
 def test_listed_punctuation_is_dropped_and_others_stay():
     assert normalise(" “Hello”，世界。 ") == "hello世界"
-    assert normalise("等等……") == "等等……"  # the evaluator lists the two-character ellipsis, which no character equals
+    assert (
+        normalise("等等……") == "等等……"
+    )  # the evaluator lists the two-character ellipsis, which no character equals
     assert normalise("‘a’") == "‘a"  # it lists one of the two single quotes
     assert normalise("A,B") == "a,b"
 

@@ -46,7 +46,17 @@ def test_every_task_file_loads_and_names_its_metrics(name):
     assert task.name == name
     for size in task.sizes:
         load_finetune(TASKS / f"{name}.yaml", NEEDED, size=size)
-    chinese = name in {"cmrc2018", "drcd", "dureader", "msra_ner", "xnli", "chnsenticorp", "lcqmc", "bq", "nlpcc_dbqa"}
+    chinese = name in {
+        "cmrc2018",
+        "drcd",
+        "dureader",
+        "msra_ner",
+        "xnli",
+        "chnsenticorp",
+        "lcqmc",
+        "bq",
+        "nlpcc_dbqa",
+    }
     assert task.warmup_proportion == (0.0 if chinese else 0.1)
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert task.pair is (True if name in pairs else None)
@@ -62,7 +72,13 @@ def test_every_task_file_loads_and_names_its_metrics(name):
         for value in splits.values():
             assert isinstance(value, float) or set(value) <= set(task.metrics)
     text = (TASKS / f"{name}.yaml").read_text(encoding="utf-8")
-    assert text.startswith("#") and "Data:" in text and "icen" in text or "terms" in text or "application" in text
+    assert (
+        text.startswith("#")
+        and "Data:" in text
+        and "icen" in text
+        or "terms" in text
+        or "application" in text
+    )
 
 
 def test_sizes_are_below_the_command_line(tmp_path):
@@ -77,7 +93,10 @@ def test_sizes_are_below_the_command_line(tmp_path):
 def test_batch_size_and_batch_tokens_displace_each_other():
     xnli, _ = load_finetune(TASKS / "xnli.yaml", [*NEEDED, "batch_size=8"])
     lcqmc, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=4096"])
-    assert (xnli.batch_size, xnli.batch_tokens) == (8, None) and (lcqmc.batch_size, lcqmc.batch_tokens) == (None, 4096)
+    assert (xnli.batch_size, xnli.batch_tokens) == (8, None) and (lcqmc.batch_size, lcqmc.batch_tokens) == (
+        None,
+        4096,
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +113,10 @@ def test_batch_size_and_batch_tokens_displace_each_other():
         ([*NEEDED, "labels=[0, 1]"], r"labels\[0\]: found 0, expected text"),
         ([*NEEDED, "max_seq_len=two"], r"max_seq_len: found text 'two', expected a whole number"),
         ([*NEEDED, "batch_size=4", "batch_tokens=512"], r"give one of the two"),
-        ([*NEEDED, "kind=tagging", "metrics=[entity_f1]", "labels=[I-A, O]"], r"labels: found 'I-A', expected B-A"),
+        (
+            [*NEEDED, "kind=tagging", "metrics=[entity_f1]", "labels=[I-A, O]"],
+            r"labels: found 'I-A', expected B-A",
+        ),
         ([*NEEDED, "sizes.huge={}"], r"sizes: found 'huge'"),
         ([*NEEDED, "columns={text_a: x, text_b: x}"], r"columns\.text_a: 'x' is mapped twice"),
         ([*NEEDED, "skip_labels=['1']"], r"skip_labels: found '1'"),
@@ -135,7 +157,12 @@ def test_batches_by_tokens_keep_the_budget():
 def test_micro_batches_cut_to_size_and_number():
     lengths = np.array([3, 9, 4, 8, 5])
     parts = micro_batches(np.arange(5), lengths, 16)
-    assert sorted(np.concatenate(parts)) == list(range(5)) and max(len(p) * lengths[p].max() for p in parts) <= 16
+    assert (
+        sorted(np.concatenate(parts)) == list(range(5))
+        and max(len(p) * lengths[p].max() for p in parts) <= 16
+    )
     assert len(micro_batches(np.arange(5), lengths, 999, at_least=4)) == 4
     assert len(micro_batches(np.arange(2), lengths, 999, at_least=4)) == 2
-    assert [len(part) for part in cut_by_tokens(np.array([1]), lengths, 2)] == [1]  # longer than the budget: alone
+    assert [len(part) for part in cut_by_tokens(np.array([1]), lengths, 2)] == [
+        1
+    ]  # longer than the budget: alone

@@ -37,7 +37,9 @@ PUNCTUATION = ".,:;!?'\"()-，。：；！？、“”"
 
 def make_vocab(*texts: str) -> Vocab:
     """Every character of the texts, and the letters as pieces."""
-    characters = sorted({c for text in texts for c in text.lower() if not c.isspace()} | set(LETTERS + PUNCTUATION))
+    characters = sorted(
+        {c for text in texts for c in text.lower() if not c.isspace()} | set(LETTERS + PUNCTUATION)
+    )
     return Vocab([*SPECIAL_TOKENS, *characters, *("##" + c for c in LETTERS)])
 
 
@@ -45,15 +47,24 @@ def documents(texts: list[list[str]], language: str = "en") -> tuple[list[Docume
     """Annotated documents; a text is a list of paragraphs."""
     vocab = make_vocab(*("".join(text) for text in texts))
     annotator = Annotator(Tokenizer(vocab), language)
-    return annotator.documents([RawDocument(f"t:{i}", "\n".join(text)) for i, text in enumerate(texts)]), annotator.tokenizer
+    return annotator.documents(
+        [RawDocument(f"t:{i}", "\n".join(text)) for i, text in enumerate(texts)]
+    ), annotator.tokenizer
 
 
 def packer(tokenizer: Tokenizer, max_seq_len: int = 64) -> Packer:
     return Packer(tokenizer.vocab.cls_id, tokenizer.vocab.sep_id, max_seq_len)
 
 
-def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en", max_seq_len: int = 64, seed: int = 0,
-        **args: object) -> tuple[list[Example], list[tuple[str, str, str]]]:
+def run(
+    module: object,
+    source: list,
+    tokenizer: Tokenizer,
+    language: str = "en",
+    max_seq_len: int = 64,
+    seed: int = 0,
+    **args: object,
+) -> tuple[list[Example], list[tuple[str, str, str]]]:
     packs = packer(tokenizer, max_seq_len)
     made = list(module.generate(source, np.random.default_rng(seed), packer=packs, language=language, **args))
     return [example for one in made for example in assemble([one], packs).examples()], packs.rejected
@@ -62,8 +73,10 @@ def run(module: object, source: list, tokenizer: Tokenizer, language: str = "en"
 def segments(example: Example, tokenizer: Tokenizer) -> list[str]:
     """Text of each segment, spaces removed."""
     special = tokenizer.vocab.special[example.token_ids]
-    return [tokenizer.decode(example.token_ids[(example.sentence_ids == i) & ~special]).replace(" ", "")
-            for i in np.unique(example.sentence_ids)]
+    return [
+        tokenizer.decode(example.token_ids[(example.sentence_ids == i) & ~special]).replace(" ", "")
+        for i in np.unique(example.sentence_ids)
+    ]
 
 
 def story(number: int, sentences: int) -> str:
@@ -77,8 +90,14 @@ STORIES = [[story(i, n)] for i, n in enumerate([12, 5, 2, 9, 1, 30])]
 def test_every_yaml_agrees_with_its_generator() -> None:
     tasks = load_tasks()
     assert {task.task_id: name for name, task in tasks.items()} == {
-        0: "knowledge_masking", 1: "capitalization", 2: "token_document", 3: "sentence_reordering",
-        4: "sentence_distance", 5: "discourse_relation", 6: "ir_relevance"}
+        0: "knowledge_masking",
+        1: "capitalization",
+        2: "token_document",
+        3: "sentence_reordering",
+        4: "sentence_distance",
+        5: "discourse_relation",
+        6: "ir_relevance",
+    }
     for task in tasks.values():
         for language in ("zh", "en"):
             generator = load_generator(task, language)
@@ -106,7 +125,9 @@ def test_capitalization_labels_words_before_lower_casing() -> None:
             labelled[tokenizer.decode(e.token_ids[at])] = set(e.token_labels[at].tolist())
     assert {w for w, v in labelled.items() if v == {1}} == {"the", "man", "nasa"}
     assert {w for w, v in labelled.items() if v == {0}} == {"old", "saw", "in", "it", "rained"}
-    assert all(v == {IGNORED} for w, v in labelled.items() if not w.isalpha())  # numbers, punctuation, special tokens
+    assert all(
+        v == {IGNORED} for w, v in labelled.items() if not w.isalpha()
+    )  # numbers, punctuation, special tokens
     assert [reason for _, reason, _ in rejected] == ["text without cased letters"]
 
 
@@ -148,14 +169,18 @@ def test_reordering_table_is_a_bijection(most: int) -> None:
 
 
 def test_reordering_uses_every_token_once() -> None:
-    """Five sentences of which four fit: what is left over joins no passage that would have to be cut for it."""
+    """Five sentences of which four fit: what is left over joins no passage that would have to be cut for
+    it."""
     docs, tokenizer = documents([[story(i, 5)] for i in range(40)])
     rows = docs[0].sentences.rows
     capacity = int(rows[3, 1] - rows[0, 0])
     assert capacity < rows[4, 1] - rows[0, 0]
     examples, rejected = run(sentence_reordering, docs, tokenizer, max_seq_len=capacity + 5)
     used = sum(int((~tokenizer.vocab.special[example.token_ids]).sum()) for example in examples)
-    assert used == sum(int(document.sentences.rows[-1, 1] - document.sentences.rows[0, 0]) for document in docs) and not rejected
+    assert (
+        used == sum(int(document.sentences.rows[-1, 1] - document.sentences.rows[0, 0]) for document in docs)
+        and not rejected
+    )
 
 
 def test_reordering_labels_restore_the_text_and_reach_every_class() -> None:
@@ -178,7 +203,11 @@ def test_reordering_labels_restore_the_text_and_reach_every_class() -> None:
 def test_reordering_splits_passages_anywhere_alike() -> None:
     starts = np.repeat([0, 100], 3_000)
     edges = sentence_reordering._edges(starts, starts + 6, 4, np.random.default_rng(0))
-    assert (edges[:, 0] == starts).all() and (edges[:, -1] == starts + 6).all() and (np.diff(edges, axis=1) > 0).all()
+    assert (
+        (edges[:, 0] == starts).all()
+        and (edges[:, -1] == starts + 6).all()
+        and (np.diff(edges, axis=1) > 0).all()
+    )
     counts = Counter(map(tuple, (edges[:, 1:-1] - starts[:, None]).tolist()))
     assert len(counts) == math.comb(5, 3)
     assert sum((count - 600) ** 2 / 600 for count in counts.values()) < 28  # 9 degrees of freedom: P < 0.001
@@ -206,7 +235,9 @@ def test_distance_labels_are_true_and_balanced() -> None:
     counts = Counter(e.sentence_label for e in examples)
     assert len(set(counts.values())) == 1 and set(counts) == {0, 1, 2} and counts[0] > 20
     for example in examples:
-        (d1, s1), (d2, s2) = (map(int, re.match(r"d(\d+)s(\d+)", s).groups()) for s in segments(example, tokenizer))
+        (d1, s1), (d2, s2) = (
+            map(int, re.match(r"d(\d+)s(\d+)", s).groups()) for s in segments(example, tokenizer)
+        )
         truth = 2 if d1 != d2 else 0 if s2 == s1 + 1 else 1
         assert example.sentence_label == truth
         assert truth != 1 or abs(s1 - s2) > 1
@@ -219,27 +250,44 @@ def test_distance_needs_two_documents() -> None:
 
 
 def test_discourse_removes_the_connective_and_keeps_it_as_label() -> None:
-    docs, tokenizer = documents([
-        ["It rained all day long.", "However, we went out. But nobody came along. We sat there alone."],
-        ["The sun set early. Then, it was dark."], ["Only one sentence."]])
+    docs, tokenizer = documents(
+        [
+            ["It rained all day long.", "However, we went out. But nobody came along. We sat there alone."],
+            ["The sun set early. Then, it was dark."],
+            ["Only one sentence."],
+        ]
+    )
     examples, rejected = run(discourse_relation, docs, tokenizer, no_conn_share=0.5)
     names = connectives.class_names("en")
     made = {(names[e.sentence_label], *segments(e, tokenizer)) for e in examples}
     assert {m for m in made if m[0] != "[no-conn]"} == {
-        ("however", "itrainedalldaylong.", "wewentout."), ("but", "however,wewentout.", "nobodycamealong."),
-        ("then", "thesunsetearly.", "itwasdark.")}
-    assert [m for m in made if m[0] == "[no-conn]"] == [("[no-conn]", "butnobodycamealong.", "wesattherealone.")]
+        ("however", "itrainedalldaylong.", "wewentout."),
+        ("but", "however,wewentout.", "nobodycamealong."),
+        ("then", "thesunsetearly.", "itwasdark."),
+    }
+    assert [m for m in made if m[0] == "[no-conn]"] == [
+        ("[no-conn]", "butnobodycamealong.", "wesattherealone.")
+    ]
     assert [reason for _, reason, _ in rejected] == ["document of one sentence"]
 
 
 def test_chinese_connectives_respect_word_edges() -> None:
-    docs, tokenizer = documents([["他们很早就出发了。", "而他们的车坏在路上。", "而立之年的人都明白。",
-                                  "这样的人不多。", "因此，大家走路回家。"]], "zh")
+    docs, tokenizer = documents(
+        [
+            [
+                "他们很早就出发了。",
+                "而他们的车坏在路上。",
+                "而立之年的人都明白。",
+                "这样的人不多。",
+                "因此，大家走路回家。",
+            ]
+        ],
+        "zh",
+    )
     examples, _ = run(discourse_relation, docs, tokenizer, "zh", no_conn_share=0.0)
     names = connectives.class_names("zh")
     made = [(names[e.sentence_label], segments(e, tokenizer)[1]) for e in examples]
-    assert made == [
-        ("而", "他们的车坏在路上。"), ("因此", "大家走路回家。")]
+    assert made == [("而", "他们的车坏在路上。"), ("因此", "大家走路回家。")]
 
 
 def pairs() -> tuple[list[Pair], Tokenizer]:
@@ -254,7 +302,9 @@ def pairs() -> tuple[list[Pair], Tokenizer]:
 def test_ir_relevance_keeps_the_log_and_adds_titles_of_others(wanted: int | str, count: int) -> None:
     source, tokenizer = pairs()
     examples, rejected = run(ir_relevance, source, tokenizer, random_per_query=wanted)
-    assert Counter(e.sentence_label for e in examples) == Counter({0: 20, 1: 60} | ({2: count} if count else {}))
+    assert Counter(e.sentence_label for e in examples) == Counter(
+        {0: 20, 1: 60} | ({2: count} if count else {})
+    )
     assert not rejected
     for example in examples:
         query, title = segments(example, tokenizer)
@@ -269,7 +319,13 @@ def test_ir_relevance_rejects_a_lone_query() -> None:
 
 def test_same_seed_same_examples() -> None:
     docs, tokenizer = documents(STORIES)
-    for module in (knowledge_masking, token_document, sentence_reordering, sentence_distance, discourse_relation):
+    for module in (
+        knowledge_masking,
+        token_document,
+        sentence_reordering,
+        sentence_distance,
+        discourse_relation,
+    ):
         first, second, other = (run(module, docs, tokenizer, seed=seed)[0] for seed in (3, 3, 4))
         assert [e.token_ids.tolist() for e in first] == [e.token_ids.tolist() for e in second]
         if module is sentence_reordering:
@@ -286,37 +342,75 @@ def test_every_example_keeps_its_contract() -> None:
 
 
 def yaml_task(folder: Path, **changes: object) -> Task:
-    fields = {"name": "new", "task_id": 9, "source": "documents",
-              "generator": "data_gen.generators.sentence_reordering", "generator_args": "{max_segments: 4}",
-              "losses": "[{head: sentence, num_classes: 33}]"} | changes
+    fields = {
+        "name": "new",
+        "task_id": 9,
+        "source": "documents",
+        "generator": "data_gen.generators.sentence_reordering",
+        "generator_args": "{max_segments: 4}",
+        "losses": "[{head: sentence, num_classes: 33}]",
+    } | changes
     path = folder / "new.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in fields.items()), encoding="utf-8")
     return load_task(path)
 
 
-@pytest.mark.parametrize(("changes", "parts"), [
-    ({"generator": "data_gen.generators.sentence_reorderng"},
-     ["generator: there is no module", "did you mean", "new.yaml"]),
-    ({"generator": "nowhere.at_all"}, ["generator: there is no module 'nowhere.at_all'"]),
-    ({"generator": "data_gen.packing", "generator_args": "{}"}, ["no function generate"]),
-    ({"generator_args": "{max_segment: 4}"}, ["generator_args.max_segment", "did you mean 'generator_args.max_segments'"]),
-    ({"generator_args": "{max_segments: many}"},
-     ["new.yaml: generator_args.max_segments: found text 'many'", "expected a whole number"]),
-    ({"generator_args": "{max_segments: 4.0}"}, ["generator_args.max_segments: found 4.0"]),
-    ({"generator_args": "{max_segments: true}"}, ["generator_args.max_segments: found true"]),
-    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{short_seq_prob: .nan}",
-      "losses": "[{head: masked_lm}]"}, ["generator_args.short_seq_prob: found nan", "expected a number"]),
-    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{short_seq_prob: 2}",
-      "losses": "[{head: masked_lm}]"}, ["generator_args.short_seq_prob: found 2, expected 0 to 1"]),
-    ({"generator": "data_gen.generators.sentence_distance", "generator_args": "{min_tokens: -5}"},
-     ["generator_args.min_tokens: found -5, expected 1 or more"]),
-    ({"generator": "data_gen.generators.ir_relevance", "generator_args": "{random_per_query: many}"},
-     ["random_per_query: found text 'many', expected a whole number or 'balanced'"]),
-    ({"generator_args": "{max_segments: 3}"}, ["num_classes is 33", "makes 9 classes"]),
-    ({"generator_args": "{max_segments: 9}"}, ["max_segments: found 9", "new.yaml"]),
-    ({"generator": "data_gen.generators.knowledge_masking", "generator_args": "{}", "balance": 2.0,
-      "losses": "[{head: masked_lm}]"},
-     ["balance", "sentence head"])])
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (
+            {"generator": "data_gen.generators.sentence_reorderng"},
+            ["generator: there is no module", "did you mean", "new.yaml"],
+        ),
+        ({"generator": "nowhere.at_all"}, ["generator: there is no module 'nowhere.at_all'"]),
+        ({"generator": "data_gen.packing", "generator_args": "{}"}, ["no function generate"]),
+        (
+            {"generator_args": "{max_segment: 4}"},
+            ["generator_args.max_segment", "did you mean 'generator_args.max_segments'"],
+        ),
+        (
+            {"generator_args": "{max_segments: many}"},
+            ["new.yaml: generator_args.max_segments: found text 'many'", "expected a whole number"],
+        ),
+        ({"generator_args": "{max_segments: 4.0}"}, ["generator_args.max_segments: found 4.0"]),
+        ({"generator_args": "{max_segments: true}"}, ["generator_args.max_segments: found true"]),
+        (
+            {
+                "generator": "data_gen.generators.knowledge_masking",
+                "generator_args": "{short_seq_prob: .nan}",
+                "losses": "[{head: masked_lm}]",
+            },
+            ["generator_args.short_seq_prob: found nan", "expected a number"],
+        ),
+        (
+            {
+                "generator": "data_gen.generators.knowledge_masking",
+                "generator_args": "{short_seq_prob: 2}",
+                "losses": "[{head: masked_lm}]",
+            },
+            ["generator_args.short_seq_prob: found 2, expected 0 to 1"],
+        ),
+        (
+            {"generator": "data_gen.generators.sentence_distance", "generator_args": "{min_tokens: -5}"},
+            ["generator_args.min_tokens: found -5, expected 1 or more"],
+        ),
+        (
+            {"generator": "data_gen.generators.ir_relevance", "generator_args": "{random_per_query: many}"},
+            ["random_per_query: found text 'many', expected a whole number or 'balanced'"],
+        ),
+        ({"generator_args": "{max_segments: 3}"}, ["num_classes is 33", "makes 9 classes"]),
+        ({"generator_args": "{max_segments: 9}"}, ["max_segments: found 9", "new.yaml"]),
+        (
+            {
+                "generator": "data_gen.generators.knowledge_masking",
+                "generator_args": "{}",
+                "balance": 2.0,
+                "losses": "[{head: masked_lm}]",
+            },
+            ["balance", "sentence head"],
+        ),
+    ],
+)
 def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts: list[str]) -> None:
     task = yaml_task(tmp_path, **changes)
     with pytest.raises(ConfigError) as caught:
@@ -326,18 +420,29 @@ def test_mistakes_in_a_task_file_are_named(tmp_path: Path, changes: dict, parts:
 
 def test_arguments_of_several_kinds_are_taken(tmp_path: Path) -> None:
     for given in ("2", "balanced"):
-        task = yaml_task(tmp_path, source="pairs", generator="data_gen.generators.ir_relevance",
-                         generator_args=f"{{random_per_query: {given}}}", losses="[{head: sentence, num_classes: 3}]")
+        task = yaml_task(
+            tmp_path,
+            source="pairs",
+            generator="data_gen.generators.ir_relevance",
+            generator_args=f"{{random_per_query: {given}}}",
+            losses="[{head: sentence, num_classes: 3}]",
+        )
         assert len(load_generator(task, "zh").labels.names) == 3
-    task = yaml_task(tmp_path, generator="data_gen.generators.sentence_distance", losses="[{head: sentence, num_classes: 3}]",
-                     generator_args="{min_tokens: 9}")
+    task = yaml_task(
+        tmp_path,
+        generator="data_gen.generators.sentence_distance",
+        losses="[{head: sentence, num_classes: 3}]",
+        generator_args="{min_tokens: 9}",
+    )
     assert load_generator(task, "zh").task.generator_args == {"min_tokens": 9}
 
 
 def test_sentence_without_opening_keeps_its_annotation() -> None:
     docs, _ = documents([["However, Tom went home."]])
     sentence: Sentence = docs[0].sentences[0]
-    rows, whole = discourse_relation.without_openings(sentence.tokens, docs[0].sentences.rows[[0, 0]], np.array([9, 10]))
+    rows, whole = discourse_relation.without_openings(
+        sentence.tokens, docs[0].sentences.rows[[0, 0]], np.array([9, 10])
+    )
     assert whole.tolist() == [True, False]
     rest = Sentence(sentence.tokens, *rows[0].tolist())
     assert rest.text == "Tom went home." and rest.begins[0] == ALL_LEVELS and rest.starts[0] == 0

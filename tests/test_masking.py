@@ -17,8 +17,10 @@ ORDINARY = np.arange(5, V)
 def example(length: int = 60, unit: int = 3) -> Example:
     ids = np.concatenate([[1], 10 + np.arange(length) % 70, [2]]).astype(np.uint16)
     words = np.concatenate([[-1], np.arange(length), [-1]])
-    spans = {level: np.where(words < 0, -1, words // width).astype(np.int16)
-             for level, width in (("word", 2), ("phrase", unit), ("entity", unit + 1))}
+    spans = {
+        level: np.where(words < 0, -1, words // width).astype(np.int16)
+        for level, width in (("word", 2), ("phrase", unit), ("entity", unit + 1))
+    }
     return Example(ids, np.zeros(length + 2, np.int8), spans)
 
 
@@ -42,7 +44,8 @@ def test_units_are_masked_whole_and_special_tokens_never(level):
 
 @pytest.mark.parametrize("level", ["basic", "word", "phrase", "entity"])
 def test_rates(level):
-    """15% of tokens predicted at every level; of them 80% [MASK], 10% random, 10% kept (4 standard deviations allowed)."""
+    """15% of tokens predicted at every level; of them 80% [MASK], 10% random, 10% kept (4 standard deviations
+    allowed)."""
     sample = example(120)
     tokens = predicted = masked = kept = 0
     for seed in range(1500):
@@ -60,7 +63,12 @@ def test_rates(level):
 def test_pieces_of_an_english_word_are_one_basic_unit():
     ids = np.array([1, 10, 90, 91, 11, 2], np.uint16)
     spans = {level: np.array([-1, 0, 0, 0, 1, -1], np.int16) for level in ("word", "phrase", "entity")}
-    assert units_of(Example(ids, np.zeros(6, np.int8), spans), "basic", CONTINUATION).tolist()[1:-1] == [2, 2, 2, 3]
+    assert units_of(Example(ids, np.zeros(6, np.int8), spans), "basic", CONTINUATION).tolist()[1:-1] == [
+        2,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_something_is_always_predicted_and_draws_repeat():

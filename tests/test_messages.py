@@ -1,8 +1,8 @@
-"""Golden messages: every kind of mistake in a recipe, a task file, generator_args or fine-tuning, word for word.
+"""Golden messages: every kind of mistake in a recipe, a task file, generator_args or fine-tuning, word for
+word.
 
-`messages.txt` holds them: a case (items `key=value`, cut by `; `, laid over a file that is in order, or the file
-itself), and indented below it what the user reads, or `(accepted)`.
-"""
+`messages.txt` holds them: a case (items `key=value`, cut by `; `, laid over a file that is in order, or the
+file itself), and indented below it what the user reads, or `(accepted)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The optimizer's state goes through a checkpoint whole: of tasks that rest, of heads not trained yet, of master weights."""
+"""The optimizer's state goes through a checkpoint whole: of tasks that rest, of heads not trained yet, of
+master weights."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def test_a_task_that_rests_between_two_checkpoints_keeps_its_moments(tiny_recipe
     stages = [51, 53, 60]
     for step in stages:
         train(tiny_recipe, f"runtime.max_steps={step}")
-    first, second, third = (load_file(tmp_path / f"out/step_{step:07d}/optimizer.safetensors") for step in stages)
+    first, second, third = (
+        load_file(tmp_path / f"out/step_{step:07d}/optimizer.safetensors") for step in stages
+    )
     assert first.keys() == second.keys() == third.keys()
     resting = [key for key in first if key.startswith("sentence_heads.order.")]
     assert len(resting) == 8 and all(np.array_equal(first[key], second[key]) for key in resting)

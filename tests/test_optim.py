@@ -54,7 +54,9 @@ def test_restarts():
     second = plan.stages[1].first_step
 
     def rate(restart: str, step: int) -> float:
-        return learning_rate(LrConfig(peak=1.0, warmup_steps=10, restart=restart), plan, step, plan.turns(step))
+        return learning_rate(
+            LrConfig(peak=1.0, warmup_steps=10, restart=restart), plan, step, plan.turns(step)
+        )
 
     assert rate("stage", second) == pytest.approx(0.1)
     assert rate("never", second) == pytest.approx((10 / (second + 1)) ** 0.5)
@@ -95,14 +97,20 @@ def test_small_fp16_gradients_survive_the_loss_scale():
     ((sequence * weights).mean() + pooled.mean()).backward()
     exact = {name: p.grad.numpy() / 1000 for name, p in model.named_parameters() if p.grad is not None}
     amp_initialize([model], "float16", None)
-    parameters = {name: p for name, p in model.named_parameters() if name in exact and p.dtype == paddle.float16}
+    parameters = {
+        name: p for name, p in model.named_parameters() if name in exact and p.dtype == paddle.float16
+    }
     for name, parameter in parameters.items():
         parameter.clear_gradient(False)
         parameter.grad = paddle.to_tensor(exact[name] * 102_400).astype("float16")
     wanted = np.concatenate([p.grad.astype("float32").numpy().ravel() for p in parameters.values()]) / 102_400
     norm = clip_by_global_norm(list(parameters.values()), 1.0, 102_400.0)
-    assert float(norm) == pytest.approx(np.sqrt(sum((exact[name]**2).sum() for name in parameters)), rel=1e-3)
-    got = np.concatenate([parameter.grad.astype("float32").numpy().ravel() for parameter in parameters.values()])
+    assert float(norm) == pytest.approx(
+        np.sqrt(sum((exact[name] ** 2).sum() for name in parameters)), rel=1e-3
+    )
+    got = np.concatenate(
+        [parameter.grad.astype("float32").numpy().ravel() for parameter in parameters.values()]
+    )
     there = wanted != 0
     assert there.sum() > 1_000 and (got[there] != 0).all()
     assert np.median(np.abs(got - wanted)[there] / np.abs(wanted[there])) < 1e-3

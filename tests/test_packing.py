@@ -13,7 +13,8 @@ CLS, SEP = 1, 2
 
 
 def sentences(*given: tuple) -> list[Sentence]:
-    """Sentences of one table: each is (tokens of each word, first token id, words [a, b) that are one phrase or None)."""
+    """Sentences of one table: each is (tokens of each word, first token id, words [a, b) that are one phrase
+    or None)."""
     ids, begins, edges = [], [], [0]
     for words, first_id, phrase in given:
         for number, size in enumerate(words):
@@ -22,8 +23,14 @@ def sentences(*given: tuple) -> list[Sentence]:
         ids += range(first_id, first_id + sum(words))
         edges.append(len(ids))
     places = np.arange(len(ids), dtype=np.int32)
-    tokens = Tokens("x" * len(ids), np.array(ids, np.int32), places, places + np.int32(1), np.array(begins, np.uint8),
-                    np.zeros(len(ids), bool))
+    tokens = Tokens(
+        "x" * len(ids),
+        np.array(ids, np.int32),
+        places,
+        places + np.int32(1),
+        np.array(begins, np.uint8),
+        np.zeros(len(ids), bool),
+    )
     return [Sentence(tokens, a, b, a, b) for a, b in zip(edges, edges[1:])]
 
 
@@ -42,7 +49,9 @@ def test_frames_segments_with_ids_of_their_own() -> None:
     assert example.sentence_ids.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]
     assert example.span_ids["word"].tolist() == [-1, 0, 1, 1, 2, 2, -1, 3, -1]
     assert example.sentence_label == 7 and example.token_labels is None
-    assert example.sentence_ids.dtype == np.int8 and all(example.span_ids[level].dtype == np.int16 for level in LEVELS)
+    assert example.sentence_ids.dtype == np.int8 and all(
+        example.span_ids[level].dtype == np.int16 for level in LEVELS
+    )
 
 
 def test_token_labels_follow_their_tokens() -> None:
@@ -57,9 +66,17 @@ def test_more_than_four_segments_share_the_last_sentence_id() -> None:
     assert example.sentence_ids.max() == 3 and (example.token_ids == SEP).sum() == 6
 
 
-@pytest.mark.parametrize(("lengths", "capacity", "kept"), [
-    ((5, 100), 50, [5, 45]), ((60, 100), 50, [25, 25]), ((60, 100), 51, [26, 25]), ((3, 4), 7, [3, 4]),
-    ((10, 3, 50, 50), 64, [10, 3, 26, 25]), ((50, 50, 50, 50), 10, [3, 3, 2, 2])])
+@pytest.mark.parametrize(
+    ("lengths", "capacity", "kept"),
+    [
+        ((5, 100), 50, [5, 45]),
+        ((60, 100), 50, [25, 25]),
+        ((60, 100), 51, [26, 25]),
+        ((3, 4), 7, [3, 4]),
+        ((10, 3, 50, 50), 64, [10, 3, 26, 25]),
+        ((50, 50, 50, 50), 10, [3, 3, 2, 2]),
+    ],
+)
 def test_fit_takes_from_the_longest(lengths: tuple[int, ...], capacity: int, kept: list[int]) -> None:
     assert fit(lengths, capacity) == kept
 
@@ -80,7 +97,11 @@ def test_packed_pairs_never_exceed_the_limit(max_seq_len: int) -> None:
     packer = Packer(CLS, SEP, max_seq_len)
     for _ in range(200):
         counts = rng.integers(1, 3, rng.integers(1, 5)).tolist()
-        table = iter(sentences(*((rng.integers(1, 4, rng.integers(1, 12)).tolist(), 10, None) for _ in range(sum(counts)))))
+        table = iter(
+            sentences(
+                *((rng.integers(1, 4, rng.integers(1, 12)).tolist(), 10, None) for _ in range(sum(counts)))
+            )
+        )
         example = pack(packer, [[next(table) for _ in range(count)] for count in counts])
         assert len(example.token_ids) <= max_seq_len
         for level in LEVELS:
@@ -123,10 +144,15 @@ def test_examples_assembled_together_are_those_assembled_alone() -> None:
         made.append(packer.pack([run, [table[i + 1]]], i))
     for whole, one in zip(assemble(made, packer).examples(), made, strict=True):
         alone = assemble([one], packer).examples()[0]
-        assert whole.token_ids.tolist() == alone.token_ids.tolist() and whole.sentence_label == alone.sentence_label
+        assert (
+            whole.token_ids.tolist() == alone.token_ids.tolist()
+            and whole.sentence_label == alone.sentence_label
+        )
         assert whole.sentence_ids.tolist() == alone.sentence_ids.tolist()
         assert all(whole.span_ids[level].tolist() == alone.span_ids[level].tolist() for level in LEVELS)
-        expected = alone.token_labels if alone.token_labels is not None else np.full(len(whole.token_ids), IGNORED)
+        expected = (
+            alone.token_labels if alone.token_labels is not None else np.full(len(whole.token_ids), IGNORED)
+        )
         assert whole.token_labels.tolist() == expected.tolist()
     order = rng.permutation(len(made))
     for whole, number in zip(assemble(made, packer, order).examples(), order.tolist(), strict=True):
@@ -138,13 +164,20 @@ def test_examples_packed_together_are_those_packed_alone(keep_joint: bool) -> No
     rng = np.random.default_rng(3)
     table = sentences(*((rng.integers(1, 4, rng.integers(1, 16)).tolist(), 10 * i, None) for i in range(40)))
     packer, pairs, labels = Packer(CLS, SEP, 24), rng.integers(40, size=(30, 2)), np.arange(30)
-    alone = [packer.pack([[table[a]], [table[b]]], label, keep_joint) for (a, b), label in zip(pairs, labels.tolist())]
+    alone = [
+        packer.pack([[table[a]], [table[b]]], label, keep_joint)
+        for (a, b), label in zip(pairs, labels.tolist())
+    ]
     edges = np.array([(one.first, one.last) for one in table])
     together = packer.pack_many(table[0].tokens, edges[pairs], labels, keep_joint)
     assert len(together) == 30 and len(alone) == 30
     assert together.stretches.tolist() == [one.stretches[0].tolist() for one in alone]
-    for mixed in (assemble([together], packer), assemble([*alone[:7], packer.pack_many(table[0].tokens, edges[pairs[7:]],
-                                                                                       labels[7:], keep_joint)], packer)):
+    for mixed in (
+        assemble([together], packer),
+        assemble(
+            [*alone[:7], packer.pack_many(table[0].tokens, edges[pairs[7:]], labels[7:], keep_joint)], packer
+        ),
+    ):
         for one, example in zip(alone, mixed.examples(), strict=True):
             assert example.token_ids.tolist() == assemble([one], packer).examples()[0].token_ids.tolist()
             assert example.sentence_label == one.labels[0]

@@ -1,4 +1,5 @@
-"""data_gen as a user runs it: text to shards, the same whatever the workers; up to date or not; every mistake named."""
+"""data_gen as a user runs it: text to shards, the same whatever the workers; up to date or not; every mistake
+named."""
 
 from __future__ import annotations
 
@@ -22,8 +23,15 @@ from ernie2 import tasks as tasks_module
 from ernie2.shards import ShardReader
 from ernie2.tasks import load_tasks
 
-TASKS = ["knowledge_masking", "capitalization", "token_document", "sentence_reordering", "sentence_distance",
-         "discourse_relation", "ir_relevance"]
+TASKS = [
+    "knowledge_masking",
+    "capitalization",
+    "token_document",
+    "sentence_reordering",
+    "sentence_distance",
+    "discourse_relation",
+    "ir_relevance",
+]
 OPENINGS = ["", "", "", "However, ", "Then, ", "For example, ", "But ", "Therefore, "]
 
 
@@ -44,7 +52,9 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 0) -> Path:
 
 
 def write_log(path: Path) -> Path:
-    rows = [f"where is place {q}\tmap of place {q} part {t}\t{int(t == 0)}" for q in range(60) for t in range(4)]
+    rows = [
+        f"where is place {q}\tmap of place {q} part {t}\t{int(t == 0)}" for q in range(60) for t in range(4)
+    ]
     path.write_text("\n".join(["query\ttitle\tclicked", *rows]) + "\n", encoding="utf-8")
     return path
 
@@ -53,12 +63,22 @@ def write_log(path: Path) -> Path:
 def recipe(tmp_path: Path) -> Path:
     """A recipe whose vocabulary and shards are still to be made."""
     mapping = {
-        "name": "t", "out_dir": str(tmp_path / "out"), "seed": 5,
+        "name": "t",
+        "out_dir": str(tmp_path / "out"),
+        "seed": 5,
         "model": {"size": "tiny", "vocab_file": str(tmp_path / "made" / "vocab.txt")},
-        "data": {"shards_dir": str(tmp_path / "shards"), "corpus": [str(write_corpus(tmp_path / "corpus.txt"))],
-                 "query_log": [str(write_log(tmp_path / "log.tsv"))], "language": "en", "max_seq_len": 48,
-                 "dev_share": 0.2, "vocab_size": 300},
-        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"}, "lr": {"peak": 1e-3}}
+        "data": {
+            "shards_dir": str(tmp_path / "shards"),
+            "corpus": [str(write_corpus(tmp_path / "corpus.txt"))],
+            "query_log": [str(write_log(tmp_path / "log.tsv"))],
+            "language": "en",
+            "max_seq_len": 48,
+            "dev_share": 0.2,
+            "vocab_size": 300,
+        },
+        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"},
+        "lr": {"peak": 1e-3},
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     return path
@@ -72,18 +92,28 @@ def code_of(command: Callable, *argv: object) -> int:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the lock, which may still name a process that was killed."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != ".lock"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
 
 
-def test_all_seven_tasks_whatever_the_workers(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_seven_tasks_whatever_the_workers(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert code_of(main, recipe, "--workers", 1) == 0
     printed = capsys.readouterr().out
     assert "MB/s" in printed and "left out by sentence_distance: document of one sentence: 1" in printed
     one = contents(tmp_path / "shards")
     assert code_of(main, recipe, f"data.shards_dir={tmp_path / 'again'}", "--workers", 2) == 0
     assert contents(tmp_path / "again") == one
-    assert {path.name for path in (tmp_path / "shards").iterdir()} == {*TASKS, "vocab.txt", "rejects.jsonl", ".lock"}
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {
+        *TASKS,
+        "vocab.txt",
+        "rejects.jsonl",
+        ".lock",
+    }
     for name, task in load_tasks().items():
         readers = {split: ShardReader(tmp_path / "shards" / name, split, task) for split in ("train", "dev")}
         assert all(len(reader) for reader in readers.values())
@@ -94,7 +124,9 @@ def test_all_seven_tasks_whatever_the_workers(recipe: Path, tmp_path: Path, caps
             assert sum(statistics["labels"]["dev"]) == len(readers["dev"])
 
 
-def test_what_is_left_out_of_dictionaries_is_counted_once(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_left_out_of_dictionaries_is_counted_once(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """However many kinds of input the tasks read."""
     (tmp_path / "terms.txt").write_text("hydrogen\nhydrogen\noxygen\n", encoding="utf-8")
     tasks = ["--tasks", "sentence_distance,ir_relevance", "--workers", 1]
@@ -110,7 +142,7 @@ def test_dev_documents_are_the_same_in_every_task(recipe: Path, tmp_path: Path) 
         for split in ("train", "dev"):
             reader = ShardReader(tmp_path / "shards" / name, split)
             text = [reader[i].token_ids.tolist() for i in range(len(reader))]
-            sentences[name, split] = {tuple(ids[i:i + 12]) for ids in text for i in range(1, len(ids) - 12)}
+            sentences[name, split] = {tuple(ids[i : i + 12]) for ids in text for i in range(1, len(ids) - 12)}
     assert all(sentences.values())
     assert not sentences["knowledge_masking", "dev"] & sentences["sentence_reordering", "train"]
     assert not sentences["sentence_reordering", "dev"] & sentences["knowledge_masking", "train"]
@@ -120,7 +152,7 @@ def test_examples_are_shuffled_across_the_corpus(recipe: Path, tmp_path: Path) -
     assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
     reader = ShardReader(tmp_path / "shards" / "sentence_distance", "train")
     labels = [reader[i].sentence_label for i in range(len(reader))]
-    assert labels[:len(labels) // 2].count(0) > 0 and labels != sorted(labels)
+    assert labels[: len(labels) // 2].count(0) > 0 and labels != sorted(labels)
 
 
 def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -139,7 +171,10 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
     with (tmp_path / "log.tsv").open("a", encoding="utf-8") as log:
         log.write("new query\tnew title\t1\n")
     printed = said()
-    assert "ir_relevance: to be made: the input files changed (log.tsv)" in printed and "sentence_distance: up to date" in printed
+    assert (
+        "ir_relevance: to be made: the input files changed (log.tsv)" in printed
+        and "sentence_distance: up to date" in printed
+    )
     assert "pairs read: " in printed and "documents read: " not in printed
     victim = next((tmp_path / "shards" / "sentence_distance" / "train").glob("*.token_ids.npy"))
     victim.write_bytes(victim.read_bytes()[:-50])
@@ -151,27 +186,41 @@ def test_only_what_changed_is_made_again(recipe: Path, tmp_path: Path, capsys: p
     assert "the dictionaries changed (one was taken away, or their order is another)" in said("seed=6")
 
 
-def test_a_chinese_corpus_called_english_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_chinese_corpus_called_english_is_refused(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     chinese, mixed = tmp_path / "zh.txt", tmp_path / "mixed.txt"
     chinese.write_text("\n\n".join(f"他{i}天没有回来。\n大家都很担心。" for i in range(60)), encoding="utf-8")
     arguments = (recipe, "--tasks", "sentence_distance", "--workers", 1)
     assert code_of(main, *arguments, f"data.corpus=[{chinese}]") == 2
-    assert re.search(r"data.language: en, but \d+ of 60 documents are Chinese; set data.language=zh", capsys.readouterr().err)
-    mixed.write_text((tmp_path / "corpus.txt").read_text(encoding="utf-8") + "\n\n他没有回来。\n大家都很担心。\n", encoding="utf-8")
+    assert re.search(
+        r"data.language: en, but \d+ of 60 documents are Chinese; set data.language=zh",
+        capsys.readouterr().err,
+    )
+    mixed.write_text(
+        (tmp_path / "corpus.txt").read_text(encoding="utf-8") + "\n\n他没有回来。\n大家都很担心。\n",
+        encoding="utf-8",
+    )
     assert code_of(main, *arguments, f"data.corpus=[{mixed}]", f"model.vocab_file={tmp_path / 'v.txt'}") == 0
     assert "chinese_page: 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (["data.query_log=[]"], ["data.query_log", "ir_relevance"]),
-    (["data.corpus=[]", "--tasks", "capitalization"], ["data.corpus", "capitalization"]),
-    (["data.corpus=[nowhere.txt]"], ["nowhere.txt"]),
-    (["data.vocab_size=null"], ["model.vocab_file", "data.vocab_size"]),
-    (["--tasks", "sentence_distanse"], ["--tasks", "did you mean 'sentence_distance'"]),
-    (["--tasks", ","], ["no task named"]), (["--workers", "0"], ["--workers"]),
-    (["data.curpus=[x]"], ["curpus", "did you mean"])])
-def test_mistakes_leave_nothing_behind(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
-                                       arguments: list[str], parts: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["data.query_log=[]"], ["data.query_log", "ir_relevance"]),
+        (["data.corpus=[]", "--tasks", "capitalization"], ["data.corpus", "capitalization"]),
+        (["data.corpus=[nowhere.txt]"], ["nowhere.txt"]),
+        (["data.vocab_size=null"], ["model.vocab_file", "data.vocab_size"]),
+        (["--tasks", "sentence_distanse"], ["--tasks", "did you mean 'sentence_distance'"]),
+        (["--tasks", ","], ["no task named"]),
+        (["--workers", "0"], ["--workers"]),
+        (["data.curpus=[x]"], ["curpus", "did you mean"]),
+    ],
+)
+def test_mistakes_leave_nothing_behind(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], parts: list[str]
+) -> None:
     assert code_of(main, recipe, "--workers", "1", *arguments) == 2
     message = capsys.readouterr().err
     assert all(part in message for part in parts), message
@@ -197,7 +246,9 @@ def made_vocab(folder: Path) -> Path:
     return path
 
 
-def test_a_failing_task_keeps_the_old_shards(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_failing_task_keeps_the_old_shards(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
     before = contents(tmp_path / "shards" / "sentence_distance")
     assert code_of(main, recipe, "--tasks", "sentence_distance", "data.dev_share=1.0e-9", "--workers", 1) == 2
@@ -206,24 +257,33 @@ def test_a_failing_task_keeps_the_old_shards(recipe: Path, tmp_path: Path, capsy
     assert contents(tmp_path / "shards" / "sentence_distance") == before
 
 
-EIGHTH = '''
+EIGHTH = """
 def generate(source, rng, *, packer, language, parts=2):
     for document in source:
         if len(document.sentences) >= parts:
             yield packer.pack([[sentence] for sentence in document.sentences[:parts]], sentence_label=LABEL)
-'''
+"""
 
 
-@pytest.mark.parametrize(("module", "label", "code"), [
-    ("my_eighth", "int(rng.integers(2))", 0), ("my_wrong_eighth", "2", 2)])
+@pytest.mark.parametrize(
+    ("module", "label", "code"), [("my_eighth", "int(rng.integers(2))", 0), ("my_wrong_eighth", "2", 2)]
+)
 def test_an_eighth_task_is_one_yaml_and_one_generator(
-        recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, label: str, code: int,
-        capsys: pytest.CaptureFixture) -> None:
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    label: str,
+    code: int,
+    capsys: pytest.CaptureFixture,
+) -> None:
     folder = tmp_path / "tasks"
     folder.mkdir()
     (tmp_path / f"{module}.py").write_text(EIGHTH.replace("LABEL", label), encoding="utf-8")
-    text = (f"name: eighth\ntask_id: 7\nsource: documents\ngenerator: {module}\n"
-            "generator_args: {parts: 3}\nlosses: [{head: sentence, num_classes: 2}]\n")
+    text = (
+        f"name: eighth\ntask_id: 7\nsource: documents\ngenerator: {module}\n"
+        "generator_args: {parts: 3}\nlosses: [{head: sentence, num_classes: 2}]\n"
+    )
     (folder / "eighth.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(tasks_module, "TASKS_DIR", folder)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -249,8 +309,9 @@ def test_rejects_are_written_by_task_and_reason(recipe: Path, tmp_path: Path) ->
     assert lines[row["line"] - 1] == row["text"]
 
 
-def test_ray_has_to_be_installed(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
-                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_has_to_be_installed(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
     assert code_of(main, recipe, "--engine", "ray") == 2
     assert "pip install ray" in capsys.readouterr().err
@@ -268,11 +329,16 @@ def test_classes_can_be_capped(recipe: Path, tmp_path: Path, monkeypatch: pytest
     assert index["statistics"]["thinned"]["train"] == index["statistics"]["accepted"]["train"] - 21
 
 
-def test_marked_pairs_join_those_that_are_mined(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_marked_pairs_join_those_that_are_mined(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     names = connectives.class_names("en")
     pairs = tmp_path / "pairs.tsv"
-    rows = [f"The lamp number {i} went out.\tit was very dark in there.\t{marker}" for i in range(40)
-            for marker in ("meanwhile", "blargh")]
+    rows = [
+        f"The lamp number {i} went out.\tit was very dark in there.\t{marker}"
+        for i in range(40)
+        for marker in ("meanwhile", "blargh")
+    ]
     pairs.write_text("\n".join(["sentence1\tsentence2\tmarker", *rows]) + "\n", encoding="utf-8")
     arguments = (recipe, "--tasks", "discourse_relation", "--workers", 1)
     assert code_of(main, *arguments) == 0
@@ -281,12 +347,17 @@ def test_marked_pairs_join_those_that_are_mined(recipe: Path, tmp_path: Path, ca
     assert ShardReader(folder, "train").index["statistics"]["labels"]["train"][label] == 0
     assert code_of(main, *arguments, f"data.marked_pairs=[{pairs}]") == 0
     printed = capsys.readouterr().out
-    assert "the input files changed" in printed and "marker that is no connective of data.language: 40" in printed
+    assert (
+        "the input files changed" in printed
+        and "marker that is no connective of data.language: 40" in printed
+    )
     statistics = ShardReader(folder, "train").index["statistics"]
     assert statistics["labels"]["train"][label] + statistics["labels"]["dev"][label] > 0
 
 
-def test_imported_shards_are_left_as_they_are(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_imported_shards_are_left_as_they_are(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert code_of(main, recipe, "--tasks", "sentence_distance", "--workers", 1) == 0
     index = tmp_path / "shards" / "sentence_distance" / "index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
@@ -299,10 +370,19 @@ def test_imported_shards_are_left_as_they_are(recipe: Path, tmp_path: Path, caps
     assert "another vocabulary" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("size", "block", "shards"), [
-    (10_000, 64_000, 1), (1_600_000, 100_000, 1), (27_000_000, 1_000_000, 3), (10**9, 1_000_000, 120),
-    (8 * 10**9, 2_000_000, 960), (10**11, 8_000_000, 4500)])
+@pytest.mark.parametrize(
+    ("size", "block", "shards"),
+    [
+        (10_000, 64_000, 1),
+        (1_600_000, 100_000, 1),
+        (27_000_000, 1_000_000, 3),
+        (10**9, 1_000_000, 120),
+        (8 * 10**9, 2_000_000, 960),
+        (10**11, 8_000_000, 4500),
+    ],
+)
 def test_blocks_and_shards_grow_with_a_very_large_corpus(size: int, block: int, shards: int) -> None:
-    """Every shard is gathered from every block: their product must not grow with the square of the corpus for ever."""
+    """Every shard is gathered from every block: their product must not grow with the square of the corpus for
+    ever."""
     settings = Settings("", True, "zh", "jieba", (), TextOptions(), 0.005, 512, 1, (("task", size),), "")
     assert block_bytes_for(size) == block and settings.buckets_of("task", "train") == shards

@@ -1,4 +1,5 @@
-"""The plan page: Table 7 as the paper prints it, batch arithmetic, parameters, memory and what fits, the command line."""
+"""The plan page: Table 7 as the paper prints it, batch arithmetic, parameters, memory and what fits, the
+command line."""
 
 from __future__ import annotations
 
@@ -29,14 +30,20 @@ ROWS = 18_000
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "ernie2.plan", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "ernie2.plan", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_table7_is_printed():
     page = command("tasks/recipes/table7.yaml").stdout
     rows = {line.split()[0]: line.split()[1:] for line in page.splitlines() if line.endswith("50k")}
-    assert rows == {"knowledge_masking": ["20k", "10k", "10k", "10k", "50k"], "capitalization": ["-", "30k", "10k", "10k", "50k"],
-                    "token_document": ["-", "-", "40k", "10k", "50k"], "sentence_reordering": ["-", "-", "-", "50k", "50k"]}
+    assert rows == {
+        "knowledge_masking": ["20k", "10k", "10k", "10k", "50k"],
+        "capitalization": ["-", "30k", "10k", "10k", "50k"],
+        "token_document": ["-", "-", "40k", "10k", "50k"],
+        "sentence_reordering": ["-", "-", "-", "50k", "50k"],
+    }
     assert "48 micro-batches of 8,192" in page
 
 
@@ -49,7 +56,11 @@ def test_other_modes_and_json(mode, stages):
 
 def test_mistakes_exit_with_2():
     done = command("tasks/recipes/table7.yaml", "curriculum.mde=multitask")
-    assert done.returncode == 2 and "did you mean 'curriculum.mode'" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "did you mean 'curriculum.mode'" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     done = command("tasks/recipes/tabel7.yaml")
     assert done.returncode == 2 and "tabel7.yaml: no such file" in done.stderr
 
@@ -71,7 +82,8 @@ def test_time_estimate():
     assert 100e6 < figures["parameters"] < 115e6
 
 
-# ---- memory ---------------------------------------------------------------------------------------------------------
+# ---- memory
+# ---------------------------------------------------------------------------------------------------------
 
 
 def recipe(path: str = LARGE, *overrides: str) -> Recipe:
@@ -81,7 +93,12 @@ def recipe(path: str = LARGE, *overrides: str) -> Recipe:
 def test_states_of_a_rank():
     whole, alone = (estimate_memory(recipe(), ROWS, ranks) for ranks in (8, 1))
     count = plan.parameter_count(recipe(), ROWS)
-    assert (whole.weights, whole.gradients, whole.moments, whole.master) == (2 * count, 6 * count, 8 * count, 4 * count)
+    assert (whole.weights, whole.gradients, whole.moments, whole.master) == (
+        2 * count,
+        6 * count,
+        8 * count,
+        4 * count,
+    )
     assert whole.total == sum(value for name, value in whole.to_json().items() if name != "total")
     assert alone.exchange == 0 and whole.exchange == 2 * count and whole.total == alone.total + whole.exchange
 
@@ -91,7 +108,8 @@ def test_activations_follow_the_micro_batch_and_recompute():
     half = estimate_memory(with_micro_tokens(recipe(), 4096), ROWS)
     assert now.activations == pytest.approx(2 * half.activations, rel=1e-6) and now.states == half.states
     assert estimate_memory(with_runtime(recipe(), recompute=True), ROWS).activations < now.activations / 5
-    # In half precision: half the weights and half the numbers' size, but master weights; fp32 is a CPU's, which keeps fewer.
+    # In half precision: half the weights and half the numbers' size, but master weights; fp32 is a CPU's,
+    # which keeps fewer.
     single = estimate_memory(with_runtime(recipe(), precision="fp32"), ROWS)
     assert single.weights == 2 * now.weights and single.master == 0
     assert 1.3 < single.activations / now.activations < 2.2
@@ -101,7 +119,9 @@ def test_choices_leave_the_step_alone_and_are_even_over_the_ranks():
     choices = micro_token_choices(recipe(), 48)
     assert choices[0] == 8192 and choices == sorted(choices, reverse=True) and choices[-1] >= 512
     assert all(393_216 % (48 * tokens) == 0 for tokens in choices)
-    assert all(393_216 % tokens == 0 and 393_216 // tokens >= 7 for tokens in micro_token_choices(recipe(), 7))
+    assert all(
+        393_216 % tokens == 0 and 393_216 // tokens >= 7 for tokens in micro_token_choices(recipe(), 7)
+    )
     assert micro_token_choices(recipe(), 1024) == []  # not one sample of 512 tokens for each
 
 
@@ -116,7 +136,10 @@ def test_the_largest_fits_and_the_next_does_not():
 
 def test_page_and_json_say_what_fits_and_which_key_to_set():
     page = command(LARGE, "--ranks", "48").stdout
-    assert "\nfit      32 GiB: fits" in page and "16 GiB: does not fit; largest that fits: batch.micro_tokens=" in page
+    assert (
+        "\nfit      32 GiB: fits" in page
+        and "16 GiB: does not fit; largest that fits: batch.micro_tokens=" in page
+    )
     assert "master weights 1." in page
     found = json.loads(command(LARGE, "--ranks", "48", "--device-memory", "24", "--json").stdout)
     (device,) = found["fits"]
@@ -137,13 +160,17 @@ def test_remedies_name_keys_that_help():
     text = remedy(recipe(), ranks=48)
     assert "batch.micro_tokens=4096 instead of 8192" in text and "393,216 tokens" in text
     assert "runtime.recompute=true" in text
-    last = with_micro_tokens(with_runtime(recipe(LARGE, "batch.tokens=4096", "batch.micro_tokens=512"), recompute=True), 512)
+    last = with_micro_tokens(
+        with_runtime(recipe(LARGE, "batch.tokens=4096", "batch.micro_tokens=512"), recompute=True), 512
+    )
     assert "data.max_seq_len (now 512)" in remedy(last)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("length", "recompute", "library"), [(128, False, False), (256, False, False), (256, True, False),
-                                                               (256, False, True)])
+@pytest.mark.parametrize(
+    ("length", "recompute", "library"),
+    [(128, False, False), (256, False, False), (256, True, False), (256, False, True)],
+)
 def test_the_estimate_is_what_a_token_keeps(length, recompute, library):
     """Against the kernel's high-water mark; docs/scaling.md has the same of larger models."""
     measured, estimated = bytes_per_token("mini", length, 1024, 4096, recompute, library)

@@ -15,12 +15,23 @@ from ernie2.setup_run import Run, prepare_run
 from ernie2.strict import ConfigError
 
 
-@pytest.mark.parametrize(("wanted", "capability", "message"), [
-    ("fp32", None, None), ("fp16", (7, 0), None), ("bf16", (8, 0), None), ("bf16", (9, 0), None),
-    ("fp16", None, "runtime.precision: fp16 needs a GPU of compute capability 7.0 .* computes on cpu.*; use fp32$"),
-    ("bf16", None, "8.0 or more, but paddle computes on cpu.*use fp32$"),
-    ("fp16", (6, 1), "but paddle computes on gpu:0 of compute capability 6.1; use fp32$"),
-    ("bf16", (7, 5), "but paddle computes on gpu:0 of compute capability 7.5; use fp16 or fp32$")])
+@pytest.mark.parametrize(
+    ("wanted", "capability", "message"),
+    [
+        ("fp32", None, None),
+        ("fp16", (7, 0), None),
+        ("bf16", (8, 0), None),
+        ("bf16", (9, 0), None),
+        (
+            "fp16",
+            None,
+            "runtime.precision: fp16 needs a GPU of compute capability 7.0 .* computes on cpu.*; use fp32$",
+        ),
+        ("bf16", None, "8.0 or more, but paddle computes on cpu.*use fp32$"),
+        ("fp16", (6, 1), "but paddle computes on gpu:0 of compute capability 6.1; use fp32$"),
+        ("bf16", (7, 5), "but paddle computes on gpu:0 of compute capability 7.5; use fp16 or fp32$"),
+    ],
+)
 def test_half_precision_needs_a_gpu_in_use_that_has_it(monkeypatch, wanted, capability, message):
     """Paddle built for GPUs, with none in use, trained "fp16" in float32 on the CPU."""
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
@@ -34,8 +45,11 @@ def test_half_precision_needs_a_gpu_in_use_that_has_it(monkeypatch, wanted, capa
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_gradients_of_micro_batches_are_added_in_float32(dtype):
-    """In half precision 1 + 2**-12 is 1, however often; a head that no micro-batch reaches keeps no gradient."""
-    model = amp_initialize([paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.Linear(2, 2))], dtype, None)[0]
+    """In half precision 1 + 2**-12 is 1, however often; a head that no micro-batch reaches keeps no
+    gradient."""
+    model = amp_initialize(
+        [paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.Linear(2, 2))], dtype, None
+    )[0]
     replica, parameter = distributed.Replica(model), model[0].weight
     for _ in range(2):  # nothing of a step is left in the next
         for micro in range(65):

@@ -1,4 +1,5 @@
-"""predict: the contract's records for every kind, in the order of the input, equal to what evaluation wrote."""
+"""predict: the contract's records for every kind, in the order of the input, equal to what evaluation
+wrote."""
 
 from __future__ import annotations
 

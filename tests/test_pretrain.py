@@ -1,4 +1,5 @@
-"""The main loop: losses fall, logs and checkpoints are there, a resume is exact, ranks and accumulation do not matter."""
+"""The main loop: losses fall, logs and checkpoints are there, a resume is exact, ranks and accumulation do
+not matter."""
 
 from __future__ import annotations
 
@@ -32,11 +33,26 @@ def test_every_task_learns_and_outputs_are_there(tiny_recipe, tmp_path):
         assert np.mean(losses[-4:]) < np.mean(losses[:4])
     evaluations = [json.loads(line) for line in (tmp_path / "out/eval.jsonl").read_text().splitlines()]
     assert [(e["stage"], e["task"]) for e in evaluations] == [
-        (0, "cover"), (1, "cover"), (1, "order"), (2, "cover"), (2, "order"), (2, "label")]
-    assert result["tasks"]["label"]["dev"]["accuracy"]["token"] > result["tasks"]["label"]["dev"]["chance"]["token"]
+        (0, "cover"),
+        (1, "cover"),
+        (1, "order"),
+        (2, "cover"),
+        (2, "order"),
+        (2, "label"),
+    ]
+    assert (
+        result["tasks"]["label"]["dev"]["accuracy"]["token"]
+        > result["tasks"]["label"]["dev"]["chance"]["token"]
+    )
     folder = tmp_path / "out" / f"step_{result['steps']:07d}"
     assert {path.name for path in folder.iterdir()} == {
-        "model.safetensors", "optimizer.safetensors", "config.json", "vocab.txt", "recipe.yaml", "trainer_state.json"}
+        "model.safetensors",
+        "optimizer.safetensors",
+        "config.json",
+        "vocab.txt",
+        "recipe.yaml",
+        "trainer_state.json",
+    }
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -60,9 +76,21 @@ def test_resume_is_bit_for_bit(tiny_recipe, tmp_path):
 
 def test_accumulation_does_not_change_the_curve(tiny_recipe, tmp_path):
     """The same global batch in 1, 2 or 4 micro-batches moves the weights once and the same way."""
-    still = ["model.dropout=0.0", "runtime.max_steps=8", "curriculum.stages=[[plain]]", "batch.pool_batches=1"]
-    curves = [[record["loss"] for record in run(tiny_recipe, *still, f"batch.micro_tokens={micro}",
-                                                f"out_dir={tmp_path / str(micro)}")[1]] for micro in (256, 128, 64)]
+    still = [
+        "model.dropout=0.0",
+        "runtime.max_steps=8",
+        "curriculum.stages=[[plain]]",
+        "batch.pool_batches=1",
+    ]
+    curves = [
+        [
+            record["loss"]
+            for record in run(
+                tiny_recipe, *still, f"batch.micro_tokens={micro}", f"out_dir={tmp_path / str(micro)}"
+            )[1]
+        ]
+        for micro in (256, 128, 64)
+    ]
     assert curves[0][0] - curves[0][-1] > 0.01
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
@@ -82,9 +110,15 @@ def test_a_head_without_labels_in_a_micro_batch_has_a_gradient_of_zero(tiny_reci
 
 @pytest.mark.parametrize("step", ["one_task", "all_tasks"])
 def test_a_head_stays_where_it_is_on_another_tasks_step(tiny_recipe, tmp_path, step):
-    """No decay, no momentum: `order`'s head is the same at the end of its last step and at the end of the run."""
-    run(tiny_recipe, "curriculum.mode=continual", f"curriculum.step={step}", "runtime.keep_last=9",
-        "curriculum.steps_per_task=6")
+    """No decay, no momentum: `order`'s head is the same at the end of its last step and at the end of the
+    run."""
+    run(
+        tiny_recipe,
+        "curriculum.mode=continual",
+        f"curriculum.step={step}",
+        "runtime.keep_last=9",
+        "curriculum.steps_per_task=6",
+    )
     before, after = weights(tmp_path / "out/step_0000012"), weights(tmp_path / "out/step_0000018")
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert not any(name.startswith(("sentence_heads.order.", "ernie.pooler.")) for name in moved)
@@ -93,13 +127,22 @@ def test_a_head_stays_where_it_is_on_another_tasks_step(tiny_recipe, tmp_path, s
 
 
 def test_all_tasks_step_trains_every_active_task(tiny_recipe):
-    _, records = run(tiny_recipe, "curriculum.step=all_tasks", "curriculum.mode=multitask", "curriculum.steps_per_task=4")
+    _, records = run(
+        tiny_recipe, "curriculum.step=all_tasks", "curriculum.mode=multitask", "curriculum.steps_per_task=4"
+    )
     assert [record["task"] for record in records if record["step"] == 2] == ["cover", "label", "order"]
 
 
 def test_recompute_changes_memory_alone(tiny_recipe, tmp_path):
     """Activations computed again in the backward pass: the same losses to rounding."""
     still = ["runtime.max_steps=6", "model.dropout=0.0"]
-    curves = [[record["loss"] for record in run(tiny_recipe, *still, f"runtime.recompute={flag}", f"out_dir={tmp_path / flag}")[1]]
-              for flag in ("false", "true")]
+    curves = [
+        [
+            record["loss"]
+            for record in run(tiny_recipe, *still, f"runtime.recompute={flag}", f"out_dir={tmp_path / flag}")[
+                1
+            ]
+        ]
+        for flag in ("false", "true")
+    ]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)

@@ -17,8 +17,12 @@ from ernie2.config import load_recipe
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import SPECIAL_TOKENS
 
-GOLDEN = {1: {"zh": "2a6814942da04760b40bcb907deaee669b4792b5a89ceb4ff3245211bbe179c5",
-              "en": "5392c64b6e4ee23c811f3bdafb7186980c8b7c72aa95746e524d4bf4145b5a00"}}
+GOLDEN = {
+    1: {
+        "zh": "2a6814942da04760b40bcb907deaee669b4792b5a89ceb4ff3245211bbe179c5",
+        "en": "5392c64b6e4ee23c811f3bdafb7186980c8b7c72aa95746e524d4bf4145b5a00",
+    }
+}
 """DATA_VERSION -> language -> sha256 of all shards of examples/."""
 
 
@@ -30,20 +34,29 @@ def test_the_bytes_of_shards_are_those_of_the_data_version(language: str, tmp_pa
     vocab = tmp_path / "vocab.txt"  # made by no library, whose version might count
     pieces = [f"##{one}" for one in characters if one.isascii()]
     vocab.write_text("\n".join([*SPECIAL_TOKENS, *characters, *pieces]) + "\n", encoding="utf-8")
-    made = load_recipe(ROOT / "tasks/recipes/demo.yaml", [
-        f"model.vocab_file={vocab}", f"data.shards_dir={tmp_path / 'shards'}", f"data.language={language}",
-        f"data.corpus=[{','.join(map(str, corpus))}]", f"data.query_log=[{folder}/query_log.tsv]",
-        f"data.entity_dicts=[{folder}/dictionaries/*.txt]"])
+    made = load_recipe(
+        ROOT / "tasks/recipes/demo.yaml",
+        [
+            f"model.vocab_file={vocab}",
+            f"data.shards_dir={tmp_path / 'shards'}",
+            f"data.language={language}",
+            f"data.corpus=[{','.join(map(str, corpus))}]",
+            f"data.query_log=[{folder}/query_log.tsv]",
+            f"data.entity_dicts=[{folder}/dictionaries/*.txt]",
+        ],
+    )
     build_shards(made, select_tasks(TASKS, "test"), 1)
     digest = hashlib.sha256()
     for path in sorted((tmp_path / "shards").rglob("*.npy")):
         digest.update(f"{path.relative_to(tmp_path)}\n".encode() + path.read_bytes())
     assert digest.hexdigest() == GOLDEN[provenance.DATA_VERSION][language], (
-        "the bytes of shards changed: if that is meant, raise DATA_VERSION and add the new digests to GOLDEN")
+        "the bytes of shards changed: if that is meant, raise DATA_VERSION and add the new digests to GOLDEN"
+    )
 
 
 def test_shards_of_another_data_version_are_made_anew(
-        recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     arguments = recipe, "--tasks", "sentence_distance", "--workers", 1
     assert code_of(main, *arguments) == 0
     monkeypatch.setattr(provenance, "DATA_VERSION", provenance.DATA_VERSION + 1)
@@ -52,14 +65,18 @@ def test_shards_of_another_data_version_are_made_anew(
 
 
 def test_a_task_whose_generator_changed_is_made_anew(
-        recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
-        capsys: pytest.CaptureFixture) -> None:
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     generator = tmp_path / "own_generator.py"
     generator.write_text("from data_gen.generators.sentence_distance import generate\n", encoding="utf-8")
     text = (ROOT / "tasks/pretrain/sentence_distance.yaml").read_text(encoding="utf-8")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/sentence_distance.yaml").write_text(
-        text.replace("data_gen.generators.sentence_distance", "own_generator"), encoding="utf-8")
+        text.replace("data_gen.generators.sentence_distance", "own_generator"), encoding="utf-8"
+    )
     monkeypatch.setattr(tasks_module, "TASKS_DIR", tmp_path / "tasks")
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = recipe, "curriculum.stages=[[sentence_distance]]", "--workers", 1

@@ -1,4 +1,5 @@
-"""The same training however it is spread: ranks times accumulation, uneven shares, heads that some ranks do not reach."""
+"""The same training however it is spread: ranks times accumulation, uneven shares, heads that some ranks do
+not reach."""
 # ruff: noqa: F401, F811 - the fixture is imported to be named as an argument
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.slow
 
 RATE = "lr.peak=1.28e-4"  # the paper's: rounding grows with it
 EIGHT = ("batch.tokens=1024", "batch.micro_tokens=128", RATE)
-AS_ON_A_GPU = DRIVER.replace("if __name__", """
+AS_ON_A_GPU = DRIVER.replace(
+    "if __name__",
+    """
 import functools
 import paddle
 from ernie2 import distributed
@@ -34,7 +37,8 @@ class Replica(distributed.Replica):
 
 
 distributed.Replica = Replica
-if __name__""")
+if __name__""",
+)
 """Gradients travel during the backward pass, in several buckets."""
 
 
@@ -43,12 +47,19 @@ def losses(out: Path) -> list[float]:
 
 
 def test_the_same_curve_for_one_two_and_eight_ranks(start: Start, tmp_path: Path):
-    """1 x 8, 2 x 4 and 8 x 1 (ranks x micro-batches of each), 50 steps in fp32, dropout and all: equal to 1e-5."""
+    """1 x 8, 2 x 4 and 8 x 1 (ranks x micro-batches of each), 50 steps in fp32, dropout and all: equal to
+    1e-5."""
     curves = {}
     for ranks in (1, 2, 8):
         out = tmp_path / f"out{ranks}"
-        process = start(*EIGHT, "runtime.max_steps=50", f"out_dir={out}", NPROC=str(ranks), driver=AS_ON_A_GPU,
-                        RETRIES="3")  # gloo sometimes fails to connect eight processes of one small machine
+        process = start(
+            *EIGHT,
+            "runtime.max_steps=50",
+            f"out_dir={out}",
+            NPROC=str(ranks),
+            driver=AS_ON_A_GPU,
+            RETRIES="3",
+        )  # gloo sometimes fails to connect eight processes of one small machine
         assert process.wait(timeout=400) == 0, (tmp_path / "said").read_text()[-2000:]
         curves[ranks] = losses(out)
     assert len(curves[1]) == 50
@@ -57,7 +68,8 @@ def test_the_same_curve_for_one_two_and_eight_ranks(start: Start, tmp_path: Path
 
 
 def test_uneven_shares_and_a_resume_with_fewer_ranks(start: Start, tmp_path: Path):
-    """Three micro-batches for two ranks (one has two, one has one), every stage of the curriculum, and a resume alone."""
+    """Three micro-batches for two ranks (one has two, one has one), every stage of the curriculum, and a
+    resume alone."""
     parts = ("batch.tokens=384", "batch.micro_tokens=128", "runtime.save_every=30", RATE)
     runs = {"whole": [("1", 40)], "shared": [("2", 30), ("1", 40)]}
     for out, steps in runs.items():
@@ -65,10 +77,14 @@ def test_uneven_shares_and_a_resume_with_fewer_ranks(start: Start, tmp_path: Pat
             process = start(*parts, f"runtime.max_steps={end}", f"out_dir={tmp_path / out}", NPROC=ranks)
             assert process.wait(timeout=200) == 0, (tmp_path / "said").read_text()[-2000:]
     np.testing.assert_allclose(losses(tmp_path / "shared"), losses(tmp_path / "whole"), rtol=1e-5)
-    whole, shared = (load_file(tmp_path / out / "step_0000030/optimizer.safetensors") for out in ("whole", "shared"))
+    whole, shared = (
+        load_file(tmp_path / out / "step_0000030/optimizer.safetensors") for out in ("whole", "shared")
+    )
     assert whole.keys() == shared.keys()
     for name, array in whole.items():
-        np.testing.assert_allclose(shared[name], array, rtol=2e-3, atol=1e-7 + 1e-3 * np.abs(array).max(), err_msg=name)
+        np.testing.assert_allclose(
+            shared[name], array, rtol=2e-3, atol=1e-7 + 1e-3 * np.abs(array).max(), err_msg=name
+        )
 
 
 REPLICA = """
@@ -109,7 +125,8 @@ rank, _ = distributed.init()
 STEPS = [[(0, 0), (1, 0)],  # (rank, head) of the micro-batches of a step: one each
          [(0, 0), (1, 0), (0, 0)],  # uneven
          [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)],  # all tasks
-         [(1, 1), (0, 0), (0, 1), (1, 0), (0, 1)],  # another order, and another head in the last backward pass
+         # another order, and another head in the last backward pass
+         [(1, 1), (0, 0), (0, 1), (1, 0), (0, 1)],
          [(0, 3), (1, 3)]]
 for dtype, tolerance in (("float32", 1e-6), ("bfloat16", 2e-2)):
     for overlaps in (True, False):
@@ -132,8 +149,19 @@ print("same")
 
 def test_replicas_sum_gradients_and_leave_idle_heads_alone(tmp_path: Path):
     (tmp_path / "replica.py").write_text(REPLICA, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2", f"--log_dir={tmp_path}",
-                           tmp_path / "replica.py"], env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            "--nproc_per_node=2",
+            f"--log_dir={tmp_path}",
+            tmp_path / "replica.py",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = [(tmp_path / f"workerlog.{rank}").read_text() for rank in (0, 1)]
     assert done.returncode == 0 and all("same" in text for text in said), said

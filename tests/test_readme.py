@@ -1,4 +1,5 @@
-"""The pages: their commands run, README is short and true, links lead somewhere, keys and lists are the code's."""
+"""The pages: their commands run, README is short and true, links lead somewhere, keys and lists are the
+code's."""
 
 from __future__ import annotations
 
@@ -32,12 +33,14 @@ def read(page: str) -> str:
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page's bash blocks, one a line. What is not to be run as it stands is in a text block."""
+    """The commands of a page's bash blocks, one a line. What is not to be run as it stands is in a text
+    block."""
     blocks = re.findall(r"^```bash\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
 
 
-# ---- the commands ---------------------------------------------------------------------------------------------------
+# ---- the commands
+# ---------------------------------------------------------------------------------------------------
 
 SHORT = "batch.tokens=512 batch.micro_tokens=256 runtime.eval_tokens=512"
 FEW_STEPS = f"{SHORT} curriculum.steps_per_task=6 lr.warmup_steps=2 runtime.log_every=5"
@@ -45,8 +48,8 @@ DEMO = "data.shards_dir=out/demo/shards model.vocab_file=out/demo/vocab.txt"
 MINI = "out_dir=out/mini data.shards_dir=out/mini/shards model.vocab_file=out/mini/vocab.txt"
 PLAN = "python -m ernie2.plan tasks/recipes/table7.yaml"
 
-# What is appended to a command of a page so that it takes seconds; out/ stands for a folder of the test's own. A
-# command that is not here fails the test: whoever writes it into a page decides how it is run here.
+# What is appended to a command of a page so that it takes seconds; out/ stands for a folder of the test's
+# own. A command that is not here fails the test: whoever writes it into a page decides how it is run here.
 QUICK = {
     PLAN: "",
     "python docs/map.py": "",
@@ -58,18 +61,17 @@ SLOW = {
     "bash run_pretrain.sh": f"out_dir=out/demo {DEMO} {FEW_STEPS}",
     "bash tests/run.sh": "tests/test_curriculum.py -p no:cacheprovider",
     "bash run_pretrain.sh tasks/recipes/mini_zh.yaml data.corpus='examples/zh/encyclopedia_*.txt' "
-    "data.query_log=examples/zh/query_log.tsv data.entity_dicts='examples/zh/dictionaries/*.txt' data.dev_share=0.1":
-        f"{MINI} {FEW_STEPS} curriculum.steps_per_task=2 curriculum.revisit_steps=0 runtime.max_steps=4",
+    "data.query_log=examples/zh/query_log.tsv data.entity_dicts='examples/zh/dictionaries/*.txt' data.dev_share=0.1": f"{MINI} {FEW_STEPS} curriculum.steps_per_task=2 curriculum.revisit_steps=0 runtime.max_steps=4",
     "python -m data_gen tasks/recipes/demo.yaml --workers 2": f"{DEMO} data.shards_dir=out/two_workers",
     "python -m data_gen.show out/demo/shards/sentence_reordering -n 2": "",
     "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "",
     "python -m data_gen.audit out/demo/shards": "",
     "bash run_finetune.sh tasks/finetune/lcqmc.yaml init_from=out/demo data_dir=examples/zh "
-    "files='{train: query_log.tsv, dev: query_log.tsv}' columns='{text_a: query, text_b: title, label: clicked}' "
+    "files='{train: query_log.tsv, dev: query_log.tsv}' columns='{text_a: query, text_b: title, label: "
+    "clicked}' "
     "out_dir=out/clicks epochs=1": "max_steps=2 max_train_samples=64",
     "python -m ernie2.predict out/clicks --input examples/zh/query_log.tsv --output out/clicks.jsonl": "",
-    "NPROC=2 bash run_pretrain.sh tasks/recipes/demo.yaml out_dir=out/demo_two runtime.max_steps=20":
-        f"{DEMO} {FEW_STEPS} runtime.max_steps=2",
+    "NPROC=2 bash run_pretrain.sh tasks/recipes/demo.yaml out_dir=out/demo_two runtime.max_steps=20": f"{DEMO} {FEW_STEPS} runtime.max_steps=2",
     "python -m ernie2.report out/demo": "",
 }
 FINETUNE = next(command for command in SLOW if "run_finetune.sh" in command)
@@ -110,9 +112,20 @@ class Workshop:
         line = re.sub(r"(^|[ =])out/", rf"\1{self.out}/", line)
         line = re.sub(r"^python ", f"{sys.executable} ", line)
         ours = {"ERNIE2_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "NPROC", "GPUS"))}
-        return subprocess.run(["bash", "-c", line], cwd=ROOT, env=kept | ours, text=True, timeout=900,
-                              capture_output=True, check=False)
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTEST", "NPROC", "GPUS"))
+        }
+        return subprocess.run(
+            ["bash", "-c", line],
+            cwd=ROOT,
+            env=kept | ours,
+            text=True,
+            timeout=900,
+            capture_output=True,
+            check=False,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +162,8 @@ def test_table_7_is_what_the_command_prints(workshop):
     assert table in workshop.run(PLAN).stdout
 
 
-# ---- README: short, and true ----------------------------------------------------------------------------------------
+# ---- README: short, and true
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", [ENGLISH, CHINESE])
@@ -159,8 +173,14 @@ def test_readme_is_short(page):
 
 def first_column(page: str) -> list[str]:
     """The files and folders that the page's plan of the house names."""
-    part = re.split(r"^## (?:The plan of the house|代码地图)$", read(page), flags=re.MULTILINE)[1].split("\n## ")[0]
-    return [path for row in re.findall(r"^\| (`.+?`) \|", part, re.MULTILINE) for path in re.findall(r"`([^`]+)`", row)]
+    part = re.split(r"^## (?:The plan of the house|代码地图)$", read(page), flags=re.MULTILINE)[1].split(
+        "\n## "
+    )[0]
+    return [
+        path
+        for row in re.findall(r"^\| (`.+?`) \|", part, re.MULTILINE)
+        for path in re.findall(r"`([^`]+)`", row)
+    ]
 
 
 def test_the_plan_of_the_house_is_the_house():
@@ -170,7 +190,9 @@ def test_the_plan_of_the_house_is_the_house():
 
 
 def test_the_map_lists_every_program_with_what_it_does(workshop):
-    files = subprocess.run(["git", "ls-files", "*.py", "*.sh"], cwd=ROOT, text=True, capture_output=True, check=False)
+    files = subprocess.run(
+        ["git", "ls-files", "*.py", "*.sh"], cwd=ROOT, text=True, capture_output=True, check=False
+    )
     if files.returncode:
         pytest.skip("not a git checkout")
     lines = dict(line.split("  ", 1) for line in workshop.run("python docs/map.py").stdout.splitlines())
@@ -180,19 +202,26 @@ def test_the_map_lists_every_program_with_what_it_does(workshop):
 
 def test_figures_and_picture_are_those_of_the_real_run():
     report = read("benchmarks/results/mini_zh.md")
-    rows = re.findall(r"^\| (?:the model|frequency guess|from this model|from random weights) \|(.+)\|$", read(ENGLISH), re.M)
+    rows = re.findall(
+        r"^\| (?:the model|frequency guess|from this model|from random weights) \|(.+)\|$",
+        read(ENGLISH),
+        re.M,
+    )
     shares = {f"{100 * float(value):.1f}" for value in re.findall(r"\| (0\.\d{3}) (?=\|)", report)}
     means = {f"{float(value):.1f}" for value in re.findall(r"\*\*(\d+\.\d\d)\*\*", report)}
     cells = [[cell.strip() for cell in row.split("|")] for row in rows]
     assert [len(row) for row in cells] == [5] * 4
     assert all(cell in shares for row in cells[:2] for cell in row)
     assert all(cell in means for row in cells[2:] for cell in row)
-    drawn = re.sub(r'<rect class="hover".*?</rect>', "", read("benchmarks/results/mini_zh.svg"), flags=re.DOTALL)
+    drawn = re.sub(
+        r'<rect class="hover".*?</rect>', "", read("benchmarks/results/mini_zh.svg"), flags=re.DOTALL
+    )
     panels = re.findall(r"<g transform=\"[^\"]+\">(<svg .*?</svg>)</g>", read("docs/mini_zh.svg"), re.DOTALL)
     assert len(panels) == 2 and all(panel in drawn for panel in panels)
 
 
-# ---- the two languages, the links -----------------------------------------------------------------------------------
+# ---- the two languages, the links
+# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("english, chinese", PAIRS)
@@ -226,14 +255,23 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
-# ---- keys and lists -------------------------------------------------------------------------------------------------
+# ---- keys and lists
+# -------------------------------------------------------------------------------------------------
 
 SECTIONS = {
-    "Pre-training tasks": tasks.Task, "An entry of losses": tasks.Loss,
-    "Top level": config.Recipe, "model": config.ModelConfig, "data": config.DataConfig, "batch": config.BatchConfig,
-    "curriculum": config.CurriculumConfig, "masking": config.MaskingConfig, "optimizer": config.OptimizerConfig,
-    "lr": config.LrConfig, "runtime": config.RuntimeConfig,
-    "The task (in the YAML)": finetune_task.FinetuneTask, "files": finetune_task.FinetuneFiles,
+    "Pre-training tasks": tasks.Task,
+    "An entry of losses": tasks.Loss,
+    "Top level": config.Recipe,
+    "model": config.ModelConfig,
+    "data": config.DataConfig,
+    "batch": config.BatchConfig,
+    "curriculum": config.CurriculumConfig,
+    "masking": config.MaskingConfig,
+    "optimizer": config.OptimizerConfig,
+    "lr": config.LrConfig,
+    "runtime": config.RuntimeConfig,
+    "The task (in the YAML)": finetune_task.FinetuneTask,
+    "files": finetune_task.FinetuneFiles,
     "The run (on the command line)": finetune_run.FinetuneRun,
 }
 
@@ -257,7 +295,11 @@ def test_keys_and_defaults_are_those_of_the_code(section):
     assert [name for name, _ in rows] == [field.name for field in fields]
     for (name, text), field in zip(rows, fields, strict=True):
         wanted = default_of(field)
-        shown = text if text in ("required", "section") else config.apply_overrides({}, [f"x={text.strip('`')}"])["x"]
+        shown = (
+            text
+            if text in ("required", "section")
+            else config.apply_overrides({}, [f"x={text.strip('`')}"])["x"]
+        )
         assert shown == wanted, name
 
 
@@ -279,7 +321,7 @@ def test_data_page_has_the_classes_and_connectives():
     text = read("docs/data.md")
     assert class_table(4) in text
     for language, first in (("zh", "1 但是"), ("en", "1 absolutely,")):
-        shown = re.findall(r"(\d+) ([^|\n]+?)(?= \||\n)", text[text.index(first):])
+        shown = re.findall(r"(\d+) ([^|\n]+?)(?= \||\n)", text[text.index(first) :])
         names = connectives.class_names(language)[1:]
-        assert [name.rstrip(",") for _, name in shown[:len(names)]] == names
-        assert [int(number) for number, _ in shown[:len(names)]] == list(range(1, len(names) + 1))
+        assert [name.rstrip(",") for _, name in shown[: len(names)]] == names
+        assert [int(number) for number, _ in shown[: len(names)]] == list(range(1, len(names) + 1))

@@ -23,7 +23,9 @@ def test_a_counter_survives_json() -> None:
     counter = RejectCounter(keep=3)
     counter.add("a:1", "bad", "half \ud800 of a pair")
     counter.note("\udcffname.txt:2", "seen", count=2)
-    again = RejectCounter.from_json(json.loads(json.dumps(counter.to_json(), ensure_ascii=False).encode("utf-8")))
+    again = RejectCounter.from_json(
+        json.loads(json.dumps(counter.to_json(), ensure_ascii=False).encode("utf-8"))
+    )
     assert again == counter and again.examples["bad"] == [["a:1", "half \\ud800 of a pair"]]
     again.add("b:1", "bad")
     assert again.counts["bad"] == 2 and counter.counts["bad"] == 1, "nothing is shared"
@@ -36,5 +38,6 @@ def test_rows_are_those_of_rejects_and_name_file_and_line() -> None:
     counter.note("dir/a.txt:1", "crlf")
     assert list(counter.rows()) == [
         {"file": "dir/a:b.txt", "line": 12, "reason": "bad", "text": "text"},
-        {"file": "dir/a.gz", "line": None, "reason": "damaged_file", "text": "truncated"}]
+        {"file": "dir/a.gz", "line": None, "reason": "damaged_file", "text": "truncated"},
+    ]
     assert split_source("C:name") == ("C:name", None) and split_source("a:²") == ("a:²", None)

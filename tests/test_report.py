@@ -30,7 +30,9 @@ def run_dir(tmp_path: Path) -> Path:
 def _cells(text: str, first: str, second: str | None = None) -> list[str]:
     """The texts of the table row that begins with `first` (and `second`)."""
     root = ElementTree.fromstring(text.partition("\n")[2])
-    rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("{http://www.w3.org/1999/xhtml}tr")]
+    rows = [
+        ["".join(cell.itertext()) for cell in row] for row in root.iter("{http://www.w3.org/1999/xhtml}tr")
+    ]
     return next(row for row in rows if row[0] == first and second in (None, row[1]))
 
 
@@ -43,9 +45,20 @@ def test_figures_of_a_finished_run(run_dir: Path) -> None:
     assert "● Finished" in text and "synthetic_zh" in text and "500 of 500" in text
     assert "1.20M" in text.replace("1.2M", "1.20M") and "3 h 2 min" in text and "1.28e-4" in text
     assert _cells(text, "sentence_distance", "sentence") == [
-        "sentence_distance", "sentence", "● above chance", "77.7%", "25.0%", "3.11", "0.500", "1.386", "500"]
+        "sentence_distance",
+        "sentence",
+        "● above chance",
+        "77.7%",
+        "25.0%",
+        "3.11",
+        "0.500",
+        "1.386",
+        "500",
+    ]
     assert _cells(text, "ir_relevance", "sentence")[2:6] == ["○ at chance", "25.1%", "25.0%", "1.00"]
-    assert _facts(text) | {"Tokens a second": "4k", "Padding": "20.0%", "Waiting for data": "1.0%"} == _facts(text)
+    assert _facts(text) | {"Tokens a second": "4k", "Padding": "20.0%", "Waiting for data": "1.0%"} == _facts(
+        text
+    )
     assert "Skipped" not in text
 
 
@@ -53,13 +66,23 @@ def test_skipped_steps_show_once_there_are_any(tmp_path: Path) -> None:
     lines = [train_line(step, 0, "a", skipped_steps=step // 20) for step in (10, 20, 30, 40)]
     (tmp_path / "train.jsonl").write_text(jsonl(lines))
     text = page(tmp_path)
-    assert _facts(text)["Skipped steps"] == "2" and 'aria-label="Steps skipped so far (no finite loss or gradient)"' in text
+    assert (
+        _facts(text)["Skipped steps"] == "2"
+        and 'aria-label="Steps skipped so far (no finite loss or gradient)"' in text
+    )
 
 
 def test_forgetting_is_measured_from_the_end_of_the_own_stage(run_dir: Path) -> None:
     text = page(run_dir).partition("<h2>Forgetting</h2>")[2].partition("</table>")[0]
-    for figure in ("0.611", "0.933", "+0.322 (+52.7%)", "sentence_reordering +52.7%", "▲ forgotten", "Stage 2",
-                   "Loss, end of training"):
+    for figure in (
+        "0.611",
+        "0.933",
+        "+0.322 (+52.7%)",
+        "sentence_reordering +52.7%",
+        "▲ forgotten",
+        "Stage 2",
+        "Loss, end of training",
+    ):
         assert figure in text
     assert "ir_relevance" not in text, "its own stage is the last: nothing can be forgotten yet"
 
@@ -87,9 +110,15 @@ def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
 
 def test_standalone_svg(run_dir: Path) -> None:
     root = ElementTree.fromstring(curves_svg(run_dir))
-    titles = [one.get("aria-label") for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("aria-label")]
-    assert titles[1:5] == ["knowledge_masking · masked_lm loss", "knowledge_masking · masked_lm accuracy",
-                           "sentence_reordering · sentence loss", "sentence_reordering · sentence accuracy"]
+    titles = [
+        one.get("aria-label") for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("aria-label")
+    ]
+    assert titles[1:5] == [
+        "knowledge_masking · masked_lm loss",
+        "knowledge_masking · masked_lm accuracy",
+        "sentence_reordering · sentence loss",
+        "sentence_reordering · sentence accuracy",
+    ]
 
 
 def test_text_from_files_is_data(tmp_path: Path) -> None:
@@ -97,7 +126,9 @@ def test_text_from_files_is_data(tmp_path: Path) -> None:
     record = train_line(10, 0, task, losses={"<b>": 1.0}, accuracy={})
     (tmp_path / "train.jsonl").write_text(jsonl([record]))
     (tmp_path / "step_1").mkdir()
-    (tmp_path / "step_1" / "recipe.yaml").write_text("name: '</title><img src=x>'\nmodel: {size: <i>big</i>}\n")
+    (tmp_path / "step_1" / "recipe.yaml").write_text(
+        "name: '</title><img src=x>'\nmodel: {size: <i>big</i>}\n"
+    )
     text = page(tmp_path)
     ElementTree.fromstring(text.partition("\n")[2])
     assert "<script" not in text and "<b>h" not in text and "<img" not in text and "<i>big" not in text
@@ -118,14 +149,21 @@ def test_crashed_run_with_a_line_cut_off(run_dir: Path) -> None:
 
 
 def test_unreadable_lines_repeats_and_losses_that_are_not_numbers(tmp_path: Path) -> None:
-    lines = [train_line(10, 0, "a"), train_line(20, 0, "a", losses={"masked_lm": float("nan")}), train_line(10, 0, "a", lr=0.5)]
+    lines = [
+        train_line(10, 0, "a"),
+        train_line(20, 0, "a", losses={"masked_lm": float("nan")}),
+        train_line(10, 0, "a", lr=0.5),
+    ]
     broken = 'half{"step": 1}\n[1]\n{"step": true, "stage": 0, "task": "a"}\n' + "[" * 100_000 + "\n"
     (tmp_path / "train.jsonl").write_text(broken + jsonl(lines))
     run = load_run(tmp_path)
     assert [(record["step"], record["lr"]) for record in run.train] == [(10, 0.5), (20, 1e-4)]
     notices = " ".join(run.notices)
     assert "4 unreadable lines were left out (the first is line 1)" in notices
-    assert "1 steps are logged twice" in notices and "not a finite number in 1 line(s) (first at step 20)" in notices
+    assert (
+        "1 steps are logged twice" in notices
+        and "not a finite number in 1 line(s) (first at step 20)" in notices
+    )
     ElementTree.fromstring(page(tmp_path).partition("\n")[2])
 
 
@@ -146,18 +184,31 @@ def test_stage_numbers_follow_the_paper_even_when_logs_count_from_one(tmp_path: 
 
 
 def test_command_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for arguments, made in (([], run_dir / "report.html"), (["--out", str(tmp_path / "p.html")], tmp_path / "p.html"),
-                            (["--svg", str(tmp_path / "c.svg")], tmp_path / "c.svg")):
+    for arguments, made in (
+        ([], run_dir / "report.html"),
+        (["--out", str(tmp_path / "p.html")], tmp_path / "p.html"),
+        (["--svg", str(tmp_path / "c.svg")], tmp_path / "c.svg"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main([str(run_dir), *arguments])
-        assert stop.value.code == 0 and made.stat().st_size > 5000 and f"wrote {made}" in capsys.readouterr().out
+        assert (
+            stop.value.code == 0 and made.stat().st_size > 5000 and f"wrote {made}" in capsys.readouterr().out
+        )
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize(("place", "words"), [
-    ("nowhere", "no such folder"), (".", "did you mean"), ("empty", "neither train.jsonl nor eval.jsonl"),
-    ("young", "no readable line")])
-def test_mistakes(run_dir: Path, tmp_path: Path, place: str, words: str, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "no such folder"),
+        (".", "did you mean"),
+        ("empty", "neither train.jsonl nor eval.jsonl"),
+        ("young", "no readable line"),
+    ],
+)
+def test_mistakes(
+    run_dir: Path, tmp_path: Path, place: str, words: str, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "train.jsonl").write_text("")
@@ -171,12 +222,23 @@ def test_mistakes(run_dir: Path, tmp_path: Path, place: str, words: str, capsys:
     assert not (tmp_path / place / "report.html").exists()
 
 
-@pytest.mark.parametrize(("result", "words"), [
-    ({"task": "chnsenticorp", "metrics": {}}, r"fine-tuning run \(task chnsenticorp\).* result\.json; .* pre-training"),
-    (None, "fine-tuning run, whose .* still without result.json")])
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (
+            {"task": "chnsenticorp", "metrics": {}},
+            r"fine-tuning run \(task chnsenticorp\).* result\.json; .* pre-training",
+        ),
+        (None, "fine-tuning run, whose .* still without result.json"),
+    ],
+)
 def test_folder_of_a_fine_tuning_run(tmp_path: Path, result: dict | None, words: str) -> None:
-    (tmp_path / "train.jsonl").write_text(jsonl([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}]))
-    (tmp_path / "metrics.jsonl").write_text(jsonl([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}]))
+    (tmp_path / "train.jsonl").write_text(
+        jsonl([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}])
+    )
+    (tmp_path / "metrics.jsonl").write_text(
+        jsonl([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}])
+    )
     if result is not None:
         (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match=words):
@@ -185,19 +247,35 @@ def test_folder_of_a_fine_tuning_run(tmp_path: Path, result: dict | None, words:
 
 def test_no_paddle() -> None:
     code = "import sys, ernie2.report; sys.exit(any(m.split('.')[0] in ('paddle', 'data_gen') for m in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode
+        == 0
+    )
 
 
-@pytest.mark.parametrize(("accuracy", "chance", "words"), [
-    (0.10, 0.05, "● above"), (0.92, 0.90, "● above"), (0.905, 0.90, "◐ barely"), (0.336, 0.333, "○ at"),
-    (0.25, 0.333, "▼ below"), (0.5, 0.0, "● above"), (0.0, 0.0, "○ at"), (1.0, 1.0, "○ at")])
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "words"),
+    [
+        (0.10, 0.05, "● above"),
+        (0.92, 0.90, "● above"),
+        (0.905, 0.90, "◐ barely"),
+        (0.336, 0.333, "○ at"),
+        (0.25, 0.333, "▼ below"),
+        (0.5, 0.0, "● above"),
+        (0.0, 0.0, "○ at"),
+        (1.0, 1.0, "○ at"),
+    ],
+)
 def test_verdict(accuracy: float, chance: float, words: str) -> None:
     assert verdict(accuracy, chance)[0].startswith(words)
 
 
-# ---- charts -----------------------------------------------------------------------------------------------------------
+# ---- charts
+# -----------------------------------------------------------------------------------------------------------
 
-RUN = SimpleNamespace(stages=[SimpleNamespace(number=0, start=0, stop=60_000)], last_step=60_000, stage_name=lambda _: "Stage 1")
+RUN = SimpleNamespace(
+    stages=[SimpleNamespace(number=0, start=0, stop=60_000)], last_step=60_000, stage_name=lambda _: "Stage 1"
+)
 
 
 def texts(*series: Series, title: str = "x", **options: object) -> list[tuple[str, float]]:
@@ -208,12 +286,28 @@ def texts(*series: Series, title: str = "x", **options: object) -> list[tuple[st
 
 def test_numbers_for_people() -> None:
     assert [compact(x) for x in (0, 5e-5, 0.001, 0.0123, 4.2, 999.7, 8192, 393_216, 79_999_999, 2.5e9)] == [
-        "0", "5e-5", "1e-3", "0.0123", "4.20", "1k", "8.19k", "393k", "80M", "2.5B"]
+        "0",
+        "5e-5",
+        "1e-3",
+        "0.0123",
+        "4.20",
+        "1k",
+        "8.19k",
+        "393k",
+        "80M",
+        "2.5B",
+    ]
 
 
-@pytest.mark.parametrize(("high", "share", "labels"), [
-    (8.0, False, {"0", "2", "4", "6", "8"}), (0.5, True, {"0%", "20%", "40%"}), (1e-4, False, {"0", "5e-5", "1e-4"}),
-    (43_000, False, {"0", "20k", "40k"})])
+@pytest.mark.parametrize(
+    ("high", "share", "labels"),
+    [
+        (8.0, False, {"0", "2", "4", "6", "8"}),
+        (0.5, True, {"0%", "20%", "40%"}),
+        (1e-4, False, {"0", "5e-5", "1e-4"}),
+        (43_000, False, {"0", "20k", "40k"}),
+    ],
+)
 def test_scales(high: float, share: bool, labels: set[str]) -> None:
     found = texts(Series("y", [(0, 0.0), (60_000, high)]), share=share, zero=True)
     assert labels | {"0", "20k", "40k", "60k", "steps", "Stage 1"} <= {text for text, _ in found}
@@ -260,7 +354,9 @@ def test_equal_values_are_a_level_line_and_labels_stay_apart() -> None:
 
 def test_chinese_names_markup_and_dollars_are_text() -> None:
     name = "句子<b>排序 $x^2$ & 0.123456"
-    assert {f"{name} 1.00", name} <= {text for text, _ in texts(Series(name, [(0, 1.0)]), title=name, size=(900, 200))}
+    assert {f"{name} 1.00", name} <= {
+        text for text, _ in texts(Series(name, [(0, 1.0)]), title=name, size=(900, 200))
+    }
 
 
 def test_chart_of_one_point_and_of_constant_values() -> None:

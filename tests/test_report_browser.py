@@ -1,4 +1,5 @@
-"""The report and the audit as a real browser shows them: light and dark, on a desk, on a phone and on paper."""
+"""The report and the audit as a real browser shows them: light and dark, on a desk, on a phone and on
+paper."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from shard_making import write_two_tasks, write_vocab
 from data_gen.audit import __main__ as audit
 from ernie2 import report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)"
+)
 
 DESK, PHONE, A4 = 1280, 390, 703
 LONG_NAME = "a_task_of_the_users_own_whose_name_is_long"
@@ -56,7 +59,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """report.html of a small run with a skipped step and a task of a long name, audit.html of two tasks."""
     run = write_run(tmp_path_factory.mktemp("report") / "run", skipped_steps=1)
     for log in (run / "train.jsonl", run / "eval.jsonl"):
-        log.write_text(log.read_text(encoding="utf-8").replace("sentence_distance", LONG_NAME), encoding="utf-8")
+        log.write_text(
+            log.read_text(encoding="utf-8").replace("sentence_distance", LONG_NAME), encoding="utf-8"
+        )
     (run / "report.html").write_text(report.page(run), encoding="utf-8")
     folder = tmp_path_factory.mktemp("audit") / "shards"
     shards = write_two_tasks(folder, write_vocab(folder))
@@ -81,7 +86,9 @@ def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """The ratio of two colours' luminance, as the Web Content Accessibility Guidelines define it."""
     lights = []
     for color in (a, b):
-        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in color)]
+        channels = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in color)
+        ]
         lights.append(float(np.dot((0.2126, 0.7152, 0.0722), channels)) + 0.05)
     return max(lights) / min(lights)
 
@@ -89,9 +96,13 @@ def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESK, PHONE])
 @pytest.mark.parametrize("name", ["report", "audit"])
-def test_all_text_can_be_read(browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
+def test_all_text_can_be_read(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str
+) -> None:
     browser.open(pages[name], width, scheme=scheme)
-    assert browser.console == [] and browser.requests == [pages[name].as_uri()], "the page loads nothing and fails in nothing"
+    assert browser.console == [] and browser.requests == [pages[name].as_uri()], (
+        "the page loads nothing and fails in nothing"
+    )
     assert browser.evaluate("document.documentElement.scrollWidth") <= width, "the page moves sideways"
     texts = browser.evaluate(TEXTS)
     assert len(texts) > 100
@@ -101,8 +112,9 @@ def test_all_text_can_be_read(browser: Browser, pages: dict[str, Path], name: st
     for chart in browser.evaluate(CHARTS):
         left, top, right, bottom = chart["frame"]
         for text, *box in chart["texts"]:
-            assert box[0] >= left - 1 and box[2] <= right + 1 and box[1] >= top - 3 and box[3] <= bottom + 3, (
-                f"{chart['title']}: {text!r} is cut off")
+            assert (
+                box[0] >= left - 1 and box[2] <= right + 1 and box[1] >= top - 3 and box[3] <= bottom + 3
+            ), f"{chart['title']}: {text!r} is cut off"
         for (text, *a), (other, *b) in combinations(chart["texts"], 2):
             across, down = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
             # a box is higher than its letters
@@ -110,7 +122,9 @@ def test_all_text_can_be_read(browser: Browser, pages: dict[str, Path], name: st
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pictures_show_their_curves(browser: Browser, pages: dict[str, Path], tmp_path: Path, scheme: str) -> None:
+def test_pictures_show_their_curves(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path, scheme: str
+) -> None:
     image = pytest.importorskip("PIL.Image", reason="no pillow to read a screenshot with")
     browser.open(pages["report"], DESK, scheme=scheme, scale=2)
     charts = browser.evaluate(CHARTS)
@@ -129,11 +143,17 @@ def test_pictures_show_their_curves(browser: Browser, pages: dict[str, Path], tm
             assert contrast(rgb(color), GROUNDS[scheme]) >= 3, f"{chart['title']}: {color} is too faint"
 
 
-def test_narrow_screens_get_a_picture_of_forgetting_of_their_own(browser: Browser, pages: dict[str, Path]) -> None:
+def test_narrow_screens_get_a_picture_of_forgetting_of_their_own(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
     shapes = []
     for width in (DESK, PHONE):
         browser.open(pages["report"], width)
-        boxes = [chart["box"] for chart in browser.evaluate(CHARTS) if chart["title"].startswith("Change of dev loss")]
+        boxes = [
+            chart["box"]
+            for chart in browser.evaluate(CHARTS)
+            if chart["title"].startswith("Change of dev loss")
+        ]
         assert len(boxes) == 1
         shapes.append((boxes[0][2] - boxes[0][0]) / (boxes[0][3] - boxes[0][1]))
     assert shapes[0] > 2.5 > 2 > shapes[1]
@@ -143,12 +163,18 @@ def test_narrow_screens_get_a_picture_of_forgetting_of_their_own(browser: Browse
 def test_on_paper(browser: Browser, pages: dict[str, Path], tmp_path: Path, name: str) -> None:
     browser.open(pages[name], A4, scheme="dark", media="print")
     assert browser.evaluate("document.documentElement.scrollWidth") <= A4, "paper cannot be moved sideways"
-    assert rgb(browser.evaluate("getComputedStyle(document.body).backgroundColor")) == GROUNDS["light"], "no dark paper"
+    assert rgb(browser.evaluate("getComputedStyle(document.body).backgroundColor")) == GROUNDS["light"], (
+        "no dark paper"
+    )
     for one in browser.evaluate(TEXTS):
         assert contrast(rgb(one["color"]), rgb(one["behind"])) >= 4.5, one
-    hover = browser.evaluate("[...document.querySelectorAll('.hover')].every(one => !one.getClientRects().length)")
+    hover = browser.evaluate(
+        "[...document.querySelectorAll('.hover')].every(one => !one.getClientRects().length)"
+    )
     assert hover, "what is for a mouse alone is not printed"
-    breaks = browser.evaluate("[...document.querySelectorAll('.chart, tr')].map(one => getComputedStyle(one).breakInside)")
+    breaks = browser.evaluate(
+        "[...document.querySelectorAll('.chart, tr')].map(one => getComputedStyle(one).breakInside)"
+    )
     assert set(breaks) == {"avoid"}, "a page ends in the middle of a chart or a row"
     data = browser.pdf(tmp_path / "page.pdf").read_bytes()
     texts = []

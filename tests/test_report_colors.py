@@ -1,4 +1,5 @@
-"""The colours of tasks in the report: to be seen on every ground, and told apart by colour-blind readers as well."""
+"""The colours of tasks in the report: to be seen on every ground, and told apart by colour-blind readers as
+well."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import pytest
 
 from ernie2.pages import HERE, TASK_COLORS
 
-# What each kind of colour blindness (the strongest form) makes of linear RGB: Machado, Oliveira and Fernandes 2009.
+# What each kind of colour blindness (the strongest form) makes of linear RGB: Machado, Oliveira and Fernandes
+# 2009.
 SIGHT = {
     "full": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
     "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
@@ -23,7 +25,7 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 def linear(color: str) -> np.ndarray:
     """Linear RGB of #rgb or #rrggbb."""
     digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
-    values = np.array([int(digits[i:i + 2], 16) for i in (0, 2, 4)]) / 255
+    values = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 

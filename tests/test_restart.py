@@ -1,4 +1,5 @@
-"""data_gen killed at random instants ends with the same bytes; what a finished part depends on is noticed when it changes."""
+"""data_gen killed at random instants ends with the same bytes; what a finished part depends on is noticed
+when it changes."""
 
 from __future__ import annotations
 
@@ -29,10 +30,22 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # else it warns of every fork
     files = [write_corpus(tmp_path / f"corpus{i}.txt", 900, seed=i) for i in range(3)]
     mapping = {
-        "name": "t", "seed": 3, "out_dir": str(tmp_path / "out"), "model": {"vocab_file": str(tmp_path / "vocab.txt")},
-        "data": {"shards_dir": str(tmp_path / "shards"), "corpus": list(map(str, files)), "language": "en", "max_seq_len": 64,
-                 "query_log": [str(write_log(tmp_path / "log.tsv"))], "dev_share": 0.1, "vocab_size": 300},
-        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"}, "lr": {"peak": 1e-3}}
+        "name": "t",
+        "seed": 3,
+        "out_dir": str(tmp_path / "out"),
+        "model": {"vocab_file": str(tmp_path / "vocab.txt")},
+        "data": {
+            "shards_dir": str(tmp_path / "shards"),
+            "corpus": list(map(str, files)),
+            "language": "en",
+            "max_seq_len": 64,
+            "query_log": [str(write_log(tmp_path / "log.tsv"))],
+            "dev_share": 0.1,
+            "vocab_size": 300,
+        },
+        "curriculum": {"stages": [TASKS], "steps_per_task": 10, "mode": "multitask"},
+        "lr": {"peak": 1e-3},
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     return path
@@ -83,7 +96,9 @@ def test_killed_at_ten_random_instants(recipe: Path, tmp_path: Path) -> None:
     assert resumed >= 3
 
 
-def test_interrupted_work_is_used_again(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_work_is_used_again(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import data_gen.job as job
 
     loaded = load_recipe(recipe)
@@ -104,7 +119,9 @@ def test_interrupted_work_is_used_again(recipe: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "shards" / ".work").exists()
 
 
-def test_interrupted_when_merged_spill_files_are_gone(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_when_merged_spill_files_are_gone(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is merged is deleted while the rest is merged; thinned out examples are counted all the same."""
     import data_gen.job as job
 
@@ -135,8 +152,11 @@ def test_interrupted_when_merged_spill_files_are_gone(recipe: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("instant", ["before the index", "before its name", "before the sweep", "taken away"])
-def test_killed_while_a_task_is_finished(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
-    """Its spill files are gone by then: nothing that the next run needs may go before the shards have their name."""
+def test_killed_while_a_task_is_finished(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
+) -> None:
+    """Its spill files are gone by then: nothing that the next run needs may go before the shards have their
+    name."""
     import data_gen.job as job
     import data_gen.merge as merge
 
@@ -166,7 +186,9 @@ def test_killed_while_a_task_is_finished(recipe: Path, tmp_path: Path, monkeypat
     assert contents(tmp_path / "shards") == expected
 
 
-def test_what_changed_in_between_is_thrown_away_by_name(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changed_in_between_is_thrown_away_by_name(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import data_gen.job as job
 
     calls: list[list[str]] = []
@@ -195,12 +217,16 @@ def test_what_changed_in_between_is_thrown_away_by_name(recipe: Path, tmp_path: 
 
 def test_a_second_run_is_refused(recipe: Path, tmp_path: Path) -> None:
     with locked(tmp_path / "shards"):
-        with pytest.raises(ConfigError, match=f"another run is making shards there .process {os.getpid()} on"):
+        with pytest.raises(
+            ConfigError, match=f"another run is making shards there .process {os.getpid()} on"
+        ):
             build(load_recipe(recipe))
     build(load_recipe(recipe))
 
 
-def test_a_full_disk_keeps_what_is_finished(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_is_finished(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real thing, a small tmpfs, is tried in test_bad_input where mounting is allowed."""
     import errno
 

@@ -27,16 +27,27 @@ from ernie2.config import load_recipe
 from ernie2.strict import ConfigError
 
 FAST, SLOW = Link(100e9, 0.0), Link(1e9, 0.0)
-WORK = Work(flops_per_token=1e9, micro_tokens=1000, micro_batches=8, gradient_bytes=1e9, last_bytes=0.25e9, padding=0.0,
-            bucket_bytes=1e12, exchanges=0)
-CLUSTER = Cluster(flops=1e12, memory_bandwidth=1e12, per_node=4, inside=FAST, between=SLOW)  # a micro-batch takes 1 s
+WORK = Work(
+    flops_per_token=1e9,
+    micro_tokens=1000,
+    micro_batches=8,
+    gradient_bytes=1e9,
+    last_bytes=0.25e9,
+    padding=0.0,
+    bucket_bytes=1e12,
+    exchanges=0,
+)
+CLUSTER = Cluster(
+    flops=1e12, memory_bandwidth=1e12, per_node=4, inside=FAST, between=SLOW
+)  # a micro-batch takes 1 s
 
 
 def with_(changed: object, **fields: object) -> object:
     return type(changed)(**{**changed.__dict__, **fields})
 
 
-# ---- the model ------------------------------------------------------------------------------------------------------
+# ---- the model
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_ring_moves_twice_the_bytes_less_a_share():
@@ -59,7 +70,9 @@ def test_one_rank_computes_and_updates_alone():
 
 def test_the_busiest_rank_counts():
     assert [step_seconds(WORK, CLUSTER, ranks).compute for ranks in (2, 3, 8)] == [4.0, 3.0, 1.0]
-    assert step_seconds(WORK, with_(CLUSTER, jitter=0.1), 2, imbalance=1.2).waiting == pytest.approx(4 * (1.2 * 1.1 - 1))
+    assert step_seconds(WORK, with_(CLUSTER, jitter=0.1), 2, imbalance=1.2).waiting == pytest.approx(
+        4 * (1.2 * 1.1 - 1)
+    )
     with pytest.raises(ValueError, match="9 ranks cannot share 8 micro-batches"):
         step_seconds(WORK, CLUSTER, 9)
 
@@ -91,16 +104,25 @@ def test_fit_recovers_micro_batch_and_update():
     assert fit_compute((2, 0.5), (8, 2.5))[1] == 0.0  # noise must not give a negative update
 
 
-# ---- V100s ----------------------------------------------------------------------------------------------------------
+# ---- V100s
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_ordered_and_bounded():
     rows = list(scaling_v100.predictions({8: 1.01, 48: 1.02, 64: 1.03}))
-    assert {(row.size, row.ranks) for row in rows} == {(size, ranks) for size in ("base", "large") for ranks in (8, 48, 64)}
+    assert {(row.size, row.ranks) for row in rows} == {
+        (size, ranks) for size in ("base", "large") for ranks in (8, 48, 64)
+    }
     for row in rows:
         assert row.micro_tokens * row.micro_batches * row.ranks == 393_216
-        assert list(row.efficiencies) == sorted(row.efficiencies) and 0 < row.efficiencies[0] and row.efficiencies[2] < 1
-        assert [step.seconds for step in row.steps] == sorted((step.seconds for step in row.steps), reverse=True)
+        assert (
+            list(row.efficiencies) == sorted(row.efficiencies)
+            and 0 < row.efficiencies[0]
+            and row.efficiencies[2] < 1
+        )
+        assert [step.seconds for step in row.steps] == sorted(
+            (step.seconds for step in row.steps), reverse=True
+        )
     networks = {row.network: row.efficiencies[1] for row in rows if (row.size, row.ranks) == ("base", 48)}
     assert list(networks.values()) == sorted(networks.values(), reverse=True) and len(networks) == 4
     slow = "25 Gb/s Ethernet, TCP"
@@ -112,12 +134,30 @@ def test_predictions_are_ordered_and_bounded():
 
 def test_the_page_names_every_assumption_and_its_source():
     """docs/scaling.md's last table has the ranges of the code, in their order, each with a source."""
-    page = (ROOT / "docs/scaling.md").read_text(encoding="utf-8").partition("\n## Assumed\n")[2].partition("\n## ")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")][2:]
+    page = (
+        (ROOT / "docs/scaling.md")
+        .read_text(encoding="utf-8")
+        .partition("\n## Assumed\n")[2]
+        .partition("\n## ")[0]
+    )
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")
+    ][2:]
     v100 = scaling_v100
-    known = [v100.PEAK, v100.UTILISATION, v100.MEMORY, v100.LAUNCH, v100.NVLINK, v100.INSIDE_LATENCY,
-             *(bandwidth for bandwidth, _ in v100.NETWORKS.values()), v100.IB_LATENCY, v100.TCP_LATENCY, v100.OVERLAP,
-             v100.JITTER_INSIDE, v100.JITTER_BETWEEN]
+    known = [
+        v100.PEAK,
+        v100.UTILISATION,
+        v100.MEMORY,
+        v100.LAUNCH,
+        v100.NVLINK,
+        v100.INSIDE_LATENCY,
+        *(bandwidth for bandwidth, _ in v100.NETWORKS.values()),
+        v100.IB_LATENCY,
+        v100.TCP_LATENCY,
+        v100.OVERLAP,
+        v100.JITTER_INSIDE,
+        v100.JITTER_BETWEEN,
+    ]
     assert len(rows) == len(known) and all(source for *_, source in rows)
     for (_, figure, *_), (cautious, expected, optimistic) in zip(rows, known):
         assert cautious <= expected <= optimistic or cautious >= expected >= optimistic
@@ -134,11 +174,13 @@ def test_the_page_repeats_the_model():
         assert f"| {' | '.join(row.cells)} |" in page
 
 
-# ---- the benchmark --------------------------------------------------------------------------------------------------
+# ---- the benchmark
+# --------------------------------------------------------------------------------------------------
 
 
 def hand_made(folder: Path) -> scaling.Measured:
-    """Figures that the model explains exactly: 0.1 s a micro-batch, 0.05 s a step, 1.2 of contention, 1 GB/s."""
+    """Figures that the model explains exactly: 0.1 s a micro-batch, 0.05 s a step, 1.2 of contention, 1
+    GB/s."""
     recipe = load_recipe(scaling_runs.write_recipe(folder, [], "mini", 1024))
     measured = scaling.Measured(recipe, all_reduce={4096: 1e-3, 4096 + 10**7: 11e-3}, imbalances={2: 1.0})
     for point in scaling.POINTS:
@@ -151,10 +193,14 @@ def test_calibration_and_prediction(tmp_path):
     measured = hand_made(tmp_path)
     found = scaling.Calibration.of(measured)
     assert (found.micro, found.update, found.contention) == pytest.approx((0.1, 0.05, 1.2))
-    assert found.link.bandwidth == pytest.approx(1e9) and found.link.latency == pytest.approx(0.5e-3, rel=0.01)
+    assert found.link.bandwidth == pytest.approx(1e9) and found.link.latency == pytest.approx(
+        0.5e-3, rel=0.01
+    )
     assert scaling.predict(measured, found, scaling.ONE_MANY).seconds == pytest.approx(0.85)
     two = scaling.predict(measured, found, scaling.TWO)
-    assert two.seconds == pytest.approx(1.2 * 0.15 + 4 * measured.parameters / 1e9 + 4 * 2 * found.link.latency, rel=0.01)
+    assert two.seconds == pytest.approx(
+        1.2 * 0.15 + 4 * measured.parameters / 1e9 + 4 * 2 * found.link.latency, rel=0.01
+    )
     text = scaling.report(measured, found, ["- a machine"])
     assert "| 1 process x 1 thread, 2 micro-batches | calibrates | 250 | 250" in text
     assert "25 Gb/s Ethernet" in text and "no GPU" not in text.splitlines()[0]
@@ -162,8 +208,11 @@ def test_calibration_and_prediction(tmp_path):
 
 def test_log_lines_are_read_after_the_warm_up(tmp_path):
     log = tmp_path / "train.jsonl"
-    lines = [{"step": step, "task": task, "tokens_per_s": rate} for step, rate in ((2, 1.0), (4, 1.0), (6, 100.0), (8, 50.0))
-             for task in ("a", "b")]
+    lines = [
+        {"step": step, "task": task, "tokens_per_s": rate}
+        for step, rate in ((2, 1.0), (4, 1.0), (6, 100.0), (8, 50.0))
+        for task in ("a", "b")
+    ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert scaling_runs.step_seconds(log, 200) == [2.0, 4.0]
     log.write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
@@ -177,10 +226,14 @@ def test_names_of_points():
     assert Point(1, 1, 2, beside=2).name.endswith("2 unconnected runs at once")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--rounds", "0"], "--rounds: found 0"), (["--steps", "2"], "--steps: found 2"),
-    (["--micro-tokens", "9"], "--micro-tokens: found 9"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "--rounds: found 0"),
+        (["--steps", "2"], "--steps: found 2"),
+        (["--micro-tokens", "9"], "--micro-tokens: found 9"),
+    ],
+)
 def test_options_of_no_sense_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         scaling.parse_args(arguments)
@@ -188,11 +241,18 @@ def test_options_of_no_sense_are_refused(arguments, message):
 
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
-    """Figures of a tiny model on a busy machine prove nothing, so exit code 1 (a prediction is off) is as good as 0."""
+    """Figures of a tiny model on a busy machine prove nothing, so exit code 1 (a prediction is off) is as
+    good as 0."""
     options = ["--size", "tiny", "--micro-tokens", "256", "--steps", "8", "--rounds", "1"]
     command = [sys.executable, "-m", "benchmarks.scaling", *options, "--scratch", str(tmp_path), "--out"]
-    done = subprocess.run([*command, str(tmp_path / "report.md")], cwd=ROOT, capture_output=True, text=True, timeout=900,
-                          check=False)
+    done = subprocess.run(
+        [*command, str(tmp_path / "report.md")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr[-2000:]
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "2 processes x 1 thread, 8 micro-batches | predicted |" in text and "| large | 64 |" in text

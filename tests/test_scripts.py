@@ -1,4 +1,5 @@
-"""The shell scripts: usage, which Python they take, how many processes they start, exit codes, and what becomes of signals.
+"""The shell scripts: usage, which Python they take, how many processes they start, exit codes, and what
+becomes of signals.
 
 No Python runs here: a fake one says what it was asked. tests/test_default_run.py runs the scripts for real.
 """
@@ -17,15 +18,61 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("run_pretrain.sh", "run_finetune.sh", "tests/run.sh", "ernie2/env.sh", "ernie2/launch.sh", ".ci/run")
-SETTLED = ("ERNIE2_PYTHON", "ERNIE2_DEVICE", "ERNIE2_PADDLE_VERSION", "PADDLE_INDEX", "VIRTUAL_ENV", "CONDA_PREFIX",
-           "CUDA_VISIBLE_DEVICES", "NPROC", "GPUS", "NNODES", "NODE_RANK", "MASTER", "RETRIES", "OMP_NUM_THREADS",
-           "MKL_NUM_THREADS", "SLURM_STEP_NUM_NODES")
-SYSTEM = ("bash", "env", "basename", "dirname", "cut", "cat", "sha256sum", "sed", "tail", "grep", "sort", "awk", "paste", "mkdir",
-          "mktemp", "find", "rm", "cp", "flock", "nproc", "chmod", "sleep", "touch")
+SCRIPTS = (
+    "run_pretrain.sh",
+    "run_finetune.sh",
+    "tests/run.sh",
+    "ernie2/env.sh",
+    "ernie2/launch.sh",
+    ".ci/run",
+)
+SETTLED = (
+    "ERNIE2_PYTHON",
+    "ERNIE2_DEVICE",
+    "ERNIE2_PADDLE_VERSION",
+    "PADDLE_INDEX",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CUDA_VISIBLE_DEVICES",
+    "NPROC",
+    "GPUS",
+    "NNODES",
+    "NODE_RANK",
+    "MASTER",
+    "RETRIES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "SLURM_STEP_NUM_NODES",
+)
+SYSTEM = (
+    "bash",
+    "env",
+    "basename",
+    "dirname",
+    "cut",
+    "cat",
+    "sha256sum",
+    "sed",
+    "tail",
+    "grep",
+    "sort",
+    "awk",
+    "paste",
+    "mkdir",
+    "mktemp",
+    "find",
+    "rm",
+    "cp",
+    "flock",
+    "nproc",
+    "chmod",
+    "sleep",
+    "touch",
+)
 PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
 FAKE_PYTHON = """#!/usr/bin/env bash
-# Says what it was asked, and acts out a Python that lacks everything until pip has installed something beside it.
+# Says what it was asked, and acts out a Python that lacks everything until pip has installed something beside
+# it.
 echo "$(basename "$(dirname "$(dirname "$0")")")/$(basename "$0") $(printf '%q ' "${@//$'\\n'/ }")" >>"$FAKE_LOG"
 here="$(dirname "$0")"
 case "$1 ${2:-}" in
@@ -45,7 +92,8 @@ esac
 
 @pytest.fixture()
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the scripts alone, with a PATH folder that holds a fake python3, and a log of what was called."""
+    """A copy of the scripts alone, with a PATH folder that holds a fake python3, and a log of what was
+    called."""
     root = tmp_path / "checkout"
     for name in (*SCRIPTS, "constraints.txt", "constraints-paddle2.txt", "setup.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,19 +109,33 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def heed_interrupts() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts: these tests too, and their scripts."""
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts: these tests too,
+    and their scripts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture()
 def start(checkout: Path, tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """start("run_pretrain.sh", "seed=2", NPROC="2") starts a script of the copy, with nothing but the fakes on PATH."""
+    """start("run_pretrain.sh", "seed=2", NPROC="2") starts a script of the copy, with nothing but the fakes
+    on PATH."""
 
     def run(script: str, *arguments: str, **environment: str) -> subprocess.Popen:
         kept = {key: value for key, value in os.environ.items() if key not in SETTLED}
-        kept |= {"PATH": str(tmp_path / "base/bin"), "FAKE_LOG": str(tmp_path / "calls"), "TMPDIR": str(tmp_path), **environment}
-        return subprocess.Popen(["bash", checkout / script, *arguments], env=kept, cwd=checkout, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+        kept |= {
+            "PATH": str(tmp_path / "base/bin"),
+            "FAKE_LOG": str(tmp_path / "calls"),
+            "TMPDIR": str(tmp_path),
+            **environment,
+        }
+        return subprocess.Popen(
+            ["bash", checkout / script, *arguments],
+            env=kept,
+            cwd=checkout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,
+        )
 
     return run
 
@@ -100,7 +162,11 @@ def fake(path: Path, text: str) -> None:
 def calls(tmp_path: Path) -> list[str]:
     """Lines of what the fake Pythons were asked, probes left out, and the log emptied."""
     log = tmp_path / "calls"
-    lines = [line.replace("\\", "") for line in log.read_text().splitlines() if line.split()[1] != "-c"] if log.exists() else []
+    lines = (
+        [line.replace("\\", "") for line in log.read_text().splitlines() if line.split()[1] != "-c"]
+        if log.exists()
+        else []
+    )
     log.unlink(missing_ok=True)
     return [line.strip() for line in lines]
 
@@ -108,7 +174,10 @@ def calls(tmp_path: Path) -> list[str]:
 def gpus(tmp_path: Path, count: int, compute: str = "7.0") -> None:
     """A fake nvidia-smi that lists `count` GPUs."""
     listing = "".join(f"echo 'GPU {i}: Fake (UUID: GPU-{i})'; " for i in range(count))
-    fake(tmp_path / "base/bin/nvidia-smi", f'#!/usr/bin/env bash\ncase "$1" in -L) {listing};; *) echo {compute};; esac\n')
+    fake(
+        tmp_path / "base/bin/nvidia-smi",
+        f'#!/usr/bin/env bash\ncase "$1" in -L) {listing};; *) echo {compute};; esac\n',
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -116,8 +185,13 @@ def test_syntax(script):
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
-@pytest.mark.parametrize(("script", "words"), [("run_pretrain.sh", "RECIPE.yaml NPROC NNODES MASTER NODE_RANK PADDLE_INDEX"),
-                                               ("run_finetune.sh", "TASK.yaml init_from= data_dir=")])
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("run_pretrain.sh", "RECIPE.yaml NPROC NNODES MASTER NODE_RANK PADDLE_INDEX"),
+        ("run_finetune.sh", "TASK.yaml init_from= data_dir="),
+    ],
+)
 def test_usage(call, tmp_path, script, words):
     for option in ("-h", "--help"):
         done = call(script, option)
@@ -138,17 +212,23 @@ def test_makes_an_environment_once_and_trains_in_it(call, tmp_path, checkout):
     first = call("run_pretrain.sh")
     assert first.returncode == 0 and "making .venv" in first.stderr and "paddle 3 for the CPU" in first.stderr
     assert calls(tmp_path) == [
-        f"base/python3 -m venv {checkout}/.venv", f"{PIP} -e .[cpu,test]",
+        f"base/python3 -m venv {checkout}/.venv",
+        f"{PIP} -e .[cpu,test]",
         ".venv/python -m ernie2.plan tasks/recipes/demo.yaml --ranks 1",
-        *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("data_gen", "ernie2.pretrain"))]
+        *(f".venv/python -m {module} tasks/recipes/demo.yaml" for module in ("data_gen", "ernie2.pretrain")),
+    ]
     again = call("run_pretrain.sh", "mine.yaml", "seed=2")
     assert again.returncode == 0 and not again.stderr
-    assert calls(tmp_path) == [".venv/python -m ernie2.plan mine.yaml seed=2 --ranks 1",
-                               *(f".venv/python -m {module} mine.yaml seed=2" for module in ("data_gen", "ernie2.pretrain"))]
+    assert calls(tmp_path) == [
+        ".venv/python -m ernie2.plan mine.yaml seed=2 --ranks 1",
+        *(f".venv/python -m {module} mine.yaml seed=2" for module in ("data_gen", "ernie2.pretrain")),
+    ]
     call("run_finetune.sh", "task.yaml", "init_from=none")
     assert calls(tmp_path) == [".venv/python -m ernie2.finetune task.yaml init_from=none"]
     call("tests/run.sh", "-m", "not slow")
-    assert calls(tmp_path) == [f".venv/python -m pytest -q -n 2 --dist loadfile --rootdir {checkout} -m not slow"]
+    assert calls(tmp_path) == [
+        f".venv/python -m pytest -q -n 2 --dist loadfile --rootdir {checkout} -m not slow"
+    ]
 
 
 def test_remakes_an_environment_that_was_cut_short_or_is_out_of_date(call, tmp_path, checkout):
@@ -166,13 +246,16 @@ def test_remakes_an_environment_that_was_cut_short_or_is_out_of_date(call, tmp_p
     assert call("run_pretrain.sh", ERNIE2_DEVICE="cpu").stderr == ""  # a GPU's paddle does on a CPU
 
 
-@pytest.mark.parametrize(("compute", "index"), [("7.0", "cu118"), ("8.6", "cu118"), ("9.0", "cu126"), ("12.0", "cu129"),
-                                                ("[N/A]", "cu118")])
+@pytest.mark.parametrize(
+    ("compute", "index"),
+    [("7.0", "cu118"), ("8.6", "cu118"), ("9.0", "cu126"), ("12.0", "cu129"), ("[N/A]", "cu118")],
+)
 def test_a_gpu_gets_its_paddle_from_paddles_index(call, tmp_path, compute, index):
     gpus(tmp_path, 1, compute)
     call("run_pretrain.sh")
-    assert calls(tmp_path)[1] == (f"{PIP} -e .[gpu,test] "
-                                  f"--extra-index-url https://www.paddlepaddle.org.cn/packages/stable/{index}/")
+    assert calls(tmp_path)[1] == (
+        f"{PIP} -e .[gpu,test] --extra-index-url https://www.paddlepaddle.org.cn/packages/stable/{index}/"
+    )
 
 
 def test_index_and_device_can_be_named(call, tmp_path):
@@ -194,7 +277,9 @@ def test_paddle_2_6_has_an_environment_of_its_own(call, tmp_path, checkout):
         file.write("\n# changed\n")
     gpus(tmp_path, 1)
     again = call("tests/run.sh", ERNIE2_PADDLE_VERSION="2.6")
-    assert "paddle 2.6 for the GPU" in again.stderr and calls(tmp_path)[1] == f"{pip} -e .[gpu2,test]"  # from PyPI
+    assert (
+        "paddle 2.6 for the GPU" in again.stderr and calls(tmp_path)[1] == f"{pip} -e .[gpu2,test]"
+    )  # from PyPI
     assert call("tests/run.sh", ERNIE2_DEVICE="cpu").stderr == ""  # .venv is still as it should be
     wrong = call("tests/run.sh", ERNIE2_PADDLE_VERSION="2.5")
     assert wrong.returncode == 2 and "ERNIE2_PADDLE_VERSION: found '2.5', expected 3 or 2.6" in wrong.stderr
@@ -214,9 +299,16 @@ def test_an_active_environment_is_used_as_it_is(call, tmp_path, checkout, variab
 def test_an_active_environment_that_lacks_something_is_left_alone(call, tmp_path, checkout):
     fake(tmp_path / "active/bin/python", FAKE_PYTHON)
     done = call("run_pretrain.sh", VIRTUAL_ENV=str(tmp_path / "active"))
-    assert done.returncode == 0 and f"{tmp_path}/active/bin/python lacks what is needed (no paddle, yaml)" in done.stderr
+    assert (
+        done.returncode == 0
+        and f"{tmp_path}/active/bin/python lacks what is needed (no paddle, yaml)" in done.stderr
+    )
     assert not (tmp_path / "active/bin/installed").exists() and (checkout / ".venv/.complete").exists()
-    own = call("run_pretrain.sh", VIRTUAL_ENV=str(checkout / ".venv"), PATH=f"{checkout}/.venv/bin:{tmp_path}/base/bin")
+    own = call(
+        "run_pretrain.sh",
+        VIRTUAL_ENV=str(checkout / ".venv"),
+        PATH=f"{checkout}/.venv/bin:{tmp_path}/base/bin",
+    )
     assert own.returncode == 0 and not own.stderr
 
 
@@ -234,35 +326,63 @@ def test_no_python_that_fits(call):
     assert done.returncode == 2 and "no Python 3.10, 3.11 or 3.12 on PATH" in done.stderr
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"NPROC": "two"}, "NPROC: found 'two'"), ({"NPROC": "0"}, "NPROC: found '0'"), ({"GPUS": "0"}, "GPUS: found '0'"),
-    ({"NNODES": "2"}, "MASTER: found ''"), ({"NNODES": "2", "MASTER": "host"}, "MASTER: found 'host'"),
-    ({"NNODES": "2", "MASTER": "host:1", "NODE_RANK": "2"}, "NODE_RANK: found 2")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"NPROC": "two"}, "NPROC: found 'two'"),
+        ({"NPROC": "0"}, "NPROC: found '0'"),
+        ({"GPUS": "0"}, "GPUS: found '0'"),
+        ({"NNODES": "2"}, "MASTER: found ''"),
+        ({"NNODES": "2", "MASTER": "host"}, "MASTER: found 'host'"),
+        ({"NNODES": "2", "MASTER": "host:1", "NODE_RANK": "2"}, "NODE_RANK: found 2"),
+    ],
+)
 def test_wrong_numbers_are_refused(call, tmp_path, settings, message):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
     done = call("run_pretrain.sh", **settings)
     assert done.returncode == 2 and message in done.stderr and not calls(tmp_path)
 
 
-@pytest.mark.parametrize(("settings", "options"), [
-    ({"NPROC": "2"}, "--nnodes 1 --nproc_per_node 2 --log_dir LOGS --log_level ERROR PYTHON -u"),
-    ({"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9"},
-     "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master 10.0.0.1:9 --rank 1 --host 10.0.0.7 PYTHON -u")])
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"NPROC": "2"}, "--nnodes 1 --nproc_per_node 2 --log_dir LOGS --log_level ERROR PYTHON -u"),
+        (
+            {"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9"},
+            "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master 10.0.0.1:9 --rank 1 "
+            "--host 10.0.0.7 PYTHON -u",
+        ),
+    ],
+)
 def test_launch_on_cpus(call, tmp_path, settings, options):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
     call("run_pretrain.sh", **settings)
     made = calls(tmp_path)
-    words = ["LOGS" if str(tmp_path / "ernie2.") in word else "PYTHON" if word.endswith("/python3") and number else word
-             for number, word in enumerate(made[-1].split())]
-    assert " ".join(words) == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
+    words = [
+        "LOGS"
+        if str(tmp_path / "ernie2.") in word
+        else "PYTHON"
+        if word.endswith("/python3") and number
+        else word
+        for number, word in enumerate(made[-1].split())
+    ]
+    assert (
+        " ".join(words)
+        == f"base/python3 -m paddle.distributed.launch {options} -m ernie2.pretrain tasks/recipes/demo.yaml"
+    )
     recipe = "tasks/recipes/demo.yaml"
     between = "ernie2.doctor" if "NNODES" in settings else "data_gen"  # node 0 makes the shards
-    assert made[:-1] == [f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe} --ranks 2", f"{between} {recipe}")]
+    assert made[:-1] == [
+        f"base/python3 -m {module}" for module in (f"ernie2.plan {recipe} --ranks 2", f"{between} {recipe}")
+    ]
 
 
 def test_nodes_of_a_slurm_step(call, tmp_path):
     (tmp_path / "base/bin/installed").write_text("cpu\n")
-    fake(tmp_path / "base/bin/scontrol", "#!/usr/bin/env bash\n[ \"$*\" = 'show hostnames n[4-5]' ] && printf 'n4\\nn5\\n'\n")
+    fake(
+        tmp_path / "base/bin/scontrol",
+        "#!/usr/bin/env bash\n[ \"$*\" = 'show hostnames n[4-5]' ] && printf 'n4\\nn5\\n'\n",
+    )
     step = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n[4-5]", "SLURM_NODEID": "1"}
     call("run_pretrain.sh", **step, SLURM_STEP_NUM_TASKS="2")
     assert "--nnodes 2 " in (made := calls(tmp_path)[-1]) and "--master 10.0.0.1:8765 --rank 1 " in made
@@ -270,21 +390,45 @@ def test_nodes_of_a_slurm_step(call, tmp_path):
     assert done.returncode == 2 and "8 tasks on 2 nodes; use --ntasks-per-node=1" in done.stderr
 
 
-@pytest.mark.parametrize(("master", "node", "said"), [
-    ("127.0.0.1:9", "0", "127.0.0.1:9 127.0.0.1\n"), ("127.0.0.1:9", "1", "127.0.0.1:9 127.0.0.1\n"),
-    ("localhost:9", "0",
-     "error: MASTER: localhost is 127.0.0.1 here, where no other node reaches it; give the address of node 0\n"),
-    ("no.such.invalid:9", "1", "error: MASTER: no.such.invalid is not found from here: "),
-    ("127.0.0.2:9", "0", "error: MASTER: 127.0.0.2 is 127.0.0.2, but this node, NODE_RANK=0, is 127.0.0.1\n")])
+@pytest.mark.parametrize(
+    ("master", "node", "said"),
+    [
+        ("127.0.0.1:9", "0", "127.0.0.1:9 127.0.0.1\n"),
+        ("127.0.0.1:9", "1", "127.0.0.1:9 127.0.0.1\n"),
+        (
+            "localhost:9",
+            "0",
+            "error: MASTER: localhost is 127.0.0.1 here, where no other node reaches it; give the address "
+            "of node 0\n",
+        ),
+        ("no.such.invalid:9", "1", "error: MASTER: no.such.invalid is not found from here: "),
+        (
+            "127.0.0.2:9",
+            "0",
+            "error: MASTER: 127.0.0.2 is 127.0.0.2, but this node, NODE_RANK=0, is 127.0.0.1\n",
+        ),
+    ],
+)
 def test_master_becomes_an_address(master, node, said):
     """A name would make Paddle's launchers wait for each other for ever."""
-    done = subprocess.run(["bash", "-c", f'. {ROOT}/ernie2/env.sh; {sys.executable} -c "$ERNIE2_ADDRESSES" {master} {node}'],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f'. {ROOT}/ernie2/env.sh; {sys.executable} -c "$ERNIE2_ADDRESSES" {master} {node}'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.stdout or done.stderr).startswith(said) and bool(done.stderr) == said.startswith("error")
 
 
-@pytest.mark.parametrize(("settings", "processes", "devices"), [
-    ({}, 4, "0,1,2,3"), ({"NPROC": "2"}, 2, "0,1"), ({"GPUS": "1,3"}, 2, "1,3"), ({"CUDA_VISIBLE_DEVICES": "2,3"}, 2, "2,3")])
+@pytest.mark.parametrize(
+    ("settings", "processes", "devices"),
+    [
+        ({}, 4, "0,1,2,3"),
+        ({"NPROC": "2"}, 2, "0,1"),
+        ({"GPUS": "1,3"}, 2, "1,3"),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, 2, "2,3"),
+    ],
+)
 def test_launch_on_gpus(call, tmp_path, settings, processes, devices):
     gpus(tmp_path, 4)
     (tmp_path / "base/bin/installed").write_text("gpu\n")
@@ -309,11 +453,26 @@ def test_exit_code_of_the_first_step_is_the_scripts(call, tmp_path):
 FAILED = "echo 'Container failed !!!'; echo 'Container rank {} status failed cmd [x] code {} log y'; exit {}"
 CHILDREN = {
     "done": ("echo step 1 >>$logs/workerlog.0", 0, ["step 1"]),
-    "a mistake that another process saw first": ("echo 'error: bad key' >$logs/workerlog.1; touch $logs/workerlog.0; "
-                                                 + FAILED.format(1, 2, 241), 2, ["error: bad key"]),
-    "a mistake": ("echo 'error: bad key' >$logs/workerlog.0; " + FAILED.format(0, 2, 2), 2, ["error: bad key"]),
-    "killed": ("echo step 1 >>$logs/workerlog.0; " + FAILED.format(0, -9, 247), 137, ["step 1", "process 0", "exit code 137"]),
-    "a failure elsewhere": ("echo trouble >>$logs/workerlog.1; " + FAILED.format(1, 1, 1), 1, ["trouble", "process 1 of"]),
+    "a mistake that another process saw first": (
+        "echo 'error: bad key' >$logs/workerlog.1; touch $logs/workerlog.0; " + FAILED.format(1, 2, 241),
+        2,
+        ["error: bad key"],
+    ),
+    "a mistake": (
+        "echo 'error: bad key' >$logs/workerlog.0; " + FAILED.format(0, 2, 2),
+        2,
+        ["error: bad key"],
+    ),
+    "killed": (
+        "echo step 1 >>$logs/workerlog.0; " + FAILED.format(0, -9, 247),
+        137,
+        ["step 1", "process 0", "exit code 137"],
+    ),
+    "a failure elsewhere": (
+        "echo trouble >>$logs/workerlog.1; " + FAILED.format(1, 1, 1),
+        1,
+        ["trouble", "process 1 of"],
+    ),
     "no launch": ("echo no port >&2; exit 1", 1, ["no port", "paddle.distributed.launch failed"]),
 }
 

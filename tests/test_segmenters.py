@@ -24,10 +24,21 @@ CORPUS = SHARED / "data" / "corpus" / "zh"
 
 # What jieba makes of runs of Latin letters, digits and marks.
 RUNS = {
-    "在2016-10-11到达": "在/2016/-/10/-/11/到达", "读10.4.5版": "读/10.4/./5/版", "买DVD-RW吧": "买/DVD/-/RW/吧",
-    "看www.a.com和b_c.html": "看/www/./a/./com/和/b/_/c/./html", "学C++和C#11": "学/C++/和/C#/11",
-    "3.14%和5%5": "3.14%/和/5%/5", "他的T恤-2很大": "他/的/T恤/-/2/很大", "AT&T-1": "AT&T/-/1", "1.5a": "1.5/a",
-    "的a..b1-2": "的/a/../b1/-/2", "卡拉OK-3": None, "1-T恤": None, "c++-g++": None, "-1": None, "2.": None,
+    "在2016-10-11到达": "在/2016/-/10/-/11/到达",
+    "读10.4.5版": "读/10.4/./5/版",
+    "买DVD-RW吧": "买/DVD/-/RW/吧",
+    "看www.a.com和b_c.html": "看/www/./a/./com/和/b/_/c/./html",
+    "学C++和C#11": "学/C++/和/C#/11",
+    "3.14%和5%5": "3.14%/和/5%/5",
+    "他的T恤-2很大": "他/的/T恤/-/2/很大",
+    "AT&T-1": "AT&T/-/1",
+    "1.5a": "1.5/a",
+    "的a..b1-2": "的/a/../b1/-/2",
+    "卡拉OK-3": None,
+    "1-T恤": None,
+    "c++-g++": None,
+    "-1": None,
+    "2.": None,
 }
 
 
@@ -42,7 +53,14 @@ def fresh() -> Iterator[None]:
 @pytest.mark.parametrize("name", NAMES)
 def test_words_end_to_end_are_the_text(name: str) -> None:
     segmenter = load_segmenter(name)
-    texts = "", "\n", "我在北京大学，发表讲话。\n\n2016-10-11 \r\n", "a" * 1000 + "，" + "啊" * 300, "a-b" * 1000, "\ud800我\0"
+    texts = (
+        "",
+        "\n",
+        "我在北京大学，发表讲话。\n\n2016-10-11 \r\n",
+        "a" * 1000 + "，" + "啊" * 300,
+        "a-b" * 1000,
+        "\ud800我\0",
+    )
     for text in texts:
         words = segmenter.cut(text)
         assert "".join(words) == text and all(words)
@@ -62,8 +80,33 @@ def test_latin_runs_are_cut_by_jiebas_rule(text: str) -> None:
 
 def test_rjieba_cuts_random_text_like_jieba() -> None:
     """Marks, digits, letters, rare characters, dictionary words with letters, line breaks, in any order."""
-    parts = [*"+#&._%-" * 3, *"aB1203", *"，。 \n", "\r\n", "\u3400", "\u9fff", "\U00020000", "\ufa0e", "\ud83d", "é", "ａ", "２",
-             "T恤", "C++", "c#", "AT&T", "卡拉OK", "江南style", "北京大学", "我", "在", "的", "经济", "γ射线", "４"]
+    parts = [
+        *"+#&._%-" * 3,
+        *"aB1203",
+        *"，。 \n",
+        "\r\n",
+        "\u3400",
+        "\u9fff",
+        "\U00020000",
+        "\ufa0e",
+        "\ud83d",
+        "é",
+        "ａ",
+        "２",
+        "T恤",
+        "C++",
+        "c#",
+        "AT&T",
+        "卡拉OK",
+        "江南style",
+        "北京大学",
+        "我",
+        "在",
+        "的",
+        "经济",
+        "γ射线",
+        "４",
+    ]
     draw = random.Random(7)
     texts = ["".join(draw.choices(parts, k=draw.randrange(1, 30))) for _ in range(4_000)]
     jieba, rust = load_segmenter("jieba"), load_segmenter("rjieba")
@@ -76,7 +119,7 @@ def test_words_added_to_jiebas_global_segmenter_do_not_count() -> None:
     import jieba
 
     jieba.setLogLevel(logging.WARNING)
-    jieba.add_word("的我是", freq=10 ** 8)
+    jieba.add_word("的我是", freq=10**8)
     for name in NAMES:
         assert load_segmenter(name).cut("大学的我是学生") == ["大学", "的", "我", "是", "学生"]
 
@@ -86,26 +129,32 @@ def test_auto_is_rjieba() -> None:
     assert load_segmenter("rjieba").has_jiebas_dictionary()
 
 
-def test_without_rjieba_auto_is_jieba_with_one_warning(fresh: None, monkeypatch: pytest.MonkeyPatch,
-                                                       caplog: pytest.LogCaptureFixture) -> None:
+def test_without_rjieba_auto_is_jieba_with_one_warning(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "rjieba", None)
     assert load_segmenter("auto").name == load_segmenter("auto").name == "jieba"
     [record] = caplog.records
-    assert "slower" in record.message and "pip install rjieba" in record.message and "\n" not in record.message
+    assert (
+        "slower" in record.message and "pip install rjieba" in record.message and "\n" not in record.message
+    )
     with pytest.raises(ConfigError, match="pip install rjieba"):
         load_segmenter("rjieba")
 
 
 @pytest.mark.parametrize("change", ["frequency", "total"])
-def test_another_dictionary_is_noticed(fresh: None, change: str, monkeypatch: pytest.MonkeyPatch,
-                                       caplog: pytest.LogCaptureFixture) -> None:
+def test_another_dictionary_is_noticed(
+    fresh: None, change: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     rust = load_segmenter("rjieba")
-    monkeypatch.setattr(rust, "_jieba", pytest.importorskip("rjieba").Jieba())  # the package's own one is every test's
+    monkeypatch.setattr(
+        rust, "_jieba", pytest.importorskip("rjieba").Jieba()
+    )  # the package's own one is every test's
     word, frequency = next((word, frequency) for word, frequency in jieba_lexicon().sample if frequency > 100)
     if change == "frequency":
         rust._jieba.add_word(word, frequency // 2, "n")
     else:
-        rust._jieba.add_word("的我是", 10 ** 6, "n")
+        rust._jieba.add_word("的我是", 10**6, "n")
     assert not rust.has_jiebas_dictionary()
     assert load_segmenter("auto").name == "jieba" and "another dictionary" in caplog.text
 
@@ -163,7 +212,20 @@ def kinds_of(lexicon: Lexicon, words: list[str]) -> list[int]:
 def test_lexicon_knows_what_jiebas_file_says() -> None:
     lexicon = jieba_lexicon()
     assert lexicon.ascii_words == {"AT&T", "c#", "C#", "c++", "C++"} and lexicon.total == 60_101_967
-    words = ["经济", "漂亮", "发展", "我", "人", "财政部门", "财政部门了", "γ射线", "龘", "\n", "x" * 500, "\U00020000"]
+    words = [
+        "经济",
+        "漂亮",
+        "发展",
+        "我",
+        "人",
+        "财政部门",
+        "财政部门了",
+        "γ射线",
+        "龘",
+        "\n",
+        "x" * 500,
+        "\U00020000",
+    ]
     kinds = [NOUN, MODIFIER, MODIFIER, OTHER, NOUN, NOUN, UNKNOWN, NOUN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
     assert kinds_of(lexicon, words) == kinds
 
@@ -172,7 +234,13 @@ def test_lexicon_of_any_file(tmp_path: Path) -> None:
     path = tmp_path / "dict.txt"
     path.write_text("甲乙 3 n\n甲 70 a\n甲乙 5 v\n丙丁 0 n\nC++ 60 nz\n", encoding="utf-8")
     lexicon = Lexicon(path)
-    assert kinds_of(lexicon, ["甲乙", "甲", "丙丁", "丁", "C++"]) == [OTHER, MODIFIER, UNKNOWN, UNKNOWN, OTHER]
+    assert kinds_of(lexicon, ["甲乙", "甲", "丙丁", "丁", "C++"]) == [
+        OTHER,
+        MODIFIER,
+        UNKNOWN,
+        UNKNOWN,
+        OTHER,
+    ]
     assert lexicon.total == 138 and lexicon.ascii_words == {"C++"}
     for damaged in ("甲乙 3\n", "甲乙 3 n", " 3 n\n", ""):
         path.write_text(damaged, encoding="utf-8")

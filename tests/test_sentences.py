@@ -1,4 +1,5 @@
-"""data_gen.text.sentences: hand-written cases, and equality with a slow splitter that goes through a line mark by mark."""
+"""data_gen.text.sentences: hand-written cases, and equality with a slow splitter that goes through a line
+mark by mark."""
 
 from __future__ import annotations
 
@@ -13,10 +14,29 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen.text.sentences import MAX_QUOTE, MAX_SENTENCE_CHARS, cut_long, is_abbreviation, sentence_spans, split_sentences
+from data_gen.text.sentences import (
+    MAX_QUOTE,
+    MAX_SENTENCE_CHARS,
+    cut_long,
+    is_abbreviation,
+    sentence_spans,
+    split_sentences,
+)
 
 CORPORA = sorted((SHARED / "data/corpus").glob("*/*.gz"))
-PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")", "[": "]", '"': '"'}
+PAIRS = {
+    "“": "”",
+    "‘": "’",
+    "「": "」",
+    "『": "』",
+    "《": "》",
+    "〈": "〉",
+    "【": "】",
+    "（": "）",
+    "(": ")",
+    "[": "]",
+    '"': '"',
+}
 BRACKETS = "》〉】）)]"
 CLOSERS = "”’」』\"'" + BRACKETS
 
@@ -38,13 +58,13 @@ ZH = [
     "是…不是…他说…|",
     "等等...|好。|v1...2。",
     "他（甲。）（乙。）又（丙。）走。|（丁。）|完",
-    "身高5\"的人。|好",
+    '身高5"的人。|好',
 ]
 EN = [
     "Dr. Smith went home.|He was tired.",
     "He paid $3.14 for it.|What?|Yes!",
     "The U.S. Army came at 5 p.m. on Monday.|It left.",
-    "\"Is that so?\" he said.|\"Yes. It is.\"|Mr. Bennet replied... and left.",
+    '"Is that so?" he said.|"Yes. It is."|Mr. Bennet replied... and left.',
     "See Fig. 3 and No. 5.|No.|He met J. R. Smith.",
     "“Come. Now,” she said.|They left (really. They did.) quickly.",
     "He lives on Main St.|It is nice.|St. Paul came.",
@@ -60,7 +80,9 @@ def slow(text: str, language: str) -> list[str]:
     for line in text.split("\n"):
         for sentence in slow_line(line, language):
             while len(sentence) > MAX_SENTENCE_CHARS:
-                breaks = re.compile(r"[，、；：,;:\s]").finditer(sentence, MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS)
+                breaks = re.compile(r"[，、；：,;:\s]").finditer(
+                    sentence, MAX_SENTENCE_CHARS // 2, MAX_SENTENCE_CHARS
+                )
                 stop = max([found.end() for found in breaks], default=MAX_SENTENCE_CHARS)
                 sentences.append(sentence[:stop].strip())
                 sentence = sentence[stop:].strip()
@@ -87,10 +109,12 @@ def slow_quotations(line: str, limit: int) -> dict[int, int]:
     for at, mark in enumerate(line):
         if mark == '"' and line.count('"') % 2:
             continue
-        levels = [level for level in range(max(len(stack) - 8, 0), len(stack)) if PAIRS[line[stack[level]]] == mark]
+        levels = [
+            level for level in range(max(len(stack) - 8, 0), len(stack)) if PAIRS[line[stack[level]]] == mark
+        ]
         if levels:
             opened = stack[levels[-1]]
-            del stack[levels[-1]:]
+            del stack[levels[-1] :]
             if at - opened <= limit:
                 spans = [span for span in spans if span[0] < opened] + [(opened, at)]
         elif mark in PAIRS:
@@ -101,8 +125,8 @@ def slow_quotations(line: str, limit: int) -> dict[int, int]:
 def slow_ends(line: str, kept: dict[int, int], english: bool) -> Iterator[int]:
     for mark in re.finditer(r"[.!?…]+" if english else r"[。！？!?…]+|\.{3,}", line):
         end = mark.end()
-        while line[end:end + 1] and line[end] in CLOSERS:
-            if line[end] in "\"'" and line[end + 1:end + 2].isalnum() and end not in kept:
+        while line[end : end + 1] and line[end] in CLOSERS:
+            if line[end] in "\"'" and line[end + 1 : end + 2].isalnum() and end not in kept:
                 break
             end += 1
         if any(first < end <= last for last, first in kept.items()):
@@ -113,22 +137,27 @@ def slow_ends(line: str, kept: dict[int, int], english: bool) -> Iterator[int]:
 
 
 def goes_on_zh(line: str, start: int, stop: int, end: int) -> bool:
-    following, last = line[end:end + 1], line[stop - 1]
+    following, last = line[end : end + 1], line[stop - 1]
     if not following:
         return False
     stammer, lone = start > 0 and line[start - 1] == following, line[start:stop] == "…"
-    if following in "，、；：。,;:—～·）)]》〉】" or last in "!?." and following.isascii() and following.isalnum():
+    if (
+        following in "，、；：。,;:—～·）)]》〉】"
+        or last in "!?."
+        and following.isascii()
+        and following.isalnum()
+    ):
         return True
     return stop == end and (lone or stammer and last in "….")
 
 
 def goes_on_en(line: str, start: int, stop: int, end: int) -> bool:
-    rest = line[end:end + 40]
+    rest = line[end : end + 40]
     if rest and not rest[0].isspace():
         return True
     following = rest.lstrip()
     first = following.lstrip("\"'“‘([_")[:1]
-    if first and not (first.isupper() or first.isdigit() or not first.isalnum() and following[0] in "\"“‘([—"):
+    if first and not (first.isupper() or first.isdigit() or not first.isalnum() and following[0] in '"“‘([—'):
         return True
     return line[start:stop] == "." and stop == end and first != "" and is_abbreviation(line, start, following)
 
@@ -137,7 +166,12 @@ def assert_as_slow(text: str, language: str) -> None:
     spans, long_sentences = sentence_spans(text, language)
     assert spans.dtype == np.int32 and spans.shape == (len(spans), 2)
     assert [text[first:last] for first, last in spans.tolist()] == slow(text, language), (language, text)
-    longer = [sentence for line in text.split("\n") for sentence in slow_line(line, language) if len(sentence) > MAX_SENTENCE_CHARS]
+    longer = [
+        sentence
+        for line in text.split("\n")
+        for sentence in slow_line(line, language)
+        if len(sentence) > MAX_SENTENCE_CHARS
+    ]
     assert [text[first:last] for first, last in long_sentences] == longer
 
 
@@ -158,7 +192,15 @@ def test_lines_are_paragraphs() -> None:
     text = "\n 今天下雨。明天“晴。\n真的”吗？好\u3000\n\n\tHe came. Dr.\nSmith left.\n中"
     spans, long_sentences = sentence_spans(text, "zh")
     assert [text[first:last] for first, last in spans.tolist()] == [
-        "今天下雨。", "明天“晴。", "真的”吗？", "好", "He came.", "Dr.", "Smith left.", "中"]
+        "今天下雨。",
+        "明天“晴。",
+        "真的”吗？",
+        "好",
+        "He came.",
+        "Dr.",
+        "Smith left.",
+        "中",
+    ]
     assert long_sentences == []
     assert split_sentences("一。\n二。", "zh") == ["一。", "二。"]
 
@@ -166,7 +208,9 @@ def test_lines_are_paragraphs() -> None:
 @pytest.mark.parametrize("text", ["", "\n", " ", "\u3000\n \n", "\ud800"])
 def test_hardly_a_text(text: str) -> None:
     for language in ("zh", "en"):
-        assert [text[first:last] for first, last in sentence_spans(text, language)[0].tolist()] == text.split()
+        assert [
+            text[first:last] for first, last in sentence_spans(text, language)[0].tolist()
+        ] == text.split()
 
 
 def test_long_quotations_are_split_inside() -> None:
@@ -185,20 +229,50 @@ def test_long_sentences_are_cut() -> None:
     assert (spans[:, 1] - spans[:, 0]).tolist() == [2, 1501, 2000, 1001, 2, 2000, 1999, 1]
     assert long_sentences == [(3, 4505), (len(text) - 2002, len(text) - 1)]
     assert cut_long(text, 0, 2) == [(0, 2)]
-    assert "".join(text[first:last] for first, last in spans.tolist()).replace(" ", "") == "".join(text.split())
+    assert "".join(text[first:last] for first, last in spans.tolist()).replace(" ", "") == "".join(
+        text.split()
+    )
 
 
-@pytest.mark.parametrize("alphabet", [
-    "中文ab A1。！？!?.…，,“”‘’「」()（）《》\"' \n\u3000", "中a。…“”\"）(' \n.", "aA. \n\"'()I", "中…。.!a\n （）",
-    "“‘《（(\"[”’》）)\"]。中",
-    ["Dr. ", "Smith ", "went. ", "p.m. ", "U.S. ", "“Come. ", "Now,” ", "(A. ", "b.) ", "I. ", "The ", "fig. 3 ", "J. R. ",
-     "no. 5 ", "etc. ", "\n", "\"Is ", "it?\" ", "he ", "中"],
-])
+@pytest.mark.parametrize(
+    "alphabet",
+    [
+        "中文ab A1。！？!?.…，,“”‘’「」()（）《》\"' \n\u3000",
+        "中a。…“”\"）(' \n.",
+        "aA. \n\"'()I",
+        "中…。.!a\n （）",
+        '“‘《（("[”’》）)"]。中',
+        [
+            "Dr. ",
+            "Smith ",
+            "went. ",
+            "p.m. ",
+            "U.S. ",
+            "“Come. ",
+            "Now,” ",
+            "(A. ",
+            "b.) ",
+            "I. ",
+            "The ",
+            "fig. 3 ",
+            "J. R. ",
+            "no. 5 ",
+            "etc. ",
+            "\n",
+            '"Is ',
+            'it?" ',
+            "he ",
+            "中",
+        ],
+    ],
+)
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_equals_the_slow_way_on_random_text(language: str, alphabet: str | list[str]) -> None:
     rng = random.Random(3)
     for _ in range(400):
-        assert_as_slow("".join(rng.choice(alphabet) for _ in range(rng.randrange(rng.choice((8, 60, 300))))), language)
+        assert_as_slow(
+            "".join(rng.choice(alphabet) for _ in range(rng.randrange(rng.choice((8, 60, 300))))), language
+        )
 
 
 @pytest.mark.parametrize("path", CORPORA, ids=lambda path: path.name.partition(".")[0])
@@ -209,13 +283,32 @@ def test_equals_the_slow_way_on_real_text(path: Path) -> None:
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
-@pytest.mark.parametrize("text", [
-    "中" * 1_000_000, "a" * 1_000_000, "（" * 1_000_000, '"' * 1_000_000, "'" * 1_000_000, "。" * 1_000_000, " " * 1_000_000,
-    "(" * 500_000 + "]" * 500_000, "“（" * 250_000 + "”" * 500_000, "中（好。）" * 200_000, "。" + "”" * 999_999, "a. " * 333_333,
-    "“中。”" * 250_000, "a." * 500_000, "A.(" * 300_000, "a" + " " * 1_000_000 + "b", "…" * 999_999 + "中",
-], ids=lambda text: text[:4])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "中" * 1_000_000,
+        "a" * 1_000_000,
+        "（" * 1_000_000,
+        '"' * 1_000_000,
+        "'" * 1_000_000,
+        "。" * 1_000_000,
+        " " * 1_000_000,
+        "(" * 500_000 + "]" * 500_000,
+        "“（" * 250_000 + "”" * 500_000,
+        "中（好。）" * 200_000,
+        "。" + "”" * 999_999,
+        "a. " * 333_333,
+        "“中。”" * 250_000,
+        "a." * 500_000,
+        "A.(" * 300_000,
+        "a" + " " * 1_000_000 + "b",
+        "…" * 999_999 + "中",
+    ],
+    ids=lambda text: text[:4],
+)
 def test_time_is_linear(language: str, text: str) -> None:
-    """A million characters without an end: well under a second each; anything quadratic would take minutes."""
+    """A million characters without an end: well under a second each; anything quadratic would take
+    minutes."""
     started = time.process_time()
     spans, _ = sentence_spans(text, language)
     assert time.process_time() - started < 5

@@ -1,4 +1,5 @@
-"""docs/shards.md is enough to write a reader: the one printed there, which knows struct and json only, agrees with ours."""
+"""docs/shards.md is enough to write a reader: the one printed there, which knows struct and json only, agrees
+with ours."""
 
 from __future__ import annotations
 
@@ -18,16 +19,24 @@ from ernie2.shards import SPLITS, ShardReader, ShardWriter
 from ernie2.tokenizer import Vocab
 
 PAGE = (ROOT / "docs/shards.md").read_text(encoding="utf-8")
-FIELDS = {"token_ids": lambda e: e.token_ids, "sentence_ids": lambda e: e.sentence_ids, "token_labels": lambda e: e.token_labels,
-          "sentence_label": lambda e: e.sentence_label} | {
-    f"span_ids_{level}": lambda e, level=level: e.span_ids[level] for level in ("word", "phrase", "entity")}
+FIELDS = {
+    "token_ids": lambda e: e.token_ids,
+    "sentence_ids": lambda e: e.sentence_ids,
+    "token_labels": lambda e: e.token_labels,
+    "sentence_label": lambda e: e.sentence_label,
+} | {f"span_ids_{level}": lambda e, level=level: e.span_ids[level] for level in ("word", "phrase", "entity")}
 
 
 @pytest.fixture()
 def page_reader(tmp_path: Path) -> ModuleType:
     """The page's code block as a module."""
-    code, = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
-    imported = {alias.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for alias in node.names}
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     assert imported == {"struct", "json"} and "from " not in code.split('"""', 2)[2].split("def ")[0]
     path = tmp_path / "page_reader.py"
     path.write_text(code, encoding="utf-8")
@@ -62,8 +71,13 @@ def test_digests_types_and_headers_are_what_the_page_says(tiny_tasks, tiny_vocab
         assert index["vocab_digest"] == vocab.digest and index["vocab_size"] == len(vocab)
         for split in SPLITS:
             for shard in index["shards"][split]:
-                files = [tmp_path / name / split / f"{shard['name']}.{field}.npy" for field in index["fields"]]
-                assert hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == shard["digest"]
+                files = [
+                    tmp_path / name / split / f"{shard['name']}.{field}.npy" for field in index["fields"]
+                ]
+                assert (
+                    hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+                    == shard["digest"]
+                )
                 for file in files:
                     data = file.read_bytes()
                     length = int.from_bytes(data[8:10], "little")
@@ -90,6 +104,9 @@ def test_the_pages_reader_refuses_what_does_not_fit(page_reader, tiny_tasks, tin
     with pytest.raises(ValueError, match="token_ids"):
         next(page_reader.read_examples(tmp_path / "cover", "train"))
     index = tmp_path / "order/index.json"
-    index.write_text(index.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'), encoding="utf-8")
+    index.write_text(
+        index.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'),
+        encoding="utf-8",
+    )
     with pytest.raises(ValueError, match="version 2"):
         next(page_reader.read_examples(tmp_path / "order", "train"))

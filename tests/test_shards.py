@@ -29,26 +29,37 @@ def test_round_trip_over_several_shards(tiny_tasks, vocab, tmp_path):
         index = writer.close({"vocab_digest": "d"})
         reader = ShardReader(tmp_path / name, "train", task, "d")
         assert len(reader) == 17 == index["samples"]["train"] and len(index["shards"]["train"]) == 3
-        assert reader.lengths().tolist() == [len(e.token_ids) for e in examples] and reader.tokens == reader.lengths().sum()
+        assert (
+            reader.lengths().tolist() == [len(e.token_ids) for e in examples]
+            and reader.tokens == reader.lengths().sum()
+        )
         for i, expected in enumerate(examples):
             got = reader[i]
-            assert np.array_equal(got.token_ids, expected.token_ids) and got.sentence_label == expected.sentence_label
+            assert (
+                np.array_equal(got.token_ids, expected.token_ids)
+                and got.sentence_label == expected.sentence_label
+            )
             assert np.array_equal(got.sentence_ids, expected.sentence_ids)
-            assert all(np.array_equal(got.span_ids[level], expected.span_ids[level]) for level in expected.span_ids)
+            assert all(
+                np.array_equal(got.span_ids[level], expected.span_ids[level]) for level in expected.span_ids
+            )
             assert (got.token_labels is None) == (expected.token_labels is None)
         with pytest.raises(IndexError):
             reader[17]
 
 
-@pytest.mark.parametrize(("field", "value", "words"), [
-    ("token_ids", np.array([1, 9999]), ["token_ids", "9999", "0 to 63"]),
-    ("token_ids", np.array([], int), ["token_ids", "no tokens"]),
-    ("sentence_ids", np.array([0, 7]), ["sentence_ids", "7"]),
-    ("sentence_ids", np.array([0]), ["sentence_ids", "1 values"]),
-    ("span_ids", None, ["span_ids[word]", "nothing"]),
-    ("sentence_label", 3, ["sentence_label", "got 3", "0 to 2"]),
-    ("sentence_label", None, ["sentence_label", "got None"]),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("token_ids", np.array([1, 9999]), ["token_ids", "9999", "0 to 63"]),
+        ("token_ids", np.array([], int), ["token_ids", "no tokens"]),
+        ("sentence_ids", np.array([0, 7]), ["sentence_ids", "7"]),
+        ("sentence_ids", np.array([0]), ["sentence_ids", "1 values"]),
+        ("span_ids", None, ["span_ids[word]", "nothing"]),
+        ("sentence_label", 3, ["sentence_label", "got 3", "0 to 2"]),
+        ("sentence_label", None, ["sentence_label", "got None"]),
+    ],
+)
 def test_wrong_examples_are_refused(tiny_tasks, vocab, tmp_path, field, value, words):
     spans = {level: np.array([-1, 0], np.int16) for level in ("word", "phrase", "entity")}
     example = Example(np.array([1, 9]), np.array([0, 0]), spans, None, 0)

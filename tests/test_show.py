@@ -1,4 +1,5 @@
-"""data_gen.show: what it prints of examples typed by hand, in colour and without, however wide the screen is."""
+"""data_gen.show: what it prints of examples typed by hand, in colour and without, however wide the screen
+is."""
 
 from __future__ import annotations
 
@@ -40,19 +41,30 @@ def printed(capsys: pytest.CaptureFixture, *argv: object, code: int = 0) -> str:
 def test_spans_come_out_as_they_were_typed(vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write_shards(shards, "sentence_distance", [example(vocab, TEXTS[:2], 2)], [], vocab)
     out = printed(capsys, folder, "--masks", "none")
-    assert "── sentence_distance, train 0 of 1: 26 tokens ─" in out and "label 2: different documents\n" in out
+    assert (
+        "── sentence_distance, train 0 of 1: 26 tokens ─" in out and "label 2: different documents\n" in out
+    )
     assert "segment 1     [CLS] {居里 夫人} 发现 了 ⟨放射 元素⟩ 。 [SEP]\n" in out
     assert "segment 2     他们 在 ⟨{[UNK] 京} 图书馆⟩ 看书 ， [SEP]\n" in out
-    assert "Sentence distance (paper section 3.2.2)" in out, "the task is introduced in its generator's own words"
+    assert "Sentence distance (paper section 3.2.2)" in out, (
+        "the task is introduced in its generator's own words"
+    )
     assert "Classes: 0 adjacent; 1 same document, not adjacent; 2 different documents" in out
     assert "\x1b[" not in out, "no colour outside a terminal"
 
 
 def test_permutations_are_spelt_out(vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = write_shards(shards, "sentence_reordering", [example(vocab, [TEXTS[2], TEXTS[0], TEXTS[1]], 7)], [], vocab)
+    folder = write_shards(
+        shards, "sentence_reordering", [example(vocab, [TEXTS[2], TEXTS[0], TEXTS[1]], 7)], [], vocab
+    )
     out = printed(capsys, folder, "--masks", "none")
     assert "label 7: 3 segments, shown in the order 3 1 2 of the original" in out
-    for line in ("segment 1 ← 3 [CLS] 我国", "segment 2 ← 1 {居里", "segment 3 ← 2 他们", "read in the order 2 3 1 it is the"):
+    for line in (
+        "segment 1 ← 3 [CLS] 我国",
+        "segment 2 ← 1 {居里",
+        "segment 3 ← 2 他们",
+        "read in the order 2 3 1 it is the",
+    ):
         assert line in out
 
 
@@ -61,7 +73,9 @@ def test_the_connective_is_named(vocab: Vocab, shards: Path, capsys: pytest.Capt
     assert "label 1: 但是\n" in printed(capsys, folder)
 
 
-def test_token_labels_stand_under_their_tokens(vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture) -> None:
+def test_token_labels_stand_under_their_tokens(
+    vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture
+) -> None:
     text = ["mar+ie/1 saw/0 居里/1 的 cat/0 ."]
     folder = write_shards(shards, "capitalization", [example(vocab, text)], [], vocab)
     out = printed(capsys, folder, "--masks", "none").splitlines()
@@ -85,14 +99,20 @@ def test_masks_are_those_of_the_trainer(vocab: Vocab, shards: Path, capsys: pyte
     assert readable.text(0, len(readable)) == Tokenizer(vocab).decode(made.token_ids)
     for seed in range(20):
         for level in ("basic", "phrase", "entity"):
-            shown, places = draw_masks(made, level, vocab.continuation, vocab.mask_id, ordinary, 0.3, np.random.default_rng(seed))
+            shown, places = draw_masks(
+                made, level, vocab.continuation, vocab.mask_id, ordinary, 0.3, np.random.default_rng(seed)
+            )
             drawn = readable.draw(level, np.random.default_rng(seed), 0.3)
             assert list(drawn) == places.tolist()
             for place, target in drawn.items():
                 truth, seen = (vocab.id_to_token[int(ids[place])] for ids in (made.token_ids, shown))
                 assert target.truth == truth.removeprefix("##") and target.seen == seen
-                assert target.kind == ("masked" if seen == "[MASK]" else "kept" if seen == truth else "random")
-    out = printed(capsys, write_shards(shards, "sentence_distance", [made], [], vocab), "--mask-prob", "0.999").splitlines()
+                assert target.kind == (
+                    "masked" if seen == "[MASK]" else "kept" if seen == truth else "random"
+                )
+    out = printed(
+        capsys, write_shards(shards, "sentence_distance", [made], [], vocab), "--mask-prob", "0.999"
+    ).splitlines()
     for level in ("basic", "phrase", "entity"):
         at = next(i for i, line in enumerate(out) if line.startswith(f"mask {level}"))
         truth = re.sub(r"\s", "", out[at + 1].removeprefix("predict"))
@@ -101,21 +121,34 @@ def test_masks_are_those_of_the_trainer(vocab: Vocab, shards: Path, capsys: pyte
     assert "mask basic" not in "".join(printed(capsys, shards / "sentence_distance", "--masks", "entity"))
 
 
-def test_colour(vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour(
+    vocab: Vocab, shards: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_shards(shards, "sentence_distance", [example(vocab, TEXTS[:2], 1)], [], vocab)
     coloured = printed(capsys, folder, "--color", "always")
-    assert "\x1b[1;32mlabel 1" in coloured and "\x1b[1;35m{\x1b[0m" in coloured and "\x1b[4;36m⟨\x1b[0m" in coloured
+    assert (
+        "\x1b[1;32mlabel 1" in coloured
+        and "\x1b[1;35m{\x1b[0m" in coloured
+        and "\x1b[4;36m⟨\x1b[0m" in coloured
+    )
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == printed(capsys, folder, "--color", "never")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    for environment, when, colour in (({}, "auto", True), ({}, "never", False), ({"NO_COLOR": "1"}, "auto", False),
-                                      ({"NO_COLOR": "1"}, "always", True), ({"TERM": "dumb"}, "auto", False)):
+    for environment, when, colour in (
+        ({}, "auto", True),
+        ({}, "never", False),
+        ({"NO_COLOR": "1"}, "auto", False),
+        ({"NO_COLOR": "1"}, "always", True),
+        ({"TERM": "dumb"}, "auto", False),
+    ):
         for name, value in ({"NO_COLOR": "", "TERM": "xterm"} | environment).items():
             monkeypatch.setenv(name, value)
         assert ("\x1b[1;32mlabel 1" in printed(capsys, folder, "--color", when)) == colour
 
 
 @pytest.mark.parametrize("width", [40, 57, 120])
-def test_lines_are_as_wide_as_the_screen(vocab: Vocab, shards: Path, width: int, capsys: pytest.CaptureFixture) -> None:
+def test_lines_are_as_wide_as_the_screen(
+    vocab: Vocab, shards: Path, width: int, capsys: pytest.CaptureFixture
+) -> None:
     folder = write_shards(shards, "sentence_distance", shuffled(vocab, 5), [], vocab)
     lines = printed(capsys, folder, "-n", 5, "--width", width).splitlines()
     wide = [columns(line) for line in lines if not line.startswith("label")]
@@ -131,7 +164,10 @@ def test_choice_of_examples(vocab: Vocab, shards: Path, capsys: pytest.CaptureFi
     for name in ("random title of another query", "Random", "strong: clicked, or the top grade"):
         place = 0 if name.startswith("strong") else 6
         assert f"train {place} of 9" in printed(capsys, folder, "--class", name, "-n", 1)
-    for name, part in (("grade", "2 classes of task 'ir_relevance' have this in their names"), ("x y", "no classes of task")):
+    for name, part in (
+        ("grade", "2 classes of task 'ir_relevance' have this in their names"),
+        ("x y", "no classes of task"),
+    ):
         assert part in printed(capsys, folder, "--class", name, code=2)
     connectives = write_shards(shards, "discourse_relation", shuffled(vocab, 2, 37), [], vocab)
     assert "label 37: 因此" in printed(capsys, connectives, "--class", "因此")
@@ -150,28 +186,44 @@ def test_a_folder_of_tasks_is_listed(vocab: Vocab, shards: Path, capsys: pytest.
     (shards / "broken").mkdir()
     (shards / "broken/index.json").write_text("{", encoding="utf-8")
     out = printed(capsys, shards)
-    assert "3 tasks:" in out and "  ir_relevance       3 train and 1 dev examples\n" in out and "half" not in out
-    assert "  sentence_distance  3 train" in out and "not JSON" in out and f"data_gen.show {shards / 'broken'}" not in out
+    assert (
+        "3 tasks:" in out and "  ir_relevance       3 train and 1 dev examples\n" in out and "half" not in out
+    )
+    assert (
+        "  sentence_distance  3 train" in out
+        and "not JSON" in out
+        and f"data_gen.show {shards / 'broken'}" not in out
+    )
 
 
 def test_mistakes(vocab: Vocab, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write_shards(shards, "ir_relevance", shuffled(vocab, 3), [], vocab)
     other = tmp_path / "other.txt"
     other.write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\n", encoding="utf-8")
-    for arguments, part in [((tmp_path / "none",), "no finished shards"), ((folder, "--class", 9), "no such example"),
-                            ((tmp_path,), f"no finished shards there; there are some in {shards}"),
-                            ((shards / "ir_relevanse",), f"there are some in {shards}"),
-                            ((folder, "--split", "dev"), "no such example among the 0 of split dev"),
-                            ((folder, "--vocab", tmp_path / "v.txt"), "no vocabulary there"),
-                            ((folder, "--vocab", other), "not the vocabulary"), ((folder, "-n", 0), "-n has to be 1"),
-                            ((folder, "--mask-prob", 2), "--mask-prob")]:
+    for arguments, part in [
+        ((tmp_path / "none",), "no finished shards"),
+        ((folder, "--class", 9), "no such example"),
+        ((tmp_path,), f"no finished shards there; there are some in {shards}"),
+        ((shards / "ir_relevanse",), f"there are some in {shards}"),
+        ((folder, "--split", "dev"), "no such example among the 0 of split dev"),
+        ((folder, "--vocab", tmp_path / "v.txt"), "no vocabulary there"),
+        ((folder, "--vocab", other), "not the vocabulary"),
+        ((folder, "-n", 0), "-n has to be 1"),
+        ((folder, "--mask-prob", 2), "--mask-prob"),
+    ]:
         assert part in printed(capsys, *arguments, code=2)
 
 
 def test_an_ascii_locale_loses_characters_not_the_output(vocab: Vocab, shards: Path) -> None:
     folder = write_shards(shards, "sentence_distance", [example(vocab, TEXTS[:2], 1)], [], vocab)
-    done = subprocess.run([sys.executable, "-m", "data_gen.show", str(folder)], cwd=ROOT, capture_output=True, text=True,
-                          env={"PYTHONIOENCODING": "ascii", "PATH": ""}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "data_gen.show", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PYTHONIOENCODING": "ascii", "PATH": ""},
+        check=False,
+    )
     assert done.returncode == 0 and "segment 1     [CLS] {?? ??}" in done.stdout
 
 

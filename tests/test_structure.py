@@ -1,4 +1,5 @@
-"""The house rules that a machine can check: rooms stay small, data flows one way, nothing unsafe is called."""
+"""The house rules that a machine can check: rooms stay small, data flows one way, nothing unsafe is
+called."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SOURCES = sorted(path for folder in ("ernie2", "data_gen", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
-TENSOR_FREE = (
-    "batching", "config", "curriculum", "masking", "pages", "plan", "report", "run_log", "shards", "strict",
-    "tasks", "tokenizer", "splitting_rules", "disk", "schema", "watchdog", "out_dir", "digests", "memory",
-    "paddle_version", "malloc", "characters", "finetune.data", "finetune.decoding", "finetune.features",
-    "finetune.metrics", "finetune.readers", "finetune.run", "finetune.squad", "finetune.tagging", "finetune.task")
+SOURCES = sorted(
+    path for folder in ("ernie2", "data_gen", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+)
+TENSOR_FREE = """
+batching config curriculum masking pages plan report run_log shards strict tasks tokenizer splitting_rules
+disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data finetune.decoding
+finetune.features finetune.metrics finetune.readers finetune.run finetune.squad finetune.tagging finetune.task
+""".split()
 
 
 def parse(path: Path) -> ast.Module:
@@ -45,7 +48,9 @@ def test_house_rules(path):
     assert text.count("\n") <= 400, "a longer file asks for another room"
     assert ast.get_docstring(tree), "every file says what it is"
     if path.relative_to(ROOT).parts[0] == "ernie2":
-        assert not any(name.split(".")[0] == "data_gen" for name in names), "data_gen may import ernie2, never the reverse"
+        assert not any(name.split(".")[0] == "data_gen" for name in names), (
+            "data_gen may import ernie2, never the reverse"
+        )
     assert not {"pickle", "marshal", "shelve", "dill"} & {name.split(".")[0] for name in names}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -55,7 +60,14 @@ def test_house_rules(path):
                 assert ast.get_docstring(node) or _is_nested(tree, node), f"{node.name} has no docstring"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load", "paddle.load"), called
+            assert called not in (
+                "eval",
+                "exec",
+                "os.system",
+                "yaml.load",
+                "yaml.unsafe_load",
+                "paddle.load",
+            ), called
             if called.endswith("np.load"):
                 assert "allow_pickle=False" in ast.unparse(node)
             assert not any(keyword.arg == "shell" for keyword in node.keywords)
@@ -69,9 +81,13 @@ def _overrides_paddle(node: ast.FunctionDef) -> bool:
 
 def _is_nested(tree: ast.Module, wanted: ast.AST) -> bool:
     """Inside another function, or in a class of this module alone."""
-    return any(wanted in ast.walk(node) and wanted is not node for node in ast.walk(tree)
-               if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-               or isinstance(node, ast.ClassDef) and node.name.startswith("_"))
+    return any(
+        wanted in ast.walk(node) and wanted is not node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or isinstance(node, ast.ClassDef)
+        and node.name.startswith("_")
+    )
 
 
 def test_modules_without_tensors_do_not_import_paddle():
@@ -84,5 +100,7 @@ def test_modules_without_tensors_do_not_import_paddle():
 def test_the_main_loop_fits_on_two_screens():
     path = ROOT / "ernie2/pretrain.py"
     assert path.read_text(encoding="utf-8").count("\n") <= 200
-    train = next(node for node in parse(path).body if isinstance(node, ast.FunctionDef) and node.name == "train")
+    train = next(
+        node for node in parse(path).body if isinstance(node, ast.FunctionDef) and node.name == "train"
+    )
     assert train.end_lineno - train.lineno <= 50

@@ -17,8 +17,11 @@ from ernie2.config import ConfigError
 from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
-ZH = ("北京大学的学生在学习。\n学生都在学习ERNIE，Ernie的学习！\n\n" * 5 + "鲁迅、café、한국𠀀。\n"
-      + "0123456789 testing tested tests\n" * 3)
+ZH = (
+    "北京大学的学生在学习。\n学生都在学习ERNIE，Ernie的学习！\n\n" * 5
+    + "鲁迅、café、한국𠀀。\n"
+    + "0123456789 testing tested tests\n" * 3
+)
 EN = "The tests are testing what was tested; unbelievable believers believe.\n" * 20 + "A naïve rest.\n"
 
 
@@ -57,12 +60,16 @@ def test_english_vocabulary_learns_pieces(tmp_path: Path) -> None:
     build_vocab([str(tmp_path / "*.txt")], 200, tmp_path / "vocab", language="en")
     tokenizer = Tokenizer(Vocab.load(tmp_path / "vocab"))
     assert tokenizer.tokenize("The tests: unbelievable") == ["the", "tests", "[UNK]", "unbelievable"]
-    assert tokenizer.tokenize("Testable rest") != ["[UNK]"] * 2 and "[UNK]" not in tokenizer.tokenize("Testable rest")
+    assert tokenizer.tokenize("Testable rest") != ["[UNK]"] * 2 and "[UNK]" not in tokenizer.tokenize(
+        "Testable rest"
+    )
 
 
 def test_case_is_kept_on_request(corpus: Path, tmp_path: Path) -> None:
     build_vocab([corpus], 150, tmp_path / "vocab.txt", lower_case=False)
-    assert {"E", "é"} <= {token.removeprefix("##") for token in Vocab.load(tmp_path / "vocab.txt").id_to_token}
+    assert {"E", "é"} <= {
+        token.removeprefix("##") for token in Vocab.load(tmp_path / "vocab.txt").id_to_token
+    }
 
 
 def test_query_logs_are_read_too(corpus: Path, tmp_path: Path) -> None:
@@ -78,7 +85,9 @@ def test_all_input_is_read_as_data_generation_reads_it(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tmarker\n鹏\t鲲\t但\n", encoding="utf-8")
     lines: list[str] = []
     files = [tmp_path / "wiki_00", tmp_path / "a.jsonl", tmp_path / "pairs.tsv"]
-    build_vocab(files, 150, tmp_path / "vocab.txt", options=TextOptions(normalise_width=True), report=lines.append)
+    build_vocab(
+        files, 150, tmp_path / "vocab.txt", options=TextOptions(normalise_width=True), report=lines.append
+    )
     tokens = set(Vocab.load(tmp_path / "vocab.txt").id_to_token)
     assert set("凤凰麒麟鹏鲲但") <= tokens and not tokens & {"doc", "br", "<", "ａ"} and "a" in tokens
     assert any(line.startswith("left out: bad_json: 1") for line in lines)
@@ -95,7 +104,9 @@ def test_the_shared_corpus_takes_seconds(tmp_path: Path) -> None:
 
 def test_same_text_same_bytes(corpus: Path, tmp_path: Path) -> None:
     """In processes with other hash seeds and numbers of threads."""
-    corpus.write_text(ZH + "\n".join(f"word{a}{b}" * 2 for a in "abcdefghij" for b in "klmnopqrst"), encoding="utf-8")
+    corpus.write_text(
+        ZH + "\n".join(f"word{a}{b}" * 2 for a in "abcdefghij" for b in "klmnopqrst"), encoding="utf-8"
+    )
     made = []
     for n in range(3):
         out = tmp_path / f"{n}.txt"
@@ -107,7 +118,9 @@ def test_same_text_same_bytes(corpus: Path, tmp_path: Path) -> None:
     assert made[0] == made[1] == made[2] and made[0].count(b"\n") > 130
 
 
-def test_mistakes_leave_nothing_behind(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_leave_nothing_behind(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError, match="100 or more"):
         build_vocab([corpus], 20, tmp_path / "vocab.txt")
     with pytest.raises(ConfigError, match="nowhere"):
@@ -121,7 +134,9 @@ def test_mistakes_leave_nothing_behind(corpus: Path, tmp_path: Path, capsys: pyt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "file"]
 
 
-def test_an_old_vocabulary_survives_a_crash(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_vocabulary_survives_a_crash(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "vocab.txt"
     out.write_text("old", encoding="utf-8")
     monkeypatch.setattr("data_gen.vocab.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

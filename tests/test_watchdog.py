@@ -1,4 +1,5 @@
-"""The watchdog, with processes that are forked here and need no paddle: who is missing, who died, who leaves how."""
+"""The watchdog, with processes that are forked here and need no paddle: who is missing, who died, who leaves
+how."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def freed_port() -> int:
 
 
 def in_child(act: Callable[[], object], said: Path) -> Callable[..., int]:
-    """Runs a command's body in a forked process, its output in a file. Returns wait() -> exit code; wait.process = its number."""
+    """Runs a command's body in a forked process, its output in a file. Returns wait() -> exit code;
+    wait.process = its number."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -66,11 +68,15 @@ Ranks = Callable[..., list[Callable[..., int]]]
 
 @pytest.fixture()
 def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
-    """ranks(act of rank 0, act of rank 1, ...) starts them; act(rank) runs where training would. None: does not come."""
+    """ranks(act of rank 0, act of rank 1, ...) starts them; act(rank) runs where training would. None: does
+    not come."""
     monkeypatch.setattr(watchdog, "GRACE_S", 0.5)
 
-    def start(*acts: Callable[[int], object] | None, limit: float = 20, facts: Callable[[int], dict] = lambda rank: FACTS
-              ) -> list[Callable[..., int]]:
+    def start(
+        *acts: Callable[[int], object] | None,
+        limit: float = 20,
+        facts: Callable[[int], dict] = lambda rank: FACTS,
+    ) -> list[Callable[..., int]]:
         ports = [freed_port() for _ in acts]
         monkeypatch.setenv("PADDLE_TRAINER_ENDPOINTS", ",".join(f"127.0.0.1:{port}" for port in ports))
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(len(acts)))
@@ -125,7 +131,10 @@ def test_a_killed_rank_is_named_by_all_others(ranks: Ranks, tmp_path: Path, vict
     assert codes.pop(victim) == -signal.SIGKILL and codes == [PEER_LOST, PEER_LOST]
     for rank, text in enumerate(texts(tmp_path, 3)):
         if rank != victim:
-            assert f"error: rank {victim} (process {waits[victim].process} on {socket.gethostname()}) died" in text, text
+            assert (
+                f"error: rank {victim} (process {waits[victim].process} on {socket.gethostname()}) died"
+                in text
+            ), text
 
 
 def test_what_follows_from_a_death_is_not_blamed(ranks: Ranks, tmp_path: Path):
@@ -158,7 +167,11 @@ def test_an_exception_is_passed_on(ranks: Ranks, tmp_path: Path, culprit: int):
     assert codes.pop(culprit) == 1 and codes == [PEER_LOST] * 2
     for rank, text in enumerate(texts(tmp_path, 3)):
         assert ("Traceback: ValueError" in text) == (rank == culprit)
-        assert rank == culprit or f"rank {culprit} (process" in text and "exit code 1 (ValueError: nonsense)" in text
+        assert (
+            rank == culprit
+            or f"rank {culprit} (process" in text
+            and "exit code 1 (ValueError: nonsense)" in text
+        )
 
 
 def test_a_mistake_that_one_rank_sees_is_everybodys(ranks: Ranks, tmp_path: Path):
@@ -179,7 +192,10 @@ def test_who_does_not_come_is_named(ranks: Ranks, tmp_path: Path):
     waits = ranks(work, None, work, None, limit=1)
     assert [wait() for wait in waits] == [PEER_LOST, PEER_LOST]
     text = (tmp_path / "rank0").read_text()
-    assert "error: start-up: 2 of 4 are missing after 1 s: rank 1 (expected on 127.0.0.1); rank 3 (expected on 127.0.0.1)" in text
+    assert (
+        "error: start-up: 2 of 4 are missing after 1 s: rank 1 (expected on 127.0.0.1); rank 3 (expected on "
+        "127.0.0.1)" in text
+    )
     assert "rank 0: 2 of 4 are missing after 1 s" in (tmp_path / "rank2").read_text()
 
 

@@ -1,4 +1,5 @@
-"""data_gen.text.words: what `find` says of words, phrases and entities, against slow and obvious code that says the same."""
+"""data_gen.text.words: what `find` says of words, phrases and entities, against slow and obvious code that
+says the same."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ from ernie2.shards import LEVELS
 from ernie2.tokenizer import SPECIAL_TOKENS, Encoding, Tokenizer, Vocab
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-CHARACTERS = ("，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话"
-              "经济发展和平常一样财政部门有新书李明天来")
+CHARACTERS = (
+    "，。、“”！？：；（）.,!?'\"-()%的我是在了北京大学生清华中国人民银行行长周小川发表讲话"
+    "经济发展和平常一样财政部门有新书李明天来"
+)
 Flags = list[set[int]]
 
 
@@ -58,18 +61,27 @@ def units(finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str, 
 
 
 def token_flags(begins: Flags, tokens: Encoding, inside: np.ndarray) -> list[int]:
-    """Begins of the levels at characters -> flags of tokens: a begin counts for the first token that does not lie before it."""
+    """Begins of the levels at characters -> flags of tokens: a begin counts for the first token that does not
+    lie before it."""
     flags = []
     for number, start in enumerate(tokens.starts.tolist()):
         before = tokens.starts[number - 1] if number else -1
         places = range(before + 1, start + 1)
-        flag = sum(bit for bit, level in zip((WORD, PHRASE, ENTITY), begins) if any(at in level for at in places))
+        flag = sum(
+            bit for bit, level in zip((WORD, PHRASE, ENTITY), begins) if any(at in level for at in places)
+        )
         flags.append(0 if inside[number] else flag if number else 7)
     return flags
 
 
-def slow_chinese(text: str, tokens: Encoding, inside: np.ndarray, entries: Mapping[str, bool], words: list[str],
-                 tags: Mapping[str, str]) -> tuple[list[int], Counter[str]]:
+def slow_chinese(  # noqa: C901 - the rules, spelled out
+    text: str,
+    tokens: Encoding,
+    inside: np.ndarray,
+    entries: Mapping[str, bool],
+    words: list[str],
+    tags: Mapping[str, str],
+) -> tuple[list[int], Counter[str]]:
     stops = np.cumsum([len(word) for word in words]).tolist()
     allowed = {at: 2 for at in (0, *stops)}
     for word, stop in zip(words, stops):
@@ -82,7 +94,12 @@ def slow_chinese(text: str, tokens: Encoding, inside: np.ndarray, entries: Mappi
     while at < len(text):
         for size in range(30, 1, -1):
             edges = allowed.get(at, 0), allowed.get(at + size, 0)
-            if text[at:at + size] in entries and at + size <= len(text) and min(edges) and (size > 2 or sum(edges) == 4):
+            if (
+                text[at : at + size] in entries
+                and at + size <= len(text)
+                and min(edges)
+                and (size > 2 or sum(edges) == 4)
+            ):
                 matches.append((at, at + size))
                 at += size - 1
                 break
@@ -107,13 +124,19 @@ def slow_chinese(text: str, tokens: Encoding, inside: np.ndarray, entries: Mappi
 
 def slow_noun_phrases(words: list[str], tags: Mapping[str, str]) -> list[tuple[int, int]]:
     tags = {word: tag for word, tag in tags.items() if word not in NO_PHRASE_WORDS}
-    kinds = ["n" if tags.get(word) == "n" else "m" if tags.get(word) in MODIFIER_TAGS else "." for word in words]
+    kinds = [
+        "n" if tags.get(word) == "n" else "m" if tags.get(word) in MODIFIER_TAGS else "." for word in words
+    ]
     phrases, word, at = [], 0, 0
     while word < len(words):
         for size in (4, 3, 2, 1):
-            run = "".join(words[word:word + size])
-            if size == 1 or re.fullmatch("[mn]+n", "".join(kinds[word:word + size])) and len(run) <= MAX_PHRASE_CHARS \
-                    and word + size <= len(words):
+            run = "".join(words[word : word + size])
+            if (
+                size == 1
+                or re.fullmatch("[mn]+n", "".join(kinds[word : word + size]))
+                and len(run) <= MAX_PHRASE_CHARS
+                and word + size <= len(words)
+            ):
                 break
         if size > 1:
             phrases.append((at, at + len(run)))
@@ -121,31 +144,39 @@ def slow_noun_phrases(words: list[str], tags: Mapping[str, str]) -> list[tuple[i
     return phrases
 
 
-def slow_english(text: str, tokens: Encoding, inside: np.ndarray, entries: Mapping[str, bool]) -> tuple[list[int], Counter[str]]:
+def slow_english(
+    text: str, tokens: Encoding, inside: np.ndarray, entries: Mapping[str, bool]
+) -> tuple[list[int], Counter[str]]:
     flags = np.where(inside, 0, 7)
     first = np.flatnonzero(~inside)
     spans = [(tokens.starts[a], tokens.ends[b - 1]) for a, b in zip(first, [*first[1:], len(inside)])]
-    known = {is_entity: {tuple(re.findall(r"[^\W_]+|[^\w\s]|_", word if is_entity else word.lower())): word
-                         for word in reversed(entries) if entries[word] == is_entity} for is_entity in (False, True)}
+    known = {
+        is_entity: {
+            tuple(re.findall(r"[^\W_]+|[^\w\s]|_", word if is_entity else word.lower())): word
+            for word in reversed(entries)
+            if entries[word] == is_entity
+        }
+        for is_entity in (False, True)
+    }
     hits: Counter[str] = Counter()
     lines = [text.count("\n", 0, start) for start, _ in spans]
     for _, group in itertools.groupby(range(len(spans)), lines.__getitem__):
         numbers = list(group)
-        words = [text[spans[number][0]:spans[number][1]] for number in numbers]
+        words = [text[spans[number][0] : spans[number][1]] for number in numbers]
         taken, place = [False] * len(words), 0
         while place < len(words):
             for size in range(min(len(words) - place, 20), 0, -1):
-                exact = known[True].get(tuple(words[place:place + size]))
-                entry = exact or known[False].get(tuple(word.lower() for word in words[place:place + size]))
+                exact = known[True].get(tuple(words[place : place + size]))
+                entry = exact or known[False].get(tuple(word.lower() for word in words[place : place + size]))
                 if entry:
                     hits[entry] += 1
-                    flags[first[numbers[place + 1:place + size]]] &= ~(ENTITY if exact else PHRASE)
-                    taken[place:place + size] = [True] * size
+                    flags[first[numbers[place + 1 : place + size]]] &= ~(ENTITY if exact else PHRASE)
+                    taken[place : place + size] = [True] * size
                     place += size - 1
                     break
             place += 1
         for start, stop in slow_names(words, taken):
-            flags[first[numbers[start + 1:stop]]] &= ~ENTITY
+            flags[first[numbers[start + 1 : stop]]] &= ~ENTITY
     return flags.tolist(), hits
 
 
@@ -167,7 +198,9 @@ def slow_names(words: list[str], taken: list[bool]) -> list[tuple[int, int]]:
     return names
 
 
-def slow_and_fast(finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str, tags: Mapping[str, str]) -> None:
+def slow_and_fast(
+    finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str, tags: Mapping[str, str]
+) -> None:
     """Compares the two."""
     tokens = tokenizer.encode(text)
     arguments = text, tokens, tokenizer.vocab.continuation[tokens.ids], dict(finder.kinds.items())
@@ -187,17 +220,36 @@ def hits_of(finder: ChineseUnits | EnglishUnits) -> dict[str, int]:
 
 @pytest.mark.parametrize("size", [0, 40, 400])
 @pytest.mark.parametrize("segmenter", ["rjieba", "jieba"])
-def test_chinese_on_random_text(size: int, segmenter: str, tokenizer: Tokenizer, tags: dict[str, str]) -> None:
+def test_chinese_on_random_text(
+    size: int, segmenter: str, tokenizer: Tokenizer, tags: dict[str, str]
+) -> None:
     """Words, odd characters and parts of words, and dictionaries of what occurs in them."""
     draw = random.Random(size)
-    words = [*draw.sample(sorted(word for word in tags if len(word) > 1 and tags[word] in ("n", "a", "vn", "v", "nr")), 60),
-             *CHARACTERS, " ", "\n", "abc", "D-E2", "3.14%", "é", "é", "각", "İ", "\u3400", "\U00020000", "½", "ﬁ"]
+    words = [
+        *draw.sample(
+            sorted(word for word in tags if len(word) > 1 and tags[word] in ("n", "a", "vn", "v", "nr")), 60
+        ),
+        *CHARACTERS,
+        " ",
+        "\n",
+        "abc",
+        "D-E2",
+        "3.14%",
+        "é",
+        "é",
+        "각",
+        "İ",
+        "\u3400",
+        "\U00020000",
+        "½",
+        "ﬁ",
+    ]
     texts = ["".join(draw.choices(words, k=draw.randrange(1, 40))) for _ in range(60)]
     joined = "".join(texts)
     entries = {}
     for _ in range(size):
         at = draw.randrange(len(joined) - 8)
-        entries[joined[at:at + draw.choice((1, 2, 2, 3, 4, 5, 8))].replace("\n", "")] = draw.random() < 0.5
+        entries[joined[at : at + draw.choice((1, 2, 2, 3, 4, 5, 8))].replace("\n", "")] = draw.random() < 0.5
     entries.pop("", None)
     finder = ChineseUnits(entries, segmenter)
     for text in [*texts, "\n".join(texts), " ", "", "\n\n"]:
@@ -207,15 +259,48 @@ def test_chinese_on_random_text(size: int, segmenter: str, tokenizer: Tokenizer,
 @pytest.mark.parametrize("size", [0, 40, 400])
 def test_english_on_random_text(size: int, tokenizer: Tokenizer) -> None:
     draw = random.Random(size)
-    words = ["Tom", "tom", "New", "York", "City", "in", "spite", "of", "the", "I", "Mary", "Ann", "McX", "3D", "café", "ÉA", "x_y",
-             ".", ",", "“", "(", "-", "!", "'s", "\n", "我", "北京", "ß", "İz", "各", "각", "a" * 120]
+    words = [
+        "Tom",
+        "tom",
+        "New",
+        "York",
+        "City",
+        "in",
+        "spite",
+        "of",
+        "the",
+        "I",
+        "Mary",
+        "Ann",
+        "McX",
+        "3D",
+        "café",
+        "ÉA",
+        "x_y",
+        ".",
+        ",",
+        "“",
+        "(",
+        "-",
+        "!",
+        "'s",
+        "\n",
+        "我",
+        "北京",
+        "ß",
+        "İz",
+        "各",
+        "각",
+        "a" * 120,
+    ]
     texts = [" ".join(draw.choices(words, k=draw.randrange(1, 40))) for _ in range(60)]
     entries: dict[str, bool] = {}
     for _ in range(size):
         line = draw.choice(draw.choice(texts).split("\n")).split()
         at = draw.randrange(max(len(line) - 3, 1))
-        entry = draw.choice((" ", "  ")).join(line[at:at + draw.randrange(1, 5)])
-        # Entries with Chinese characters are not used in English; what is longer in lower case is found by luck only.
+        entry = draw.choice((" ", "  ")).join(line[at : at + draw.randrange(1, 5)])
+        # Entries with Chinese characters are not used in English; what is longer in lower case is found by
+        # luck only.
         if entry and len(entry) < 100 and not set(entry) & set("我北京各İ"):
             entries[draw.choice((str, str.upper, str.lower))(entry)] = draw.random() < 0.5
     finder = EnglishUnits(entries)
@@ -261,7 +346,9 @@ def test_pieces_of_a_word_stay_together(tokenizer: Tokenizer) -> None:
 def test_noun_phrases(tokenizer: Tokenizer) -> None:
     finder = ChineseUnits({})
     words = units(finder, tokenizer, "我是经济学生，有新书。", WORD)
-    assert words == "我/是/经济/学生/，/有/新书/。" == units(finder, tokenizer, "我是经济学生，有新书。", ENTITY)
+    assert (
+        words == "我/是/经济/学生/，/有/新书/。" == units(finder, tokenizer, "我是经济学生，有新书。", ENTITY)
+    )
     assert units(finder, tokenizer, "我是经济学生，有新书。", PHRASE) == "我/是/经济学生/，/有/新书/。"
     assert max(len(phrase) for phrase in units(finder, tokenizer, "经济学生" * 10, PHRASE).split("/")) == 8
 
@@ -281,7 +368,9 @@ def test_longest_leftmost(tokenizer: Tokenizer) -> None:
     assert units(finder, tokenizer, "我在清华大学的北京大学生", ENTITY).startswith("我/在/清华大学的/北京")
 
 
-def test_known_words_are_not_cut_but_guessed_ones_are(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_words_are_not_cut_but_guessed_ones_are(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finder = ChineseUnits({"财政部": True, "和平": True, "李明天": True, "李明": True, "天来": True})
     text = "财政部门和平常一样"
     assert units(finder, tokenizer, text, ENTITY) == units(finder, tokenizer, text, WORD)
@@ -295,17 +384,29 @@ def test_known_words_are_not_cut_but_guessed_ones_are(tokenizer: Tokenizer, monk
 
 
 def test_one_segmenter_serves_all() -> None:
-    assert ChineseUnits({}).segmenter is ChineseUnits({"北京大学": True}, "auto").segmenter is load_segmenter("auto")
+    assert (
+        ChineseUnits({}).segmenter
+        is ChineseUnits({"北京大学": True}, "auto").segmenter
+        is load_segmenter("auto")
+    )
 
 
 def test_english_units(tokenizer: Tokenizer) -> None:
-    finder = EnglishUnits({"New  York City": True, "General Motors": True, "in spite of": False, "张三": True})
+    finder = EnglishUnits(
+        {"New  York City": True, "General Motors": True, "in spite of": False, "张三": True}
+    )
     text = "In spite of it, the New York City of Old Uncle Tom beat general motors. Mary Ann said I Can't."
     assert units(finder, tokenizer, text, PHRASE).startswith("In spite of/it/,/the/New/York/City/of/")
-    assert units(finder, tokenizer, text, ENTITY) == ("In/spite/of/it/,/the/New York City/of/Old Uncle Tom/beat/general/motors/."
-                                                      "/Mary/Ann/said/I/Can/'/t/.")
-    assert hits_of(finder) == {"New  York City": 2, "in spite of": 2}, "by the entry as it is written in the dictionary"
+    assert units(finder, tokenizer, text, ENTITY) == (
+        "In/spite/of/it/,/the/New York City/of/Old Uncle Tom/beat/general/motors/./Mary/Ann/said/I/Can/'/t/."
+    )
+    assert hits_of(finder) == {"New  York City": 2, "in spite of": 2}, (
+        "by the entry as it is written in the dictionary"
+    )
     assert units(finder, tokenizer, "THE OLD HOUSE", ENTITY) == "THE/OLD/HOUSE"
     assert units(finder, tokenizer, "unbelievable-ish words", WORD) == "unbelievable/-/ish/words"
-    assert units(EnglishUnits({}), tokenizer, "he met Tom\nBrown and Tom Brown", ENTITY) == "he/met/Tom/Brown/and/Tom Brown"
+    assert (
+        units(EnglishUnits({}), tokenizer, "he met Tom\nBrown and Tom Brown", ENTITY)
+        == "he/met/Tom/Brown/and/Tom Brown"
+    )
     assert units(EnglishUnits({"张三": True}), tokenizer, "he met Tom", WORD) == "he/met/Tom"

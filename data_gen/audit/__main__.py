@@ -2,8 +2,7 @@
 
 Exit code 1 where files are damaged or a label is degenerate: a class without an example, one class with more
 than 95% of them, or a token head with one class only. A class that the generator declares unused is none; and
-where a head of many classes has fewer than 20 examples a class, a missing one is odd, not wrong.
-"""
+where a head of many classes has fewer than 20 examples a class, a missing one is odd, not wrong."""
 
 from __future__ import annotations
 
@@ -184,8 +183,7 @@ def page(
         shards: The folder that was audited.
         audits: Every task with its verdict.
         note: What is to be said once of all tasks.
-        recipe: The recipe whose figures count; None: default figures.
-    """
+        recipe: The recipe whose figures count; None: default figures."""
     measured = [task for task, _ in audits if task.splits]
     styles = (HERE / "report.css", FOLDER / "audit.css")
     draws_words = recipe is not None and "word" in sum(recipe.masking.by_stage(), [])
@@ -257,8 +255,7 @@ class Plot:
         below: (place, label) on the axis.
         numbered: Whether each column has its class number below.
         by_size: Whether the largest class comes first.
-        dev_tells: Whether the dev split is large enough to be drawn.
-    """
+        dev_tells: Whether the dev split is large enough to be drawn."""
 
     columns: list[Column]
     high: float
@@ -314,8 +311,7 @@ def lengths_plot(task: TaskAudit) -> Plot:
 def class_plot(task: TaskAudit, head: str) -> Plot:
     """The shares of a head's classes: rows with names if they are few, columns if they are many.
 
-    Lines for dev are left out where the split is too small, and a limit far above all classes is, too.
-    """
+    Lines for dev are left out where the split is too small, and a limit far above all classes is, too."""
     found, expected = task.classes(head), task.expectation(head)
     by_size, rows = len(found) > NUMBERED_CLASSES, len(found) <= ROWS_OF_CLASSES
     tells = rows or sum(one.counts[1] for one in found) >= 10 * len(found)

@@ -70,8 +70,7 @@ def damaged_files(folder: Path, index: dict[str, Any], digests: bool) -> list[st
     Args:
         folder: <shards_dir>/<task>.
         index: Its index.json.
-        digests: Whether to read all files and compare their digests, not their headers and offsets alone.
-    """
+        digests: Whether to read all files and compare their digests, not their headers and offsets alone."""
     found = []
     for split, shards in index["shards"].items():
         for shard in shards:
@@ -130,8 +129,7 @@ def read_rejects(path: Path) -> dict[tuple[str | None, str], Reject]:
     """(task, or None for the reading of the input; reason) -> what <shards_dir>/rejects.jsonl tells about it.
 
     The file has a row for each reject {task, file, line, reason, text}. Other lines are passed over: nothing
-    depends on this file.
-    """
+    depends on this file."""
     found: dict[tuple[str | None, str], Reject] = {}
     if not path.is_file():
         return found

@@ -2,8 +2,7 @@
 
 Lengths, sentence labels and sizes are counted over all examples. What needs the tokens (masking units,
 unknown tokens, token labels, repeats) is counted over a sample: the first examples of shards spread
-evenly over the split. Shards are shuffled when they are made, so that these are a random draw.
-"""
+evenly over the split. Shards are shuffled when they are made, so that these are a random draw."""
 
 from __future__ import annotations
 
@@ -54,8 +53,7 @@ class Units:
             words: int (T), units of level word.
             level: One of LEVELS.
             offsets: int (N + 1), where the examples begin and end.
-            token_ids: int (T).
-        """
+            token_ids: int (T)."""
         begins = np.diff(ids, prepend=-2) != 0
         begins[offsets[:-1][np.diff(offsets) > 0]] = True
         first = np.flatnonzero(begins)
@@ -141,8 +139,7 @@ def measure(
         reader: The split.
         task: Its task.
         vocab: The vocabulary of the shards.
-        sample_tokens: Tokens looked into one by one; the rest is counted by labels and lengths alone.
-    """
+        sample_tokens: Tokens looked into one by one; the rest is counted by labels and lengths alone."""
     sizes = sum(path.stat().st_size for path in (reader.folder / reader.split).glob("*.npy"))
     labels = {
         loss.head: np.zeros(loss.num_classes, np.int64)
@@ -238,8 +235,7 @@ class Padding:
         planned: With samples of like length together, as ernie2.batching plans them.
         longest: If every sample were padded to max_seq_len.
         batches: Micro-batches it was measured on.
-        samples: Mean number of samples in one.
-    """
+        samples: Mean number of samples in one."""
 
     planned: float
     longest: float
@@ -250,8 +246,7 @@ class Padding:
 def padding(reader: ShardReader, task: Task, recipe: Recipe, max_seq_len: int) -> Padding | None:
     """Padding of the first pool of batches that the recipe's run would see; None without samples.
 
-    Where a pool would go over the same few samples again and again, EPOCHS times over them tell enough.
-    """
+    Where a pool would go over the same few samples again and again, EPOCHS times over them tell enough."""
     if not len(reader) or not reader.tokens:
         return None
     pool = min(recipe.batch.pool_batches, -(-EPOCHS * reader.tokens // recipe.batch.tokens))

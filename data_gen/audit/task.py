@@ -66,8 +66,7 @@ class TaskAudit:
         padding: Of the training batches.
         rejects: (task or None, reason) -> what rejects.jsonl tells.
         examples: Some examples, decoded.
-        stale: Whether the task's YAML is no longer the one that the shards were made with.
-    """
+        stale: Whether the task's YAML is no longer the one that the shards were made with."""
 
     name: str
     folder: Path
@@ -217,8 +216,7 @@ def examine(
         sample_tokens: Tokens of a split that are looked into one by one.
 
     Raises:
-        ConfigError: no shards there, an unknown task, another vocabulary.
-    """
+        ConfigError: no shards there, an unknown task, another vocabulary."""
     index, generator, tokenizer = load_shards(folder, vocab_file)
     task = generator.task
     found = TaskAudit(

@@ -42,8 +42,7 @@ class Verdict:
         bad: What makes the audit fail.
         odd: What somebody should look at.
         small: What is odd because there is little text; `small_corpus` may say it once for all tasks.
-        fine: What is as it should be.
-    """
+        fine: What is as it should be."""
 
     bad: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
@@ -61,8 +60,7 @@ def judge(task: TaskAudit, allow_missing: bool = False) -> Verdict:
 
     Args:
         task: What was measured.
-        allow_missing: Whether a class without an example is only odd.
-    """
+        allow_missing: Whether a class without an example is only odd."""
     verdict = Verdict(bad=[f"damaged: {fault}" for fault in task.damage])
     if not task.splits:
         return verdict

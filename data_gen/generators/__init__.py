@@ -1,17 +1,19 @@
-"""One file a task, one idea a file, one function: generate(source, rng, *, packer, language, **generator_args).
+"""One file a task, one idea a file, one function: generate(source, rng, *, packer, language,
+**generator_args).
 
-It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject` what it
-cannot use.
+It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject`
+what it cannot use.
 
-`source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator, `packer` a
-`data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They are held
-against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small and how large a
-number may be. What it yields and rejects depends on these alone.
+`source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator,
+`packer` a `data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They
+are held against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small
+and how large a number may be. What it yields and rejects depends on these alone.
 
 A generator module may also offer
-    labels(*, language, **generator_args) -> Labels    what the classes are; num_classes in the YAML is checked against it
-Of `language` and the generator_args it takes those it names. Nothing else in the repository needs to
-know a generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
+    labels(*, language, **generator_args) -> Labels what the classes are; num_classes in the YAML is checked
+    against it
+Of `language` and the generator_args it takes those it names. Nothing else in the repository needs to know a
+generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
 """
 
 from __future__ import annotations
@@ -37,11 +39,10 @@ class Labels:
     """What the classes of a task mean: for `show`, `audit` and `interchange`.
 
     Attributes:
-        names: How each class reads.
-        orders: Of a task that shuffles segments: class -> where each segment shown stood in the text, from 0.
-        next_sentence: Of a task of two sentences: the classes of a second one that follows the first, and of one from
-            another document.
-    """
+        names: How each class reads. orders: Of a task that shuffles segments: class -> where each segment
+        shown stood in the text, from 0. next_sentence: Of a task of two sentences: the classes of a second
+        one that follows the first, and of one from
+            another document."""
 
     names: Sequence[str]
     orders: Sequence[Sequence[int]] = ()
@@ -55,8 +56,7 @@ class Generator:
     Attributes:
         task: The task.
         module: The module its YAML names.
-        language: data.language.
-    """
+        language: data.language."""
 
     task: Task
     module: ModuleType
@@ -92,9 +92,10 @@ def load_generator(task: Task, language: str) -> Generator:
     """Imports the generator a task names and holds its arguments and classes against the YAML.
 
     Raises:
-        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or of a type or size it
-            does not take, or another number of classes than the YAML declares; names the YAML, the key and what is known.
-    """
+        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or of a type
+        or size it
+            does not take, or another number of classes than the YAML declares; names the YAML, the key and
+            what is known."""
     generator = Generator(task, _import(task), language)
     check_arguments(task, generator.module)
     declared = task.sentence_classes or task.token_classes
@@ -141,13 +142,15 @@ _SIMPLE = (bool, int, float, str, NoneType)
 
 
 def check_arguments(task: Task, module: ModuleType) -> None:
-    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names YAML and keys."""
+    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names YAML and
+    keys."""
     parameters = dict(inspect.signature(module.generate).parameters)
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in GIVEN:
         if parameters.pop(name, None) is None and not takes_all:
             raise ConfigError(
-                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called as "
+                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called "
+                "as "
                 f"generate(source, rng, *, packer, language, **generator_args)"
             )
     own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
@@ -165,7 +168,8 @@ def _section(parameters: dict[str, inspect.Parameter], types: dict[str, Any]) ->
 
 
 def _types(function: Callable) -> dict[str, Any]:
-    """The annotations that a YAML's value can be held against; those of a user's own may name what is not there."""
+    """The annotations that a YAML's value can be held against; those of a user's own may name what is not
+    there."""
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):

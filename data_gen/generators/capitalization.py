@@ -1,9 +1,8 @@
 """Capitalization prediction (paper section 3.2.1): is the word written with a capital?
 
-Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters that does
-not; every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers) and special tokens:
--100. The labels come from the annotation, which looks before anything is lower-cased.
-"""
+Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters
+that does not; every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers)
+and special tokens: -100. The labels come from the annotation, which looks before anything is lower-cased."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ def generate(
         rng: Draws the lengths.
         packer: Makes the examples.
         language: Not used: what has case is seen in the text.
-        short_seq_prob: Share of examples that aim at a random shorter length.
-    """
+        short_seq_prob: Share of examples that aim at a random shorter length."""
     capital = capital_labels(source[0].sentences.tokens)
     for document in source:
         for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
@@ -55,8 +53,8 @@ def generate(
 
 
 def capital_labels(tokens: Tokens) -> np.ndarray:
-    """int8 (T): 1 = the token's word begins with an upper-case letter in the text as written, 0 = a word of letters that does
-    not, -100 = a word without cased letters."""
+    """int8 (T): 1 = the token's word begins with an upper-case letter in the text as written, 0 = a word of
+    letters that does not, -100 = a word without cased letters."""
     codes = code_points(tokens.text)
     cased, upper = case_tables()
     codes = np.minimum(codes, CASED_CODES - 1)

@@ -1,15 +1,16 @@
 """Discourse relation (paper section 3.2.3): which connective stood between two sentences?
 
-Mined as Discovery is (Sileo et al. 2019, arXiv 1903.11850): the second of two adjacent sentences opens with a listed
-connective, which is removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`: pairs whose second
-sentence opens with none. The classes are those of `data_gen.generators.connectives` for data.language; one head serves both lists,
-so num_classes is that of the longer one. `balance` and `max_per_class` in the YAML even the classes out when the blocks
-are merged. Pairs that are already marked (data.marked_pairs) are taken as they are, through the same filters.
+Mined as Discovery is (Sileo et al. 2019, arXiv 1903.11850): the second of two adjacent sentences opens with a
+listed connective, which is removed, with the comma after it, and becomes the label. Class 0, `[no-conn]`:
+pairs whose second sentence opens with none. The classes are those of `data_gen.generators.connectives` for
+data.language; one head serves both lists, so num_classes is that of the longer one. `balance` and
+`max_per_class` in the YAML even the classes out when the blocks are merged. Pairs that are already marked
+(data.marked_pairs) are taken as they are, through the same filters.
 
-The filters are Discovery's (`pair_filter.py`). Not taken over: its language identifier (a page in another language is
-left out by the annotation) and the random thinning of "and", "but" and pairs without a connective (`balance`,
-`no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39% of the pairs, 64 cost 4%.
-"""
+The filters are Discovery's (`pair_filter.py`). Not taken over: its language identifier (a page in another
+language is left out by the annotation) and the random thinning of "and", "but" and pairs without a connective
+(`balance`, `no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39%
+of the pairs, 64 cost 4%."""
 
 from __future__ import annotations
 
@@ -37,25 +38,31 @@ def labels(*, language: str) -> Labels:
     return Labels([*names, *(f"class {label} (not used in this language)" for label in unused)])
 
 
-def generate(source: Sequence[Document] | Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: Annotated[int, between(1)] = 4, no_conn_share: Annotated[float, between(0, 10)] = 0.1,
-             max_words: Annotated[int, between(1)] = 64, min_letters: Annotated[float, between(0, 1)] = 0.5,
-             balanced: bool = True) -> Iterator[Packed]:
-    """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that are there.
+def generate(
+    source: Sequence[Document] | Sequence[Pair],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    min_tokens: Annotated[int, between(1)] = 4,
+    no_conn_share: Annotated[float, between(0, 10)] = 0.1,
+    max_words: Annotated[int, between(1)] = 64,
+    min_letters: Annotated[float, between(0, 1)] = 0.5,
+    balanced: bool = True,
+) -> Iterator[Packed]:
+    """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that
+    are there.
 
     "Adjacent" is over paragraph ends too: in corpora of one sentence a line paragraphs mean nothing.
 
     Args:
-        source: Documents of a block; or its marked pairs, whose label is a connective.
-        rng: Draws the pairs without a connective.
-        packer: Makes the examples.
-        language: Chooses the list.
-        min_tokens: Fewest tokens of each sentence, the connective not counted.
-        no_conn_share: Pairs of class 0 for each pair of another class in the block.
-        max_words: Most words of each sentence, punctuation marks counted (Discovery: 31).
-        min_letters: Each sentence has more than this share of letters among its characters (Discovery: 0.5).
-        balanced: Leave out sentences with a bracket or quotation mark that has no partner (as Discovery does).
-    """
+        source: Documents of a block; or its marked pairs, whose label is a connective. rng: Draws the pairs
+        without a connective. packer: Makes the examples. language: Chooses the list. min_tokens: Fewest
+        tokens of each sentence, the connective not counted. no_conn_share: Pairs of class 0 for each pair of
+        another class in the block. max_words: Most words of each sentence, punctuation marks counted
+        (Discovery: 31). min_letters: Each sentence has more than this share of letters among its characters
+        (Discovery: 0.5). balanced: Leave out sentences with a bracket or quotation mark that has no partner
+        (as Discovery does)."""
     if not source:
         return
     marked = isinstance(source[0], Pair)
@@ -83,33 +90,45 @@ class _Adjacent:
     Attributes:
         rows: int64 (S, 4), all sentences, as `data_gen.text.tokens.Sentences.rows`.
         first: Number of each document's first sentence.
-        second: int64, numbers of the sentences that have one before them in their document, in order.
-    """
+        second: int64, numbers of the sentences that have one before them in their document, in order."""
 
     def __init__(self, documents: Sequence[Document], codes: np.ndarray, language: str) -> None:
-        self.documents, self.tokens, self.language, self._codes = documents, documents[0].sentences.tokens, language, codes
+        self.documents, self.tokens, self.language, self._codes = (
+            documents,
+            documents[0].sentences.tokens,
+            language,
+            codes,
+        )
         self.rows = np.concatenate([document.sentences.rows for document in documents])
         sizes = np.array([len(document.sentences) for document in documents])
         self.first = np.cumsum(sizes) - sizes
         self.second = np.delete(np.arange(len(self.rows)), self.first)
 
-    def examples(self, rng: np.random.Generator, pairs: PairFilter, packer: Packer,
-                 no_conn_share: float) -> Iterator[Packed]:
+    def examples(
+        self, rng: np.random.Generator, pairs: PairFilter, packer: Packer, no_conn_share: float
+    ) -> Iterator[Packed]:
         """See `generate`."""
         second, rest, labels = self._openings()
-        faults = _freed(pairs.faults(self.rows[second - 1], rest), self.tokens.text, rest, labels, self.language)
+        faults = _freed(
+            pairs.faults(self.rows[second - 1], rest), self.tokens.text, rest, labels, self.language
+        )
         documents = (np.searchsorted(self.first, second, "right") - 1).tolist()
         for i, fault in enumerate(faults):
             if fault is not None:
-                packer.reject(self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2]:rest[i, 3]])
+                packer.reject(
+                    self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2] : rest[i, 3]]
+                )
         mined = np.flatnonzero([fault is None for fault in faults])
         plain = self._without_connective(rng, round(no_conn_share * len(mined)), pairs)
         first, rest = np.append(second[mined], plain) - 1, np.concatenate([rest[mined], self.rows[plain]])
         if len(first):
-            yield _packed(packer, self.tokens, self.rows[first], rest, np.append(labels[mined], np.zeros_like(plain)))
+            yield _packed(
+                packer, self.tokens, self.rows[first], rest, np.append(labels[mined], np.zeros_like(plain))
+            )
 
     def _openings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it, (n) its class."""
+        """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it,
+        (n) its class."""
         # Most sentences open with none: they must cost no more than this look-up.
         likely = self.second[connectives.may_open(self._codes, self.rows[self.second, 2], self.language)]
         text, found = self.tokens.text, []
@@ -122,7 +141,8 @@ class _Adjacent:
         return second[whole], rest[whole], labels[whole]
 
     def _without_connective(self, rng: np.random.Generator, wanted: int, pairs: PairFilter) -> np.ndarray:
-        """Up to `wanted` sentences, drawn at random, that open with no connective and have one before them; int64."""
+        """Up to `wanted` sentences, drawn at random, that open with no connective and have one before them;
+        int64."""
         drawn: list[int] = []
         order = rng.permutation(self.second) if wanted else self.second[:0]
         while wanted > len(drawn) and len(order):
@@ -134,10 +154,11 @@ class _Adjacent:
         return np.array(drawn[:wanted], np.int64)
 
 
-def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer,
-            language: str) -> Iterator[Packed]:
-    """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where it cannot be: it
-    would give the label away."""
+def _marked(
+    source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer, language: str
+) -> Iterator[Packed]:
+    """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where
+    it cannot be: it would give the label away."""
     known, rows, opened, classes = [], [], [], []
     for pair in source:
         label = connectives.class_of(pair.label, language)
@@ -170,14 +191,19 @@ def _marked(source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: P
         yield _packed(packer, tokens, first[kept], second[kept], labels[kept])
 
 
-def _freed(faults: list[str | None], text: str, second: np.ndarray, labels: np.ndarray, language: str) -> list[str | None]:
-    """The faults, and one for each second sentence that still begins with its connective: said twice, in quotation marks, or
-    part of a longer one. `second`: int64 (n, 4); `labels`: int64 (n)."""
+def _freed(
+    faults: list[str | None], text: str, second: np.ndarray, labels: np.ndarray, language: str
+) -> list[str | None]:
+    """The faults, and one for each second sentence that still begins with its connective: said twice, in
+    quotation marks, or part of a longer one. `second`: int64 (n, 4); `labels`: int64 (n)."""
     names, spaced = connectives.class_names(language), language == "en"
     for i, (label, begin, end) in enumerate(zip(labels.tolist(), *second[:, 2:].T.tolist(), strict=True)):
         if faults[i] is None and label > 0:
-            name, opening = names[label].lower(), _MARKS.sub("", text[begin:min(end, begin + 60)].lower(), count=1)
-            if opening.startswith(name) and not (spaced and opening[len(name):len(name) + 1].isalnum()):
+            name, opening = (
+                names[label].lower(),
+                _MARKS.sub("", text[begin : min(end, begin + 60)].lower(), count=1),
+            )
+            if opening.startswith(name) and not (spaced and opening[len(name) : len(name) + 1].isalnum()):
                 faults[i] = _STAYS
     return faults
 
@@ -186,7 +212,9 @@ def _row(sentence: Sentence) -> tuple[int, int, int, int]:
     return sentence.first, sentence.last, sentence.begin, sentence.end
 
 
-def _packed(packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Packed:
+def _packed(
+    packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray
+) -> Packed:
     return packer.pack_many(tokens, np.stack([first[:, :2], second[:, :2]], axis=1), labels, keep_joint=True)
 
 
@@ -201,8 +229,8 @@ def without_openings(tokens: Tokens, rows: np.ndarray, ends: np.ndarray) -> tupl
         ends: int64 (n), the character of each where the rest begins.
 
     Returns:
-        int64 (n, 4), the rests; bool (n), False where what is left off is only the beginning of a longer word or phrase, or all.
-    """
+        int64 (n, 4), the rests; bool (n), False where what is left off is only the beginning of a longer word
+        or phrase, or all."""
     _, last, begin, end = rows.T
     begin = begin + ends
     first = np.searchsorted(tokens.starts, begin.astype(tokens.starts.dtype))

@@ -1,9 +1,8 @@
 """IR relevance (paper section 3.2.3): query and title; 0 clicked, 1 shown but not clicked, 2 random.
 
-Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that the block shows for other queries only;
-as blocks are drawn from all over the log, that is nearly always a title of another matter. With graded relevance in place
-of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks.
-"""
+Classes 0 and 1 are rows of the query log. For class 2 a query meets a title that the block shows for other
+queries only; as blocks are drawn from all over the log, that is nearly always a title of another matter. With
+graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks."""
 
 from __future__ import annotations
 
@@ -17,7 +16,11 @@ from data_gen.packing import Packed, Packer
 from data_gen.text.tokens import Pair
 from ernie2.schema import between
 
-LABELS = ("strong: clicked, or the top grade", "weak: shown and not clicked, or the middle grade", "random title of another query")
+LABELS = (
+    "strong: clicked, or the top grade",
+    "weak: shown and not clicked, or the middle grade",
+    "random title of another query",
+)
 _TRIES = 8
 """Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
 
@@ -27,19 +30,21 @@ def labels() -> Labels:
     return Labels(LABELS)
 
 
-def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer, language: str,
-             random_per_query: Annotated[int, between(0, 1_000)] | Literal["balanced"] = "balanced",
-             ) -> Iterator[Packed]:
+def generate(
+    source: Sequence[Pair],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    random_per_query: Annotated[int, between(0, 1_000)] | Literal["balanced"] = "balanced",
+) -> Iterator[Packed]:
     """Yields the log's own pairs, and pairs of class 2.
 
     Args:
-        source: Pairs of a block, each of label 0 or 1.
-        rng: Draws the random titles.
-        packer: Makes the examples.
-        language: Not used.
-        random_per_query: Random titles for each query of the block, or "balanced": as many in all as the mean of
-            classes 0 and 1, over the queries in turn.
-    """
+        source: Pairs of a block, each of label 0 or 1. rng: Draws the random titles. packer: Makes the
+        examples. language: Not used. random_per_query: Random titles for each query of the block, or
+        "balanced": as many in all as the mean of
+            classes 0 and 1, over the queries in turn."""
     shown: dict[str, set[str]] = {}
     queries, titles, made = {}, [], []
     source = [pair for pair in source if len(pair.query) and len(pair.title)]
@@ -62,4 +67,6 @@ def generate(source: Sequence[Pair], rng: np.random.Generator, *, packer: Packer
             made.append((queries[query], source[other].title, 2))
     if made:
         stretches = np.array([(one.first, one.last, other.first, other.last) for one, other, _ in made])
-        yield packer.pack_many(made[0][0].tokens, stretches.reshape(-1, 2, 2), np.array([label for *_, label in made]))
+        yield packer.pack_many(
+            made[0][0].tokens, stretches.reshape(-1, 2, 2), np.array([label for *_, label in made])
+        )

@@ -20,20 +20,27 @@ def labels() -> Labels:
     return Labels(LABELS, next_sentence=(0, 2))
 
 
-def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             min_tokens: Annotated[int, between(1)] = 4) -> Iterator[Packed]:
-    """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to two pairs).
+def generate(
+    source: Sequence[Document],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    min_tokens: Annotated[int, between(1)] = 4,
+) -> Iterator[Packed]:
+    """Every second sentence is the first of a pair; the classes get equally many pairs in each block (up to
+    two pairs).
 
-    Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two sentences
-    serve classes 0 and 2 only; a block of a single usable document makes no pairs, as it has no class 2.
+    Adjacent sentences keep their order in the text; those of class 1 come in any order. Documents of two
+    sentences serve classes 0 and 2 only; a block of a single usable document makes no pairs, as it has no
+    class 2.
 
     Args:
         source: Documents of a block.
         rng: Draws the pairs.
         packer: Makes the examples.
         language: Not used: sentences are given.
-        min_tokens: Sentences of fewer tokens are not used (a date, a page number).
-    """
+        min_tokens: Sentences of fewer tokens are not used (a date, a page number)."""
     usable = []
     for document in source:
         rows = document.sentences.rows
@@ -50,11 +57,14 @@ def generate(source: Sequence[Document], rng: np.random.Generator, *, packer: Pa
         return
     first, second, labels = _Usable([fitting for _, fitting in usable]).draw(rng)
     rows = np.concatenate([sentences.rows[fitting, :2] for sentences, fitting in usable])
-    yield packer.pack_many(usable[0][0].tokens, np.stack([rows[first], rows[second]], axis=1), labels, keep_joint=True)
+    yield packer.pack_many(
+        usable[0][0].tokens, np.stack([rows[first], rows[second]], axis=1), labels, keep_joint=True
+    )
 
 
 class _Usable:
-    """The usable sentences of a block end to end, S of them in D documents, and the drawing of pairs among them."""
+    """The usable sentences of a block end to end, S of them in D documents, and the drawing of pairs among
+    them."""
 
     def __init__(self, fitting: Sequence[np.ndarray]) -> None:
         """`fitting`: of each document the numbers of its usable sentences."""
@@ -69,7 +79,10 @@ class _Usable:
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers of first and second sentences and labels, int64 (pairs) each, in random order."""
         anchors = rng.permutation(self._pair_starts(rng))
-        near_first, near_last = anchors - self.before[anchors], anchors + 1  # the sentence after it is usable by choice
+        near_first, near_last = (
+            anchors - self.before[anchors],
+            anchors + 1,
+        )  # the sentence after it is usable by choice
         documents = self.document[anchors]
         far = (self.stops - self.starts)[documents] - (near_last - near_first + 1)
         has_far = np.flatnonzero(far > 0)
@@ -77,19 +90,22 @@ class _Usable:
         labels = np.full(len(anchors), -1)
         labels[has_far[:share]] = 1
         rest = np.flatnonzero(labels < 0)
-        labels[rest[:share]], labels[rest[share:2 * share]] = 0, 2
+        labels[rest[:share]], labels[rest[share : 2 * share]] = 0, 2
         second = anchors + 1
         one, two = np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)
         drawn = self.starts[documents[one]] + (rng.random(len(one)) * far[one]).astype(np.int64)
         second[one] = drawn + (drawn >= near_first[one]) * (near_last - near_first + 1)[one]
         other = rng.integers(len(self.starts) - 1, size=len(two))
         other += other >= documents[two]
-        second[two] = self.starts[other] + (rng.random(len(two)) * (self.stops - self.starts)[other]).astype(np.int64)
+        second[two] = self.starts[other] + (rng.random(len(two)) * (self.stops - self.starts)[other]).astype(
+            np.int64
+        )
         order = rng.permutation(np.flatnonzero(labels >= 0))
         return anchors[order], second[order], labels[order]
 
     def _pair_starts(self, rng: np.random.Generator) -> np.ndarray:
-        """Sentences followed by a usable one; no two pairs overlap; the first may be skipped, so that all can be first."""
+        """Sentences followed by a usable one; no two pairs overlap; the first may be skipped, so that all can
+        be first."""
         stretch = np.cumsum(~self.before) - 1  # unbroken stretches of usable sentences
         first = np.flatnonzero(~self.before)
         sizes = np.diff(first, append=len(self.before))

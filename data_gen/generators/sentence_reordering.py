@@ -1,11 +1,12 @@
-"""Sentence reordering (paper section 3.2.2): n shuffled segments of a passage; which of the sum of n! orders is it?
+"""Sentence reordering (paper section 3.2.2): n shuffled segments of a passage; which of the sum of n! orders
+is it?
 
-The classes (the paper does not number them): by the number of segments n = 1..m, then by permutation in lexicographic
-order. A permutation is a tuple `order`: order[i] is the original position of the i-th segment shown. With m = 4:
-0 = (0), 1 = (0 1), 2 = (1 0), 3 = (0 1 2), ... 8 = (2 1 0), 9 = (0 1 2 3), ... 32 = (3 2 1 0).
+The classes (the paper does not number them): by the number of segments n = 1..m, then by permutation in
+lexicographic order. A permutation is a tuple `order`: order[i] is the original position of the i-th segment
+shown. With m = 4: 0 = (0), 1 = (0 1), 2 = (1 0), 3 = (0 1 2), ... 8 = (2 1 0), 9 = (0 1 2 3), ... 32 = (3 2 1
+0).
 
-`python -m data_gen.generators.sentence_reordering 4` prints the table.
-"""
+`python -m data_gen.generators.sentence_reordering 4` prints the table."""
 
 from __future__ import annotations
 
@@ -77,21 +78,24 @@ def _described(permutation: Sequence[int]) -> str:
     return f"{len(permutation)} segments, shown in the order {order} of the original (read them as {back})"
 
 
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             max_segments: int = 4) -> Iterator[Packed]:
+def generate(
+    source: Iterable[Document],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    max_segments: int = 4,
+) -> Iterator[Packed]:
     """Takes passages of about max_seq_len, splits each at sentence ends into n segments and shuffles them.
 
-    n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are equally
-    frequent wherever a document has enough sentences left and these fit into max_seq_len; where not, among the n that do.
-    So segments end where sentences do (only a sentence longer than max_seq_len is cut).
+    n is drawn with probability proportional to n!, and the permutation uniformly, so that all classes are
+    equally frequent wherever a document has enough sentences left and these fit into max_seq_len; where not,
+    among the n that do. So segments end where sentences do (only a sentence longer than max_seq_len is cut).
 
     Args:
-        source: Documents of a block.
-        rng: Draws n, the split places and the permutation.
-        packer: Makes the examples.
-        language: Not used: sentences are given.
-        max_segments: m, the most segments of a passage (paper: m not stated; 4 is inferred from Baidu's released code).
-    """
+        source: Documents of a block. rng: Draws n, the split places and the permutation. packer: Makes the
+        examples. language: Not used: sentences are given. max_segments: m, the most segments of a passage
+        (paper: m not stated; 4 is inferred from Baidu's released code)."""
     usable = []
     for document in source:
         if len(document.sentences) < 2:
@@ -101,7 +105,9 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
     if not usable:
         return
     rows = np.concatenate([sentences.rows[:, :2] for sentences in usable])
-    starts, stops, segments = _passages(rows, [len(sentences) for sentences in usable], rng, packer, max_segments)
+    starts, stops, segments = _passages(
+        rows, [len(sentences) for sentences in usable], rng, packer, max_segments
+    )
     before = 0  # classes of fewer segments
     for n in range(1, max_segments + 1):
         these = np.flatnonzero(segments == n)
@@ -110,27 +116,30 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         ranks = rng.integers(factorial(n), size=len(these))
         orders = np.array(list(permutations(range(n))))[ranks]
         if len(these):
-            yield packer.pack_many(usable[0].tokens, np.take_along_axis(stretches, orders[:, :, None], axis=1), before + ranks)
+            yield packer.pack_many(
+                usable[0].tokens, np.take_along_axis(stretches, orders[:, :, None], axis=1), before + ranks
+            )
         before += factorial(n)
 
 
-def _passages(rows: np.ndarray, sizes: Sequence[int], rng: np.random.Generator, packer: Packer,
-              max_segments: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parts documents into passages, and says into how many segments each is split; three int arrays (passages).
+def _passages(
+    rows: np.ndarray, sizes: Sequence[int], rng: np.random.Generator, packer: Packer, max_segments: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts documents into passages, and says into how many segments each is split; three int arrays
+    (passages).
 
     Args:
-        rows: int (S, 2), first token of each sentence of all documents, end to end, and the token after its last.
-        sizes: Sentences of each document.
-        rng: Draws the numbers of segments.
-        packer: Says what fits.
+        rows: int (S, 2), first token of each sentence of all documents, end to end, and the token after its
+        last. sizes: Sentences of each document. rng: Draws the numbers of segments. packer: Says what fits.
         max_segments: See `generate`.
 
     Returns:
-        First sentence, sentence after the last, segments.
-    """
+        First sentence, sentence after the last, segments."""
     upper = [list(accumulate(factorial(n) for n in range(1, most + 1))) for most in range(max_segments + 1)]
     room = [packer.capacity(n) for n in range(max_segments + 1)]
-    chances = rng.random(len(rows)).tolist()  # that of its first sentence is a passage's: asking for one at a time is slow
+    chances = rng.random(
+        len(rows)
+    ).tolist()  # that of its first sentence is a passage's: asking for one at a time is slow
     firsts, ends = rows.T.tolist()
     passages, start = [], 0
     for last in accumulate(sizes):
@@ -147,7 +156,8 @@ def _passages(rows: np.ndarray, sizes: Sequence[int], rng: np.random.Generator, 
 
 
 def _edges(starts: np.ndarray, stops: np.ndarray, segments: int, rng: np.random.Generator) -> np.ndarray:
-    """int (N, segments + 1): the first sentence of each segment of passages [start, stop), and where the last segment ends.
+    """int (N, segments + 1): the first sentence of each segment of passages [start, stop), and where the last
+    segment ends.
 
     The places are drawn uniformly, by Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", 1987).
     """

@@ -1,10 +1,10 @@
-"""Token-document relation (paper section 3.2.1): does this token occur in other segments of the same document?
+"""Token-document relation (paper section 3.2.1): does this token occur in other segments of the same
+document?
 
-Label of a token: 1 = its word stands in at least one other segment of the document, 0 = only in this one. Words are
-compared by their text without regard to case (two words unknown to the vocabulary stay two words). Punctuation, stop
-words and special tokens: -100, since nearly all of them occur everywhere and would drown the topic words the paper is
-after.
-"""
+Label of a token: 1 = its word stands in at least one other segment of the document, 0 = only in this one.
+Words are compared by their text without regard to case (two words unknown to the vocabulary stay two words).
+Punctuation, stop words and special tokens: -100, since nearly all of them occur everywhere and would drown
+the topic words the paper is after."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from ernie2.shards import IGNORED
 LABELS = ("only here", "in other segments too")
 
 _ZH = """
-的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有 在 为
-为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它 我们 你们
-他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种 一些 个
+的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有
+在 为
+为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它
+我们 你们
+他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种
+一些 个
 种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做
 """
 _EN = """
@@ -43,15 +46,21 @@ def labels() -> Labels:
     return Labels(LABELS)
 
 
-def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Packer, language: str,
-             ignore_stop_words: bool = True, max_segments: Annotated[int, between(2)] = 8,
-             short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
-             ) -> Iterator[Packed]:
+def generate(
+    source: Iterable[Document],
+    rng: np.random.Generator,
+    *,
+    packer: Packer,
+    language: str,
+    ignore_stop_words: bool = True,
+    max_segments: Annotated[int, between(2)] = 8,
+    short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
+) -> Iterator[Packed]:
     """Splits each document into at least two segments, one example each.
 
-    Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example is halved.
-    In a very long document (a book) nearly every word recurs somewhere, so "document" means stretches of `max_segments`
-    segments.
+    Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example
+    is halved. In a very long document (a book) nearly every word recurs somewhere, so "document" means
+    stretches of `max_segments` segments.
 
     Args:
         source: Documents of a block.
@@ -60,8 +69,7 @@ def generate(source: Iterable[Document], rng: np.random.Generator, *, packer: Pa
         language: Chooses the stop words.
         ignore_stop_words: Give stop words -100 as punctuation has.
         max_segments: Segments of max_seq_len beyond which a document counts as several.
-        short_seq_prob: Share of segments that aim at a random shorter length.
-    """
+        short_seq_prob: Share of segments that aim at a random shorter length."""
     stop_words = STOP_WORDS.get(language, frozenset()) if ignore_stop_words else frozenset()
     words = _Words(stop_words)
     for document in source:
@@ -83,14 +91,19 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
     """The document in equal stretches of whole sentences, each of about `limit` tokens at most."""
     ends = np.cumsum([len(sentence) for sentence in sentences])
     count = -(-int(ends[-1]) // limit)
-    edges = [0] + [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)] + [len(sentences)]
+    edges = (
+        [0]
+        + [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)]
+        + [len(sentences)]
+    )
     for start, stop in pairwise(edges):
         if start < stop:
             yield sentences[start:stop]
 
 
 class _Words:
-    """Numbers the words of a block by their text; IGNORED for stop words and what has neither letter nor digit."""
+    """Numbers the words of a block by their text; IGNORED for stop words and what has neither letter nor
+    digit."""
 
     def __init__(self, stop_words: frozenset[str]) -> None:
         self._stop_words = stop_words
@@ -123,7 +136,7 @@ def _labels(runs: list[Run], numbers: np.ndarray) -> Iterator[np.ndarray]:
     edges = np.cumsum([0] + [len(run) for run in runs]).tolist()
     segments_of = np.zeros(len(known), np.int64)
     for a, b in pairwise(edges):
-        segments_of[np.unique(compact[words[a]:words[b - 1] + 1])] += 1
+        segments_of[np.unique(compact[words[a] : words[b - 1] + 1])] += 1
     by_word = np.where(known == IGNORED, IGNORED, segments_of > 1).astype(np.int8)[compact]
     for a, b in pairwise(edges):
         yield by_word[words[a:b]]

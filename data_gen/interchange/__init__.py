@@ -1,1 +1,2 @@
-"""Other formats in and out: examples (Baidu's text, .jsonl) to and from shards; pairs to the TSV files a recipe names."""
+"""Other formats in and out: examples (Baidu's text, .jsonl) to and from shards; pairs to the TSV files a
+recipe names."""

@@ -1,4 +1,5 @@
-"""`python -m data_gen.interchange COMMAND ...`: examples and pairs of other formats in and out; see docs/interchange.md."""
+"""`python -m data_gen.interchange COMMAND ...`: examples and pairs of other formats in and out; see
+docs/interchange.md."""
 
 from __future__ import annotations
 

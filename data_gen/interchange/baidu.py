@@ -1,15 +1,16 @@
-"""Baidu's text format of ERNIE 1.0's pre-training examples (data/demo_*_set.gz of PaddlePaddle/ERNIE, branch repro).
+"""Baidu's text format of ERNIE 1.0's pre-training examples (data/demo_*_set.gz of PaddlePaddle/ERNIE, branch
+repro).
 
 A line is `token_ids;sentence_ids;position_ids;seg_labels;label`, numbers parted by spaces. By Baidu's README:
 seg_labels: 0 = a word begins at the token, 1 = the token goes on with it, -1 = [CLS] or [SEP], never masked;
 label: whether the second sentence follows the first one in its text, 1 = it does, 0 = it does not.
 
-The format knows one level of units. On import it becomes the word level, and the phrase and entity levels equal it; on
-export any one level can be written. Positions are always 0, 1, 2, ...: a line with others is rejected.
+The format knows one level of units. On import it becomes the word level, and the phrase and entity levels
+equal it; on export any one level can be written. Positions are always 0, 1, 2, ...: a line with others is
+rejected.
 
-The label goes where the task has a sentence head, as the task's generator says (`Labels.next_sentence`) or the user does
-(`labels`). Tasks without a sentence head drop it, which is counted.
-"""
+The label goes where the task has a sentence head, as the task's generator says (`Labels.next_sentence`) or
+the user does (`labels`). Tasks without a sentence head drop it, which is counted."""
 
 from __future__ import annotations
 
@@ -31,14 +32,16 @@ FIELDS = ("token_ids", "sentence_ids", "position_ids", "seg_labels", "label")
 
 
 def labels_for(task: Task, language: str, given: dict[int, int] | None) -> dict[int, int] | None:
-    """Baidu's label -> class of a task: as given, else as its generator says; None for a task without a sentence head.
+    """Baidu's label -> class of a task: as given, else as its generator says; None for a task without a
+    sentence head.
 
     Raises:
-        ConfigError: the task needs labels that the format does not have, or the meaning of the label is not known.
-    """
+        ConfigError: the task needs labels that the format does not have, or the meaning of the label is not
+        known."""
     if task.token_classes:
         raise ConfigError(
-            f"--task {task.name}: its token head needs a label for every token, which this format does not have"
+            f"--task {task.name}: its token head needs a label for every token, which this format does not "
+            "have"
         )
     if not task.sentence_classes or given is not None:
         return given if task.sentence_classes else None
@@ -57,8 +60,7 @@ def parser(labels: dict[int, int] | None, notes: dict[str, int]) -> Callable[[Vo
 
     Args:
         labels: Baidu's label -> class; None: the labels are dropped.
-        notes: Counts the labels that are dropped.
-    """
+        notes: Counts the labels that are dropped."""
 
     def parse(text: str) -> Example:
         example = parse_line(text)
@@ -108,8 +110,7 @@ def format_line(example: Example, level: str = "word", labels: dict[int, int] | 
     Args:
         example: Of shards, with spans.
         level: Whose units become seg_labels.
-        labels: Class -> Baidu's label; None: the class itself. An example without a label gets 0.
-    """
+        labels: Class -> Baidu's label; None: the class itself. An example without a label gets 0."""
     spans = example.span_ids[level].astype(np.int32)
     begins = np.ones(len(spans), bool)
     begins[1:] = spans[1:] != spans[:-1]
@@ -123,11 +124,12 @@ def format_line(example: Example, level: str = "word", labels: dict[int, int] | 
 def export_lines(
     folder: Path, split: str, to: Path, level: str = "word", labels: dict[int, int] | None = None
 ) -> int:
-    """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of lines.
+    """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of
+    lines.
 
     Raises:
-        ConfigError: no finished shards there, or shards without spans, or a class that `labels` does not name.
-    """
+        ConfigError: no finished shards there, or shards without spans, or a class that `labels` does not
+        name."""
     reader = ShardReader(folder, split)
     name = reader.index["task"]
     if f"span_ids_{level}" not in reader.index["fields"]:

@@ -1,4 +1,5 @@
-"""Lines of a foreign format to the shards of a task: parsed, checked, split into train and dev, shuffled, indexed."""
+"""Lines of a foreign format to the shards of a task: parsed, checked, split into train and dev, shuffled,
+indexed."""
 
 from __future__ import annotations
 
@@ -35,16 +36,12 @@ class Target:
     """Where examples go, and what they are held against.
 
     Attributes:
-        shards_dir: Folder of shards; they go to its sub-folder of the task's name.
-        task: Their task.
-        vocab_file: The vocabulary their ids are rows of.
-        language: "zh" or "en": for the words of labels.
-        max_seq_len: Longer examples are rejected.
-        dev_share: Share of the examples that goes to the dev split where no dev files are named, by a hash of the tokens.
-        seed: Of the order.
-        keep_order: Write the examples in the order of the files.
-        max_reject_share: The import stops when more than this share of the lines is bad.
-    """
+        shards_dir: Folder of shards; they go to its sub-folder of the task's name. task: Their task.
+        vocab_file: The vocabulary their ids are rows of. language: "zh" or "en": for the words of labels.
+        max_seq_len: Longer examples are rejected. dev_share: Share of the examples that goes to the dev split
+        where no dev files are named, by a hash of the tokens. seed: Of the order. keep_order: Write the
+        examples in the order of the files. max_reject_share: The import stops when more than this share of
+        the lines is bad."""
 
     shards_dir: Path
     task: Task
@@ -81,8 +78,8 @@ def import_examples(
         The index.
 
     Raises:
-        ConfigError: a file missing, too many bad lines, no train or no dev example, another vocabulary in the folder.
-    """
+        ConfigError: a file missing, too many bad lines, no train or no dev example, another vocabulary in the
+        folder."""
     vocab, folder = Vocab.load(target.vocab_file), target.shards_dir / target.task.name
     files = expand_paths(patterns, "file"), expand_paths(dev_patterns, "--dev") if dev_patterns else []
     rejects = RejectLog(Path(f"{folder}.rejects.jsonl"), target.max_reject_share)
@@ -108,7 +105,8 @@ def import_examples(
             raise
     samples, tokens = index["samples"], sum(index["tokens"].values()) / 1e6
     out(
-        f"{target.task.name}: {samples['train']:,} train and {samples['dev']:,} dev examples, {tokens:.2f} M tokens, "
+        f"{target.task.name}: {samples['train']:,} train and {samples['dev']:,} dev examples, {tokens:.2f} "
+        "M tokens, "
         f"in {folder}"
     )
     for reason, count in rejects.notes.most_common():
@@ -146,7 +144,8 @@ def _write(
     target: Target,
     dev_named: bool,
 ) -> dict[str, np.ndarray]:
-    """Writes the good lines; returns split -> int64 (classes + 1): examples of each class, and of all in the last place."""
+    """Writes the good lines; returns split -> int64 (classes + 1): examples of each class, and of all in the
+    last place."""
     classes = target.task.sentence_classes or target.task.token_classes or 0
     counts = {split: np.zeros(classes + 1, np.int64) for split in SPLITS}
     ends: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
@@ -173,18 +172,21 @@ def _write(
 
 
 def _wrong_vocab(ends: tuple[Counter[int], Counter[int]], vocab: Vocab, vocab_file: Path) -> str:
-    """Says so where no line begins with [CLS], or none ends with [SEP]; ends counts the first and the last ids of lines."""
+    """Says so where no line begins with [CLS], or none ends with [SEP]; ends counts the first and the last
+    ids of lines."""
     for seen, name, wanted in zip(ends, ("[CLS]", "[SEP]"), (vocab.cls_id, vocab.sep_id), strict=True):
         if seen and not seen[wanted]:
             most, often = seen.most_common(1)[0]
             if often == seen.total():  # such files hold ids of another vocabulary
                 return (
-                    f"--vocab {vocab_file}: every line looked at has {most} where {name} ({wanted}) should be: is --vocab the "
+                    f"--vocab {vocab_file}: every line looked at has {most} where {name} ({wanted}) should "
+                    "be: is --vocab the "
                     f"right one?"
                 )
             if often > seen.total() / 2:
                 return (
-                    f"--vocab {vocab_file}: no line looked at has {name} ({wanted}) where it should be, {often} of "
+                    f"--vocab {vocab_file}: no line looked at has {name} ({wanted}) where it should be, "
+                    f"{often} of "
                     f"{seen.total()} have {most}: is --vocab the right one?"
                 )
     return ""
@@ -280,7 +282,8 @@ def _index(
     counts: dict[str, np.ndarray],
     input_bytes: int,
 ) -> dict[str, Any]:
-    """What index.json holds besides what every shard writer puts there; `imported` marks shards that no recipe makes."""
+    """What index.json holds besides what every shard writer puts there; `imported` marks shards that no
+    recipe makes."""
     task = target.task
     return {
         "vocab_digest": vocab.digest,

@@ -1,19 +1,16 @@
-"""Examples as plain .jsonl: one JSON object an example, for programs that want to make or read examples themselves.
+"""Examples as plain .jsonl: one JSON object an example, for programs that want to make or read examples
+themselves.
 
-| key | value | import |
-|---|---|---|
-| `tokens` | strings, with special tokens | this or `token_ids`; where both are there they must agree |
-| `token_ids` | rows of the vocabulary | |
-| `sentence_ids` | a number for each token | without it: counted by the [SEP]s |
-| `spans` | `{"word": [[1, 3], [3, 4]], "phrase": ..., "entity": ...}` | ranges [first, stop) of the tokens that are masked |
-| | | together; what is in no range is never masked. A level that is missing equals the word level; without `spans` |
-| | | each token is a unit, with the ## pieces that follow it |
-| `token_labels` | a class for each token, -100 = none | required by a token head |
-| `sentence_label` | a class | required by a sentence head |
+| key | value | import | |---|---|---| | `tokens` | strings, with special tokens | this or `token_ids`; where
+both are there they must agree | | `token_ids` | rows of the vocabulary | | | `sentence_ids` | a number for
+each token | without it: counted by the [SEP]s | | `spans` | `{"word": [[1, 3], [3, 4]], "phrase": ...,
+"entity": ...}` | ranges [first, stop) of the tokens that are masked | | | | together; what is in no range is
+never masked. A level that is missing equals the word level; without `spans` | | | | each token is a unit,
+with the ## pieces that follow it | | `token_labels` | a class for each token, -100 = none | required by a
+token head | | `sentence_label` | a class | required by a sentence head |
 
-Further keys are refused, but for those that begin with `_`. Export writes a level only where it differs from the word
-level, and of the rest what the task has: exporting what was imported gives the same objects.
-"""
+Further keys are refused, but for those that begin with `_`. Export writes a level only where it differs from
+the word level, and of the rest what the task has: exporting what was imported gives the same objects."""
 
 from __future__ import annotations
 
@@ -151,11 +148,11 @@ def _ranges(units: np.ndarray) -> list[list[int]]:
 
 
 def export_lines(folder: Path, split: str, to: Path, vocab: Vocab | None) -> int:
-    """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of lines.
+    """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of
+    lines.
 
     Raises:
-        ConfigError: no finished shards there, or `vocab` is not theirs.
-    """
+        ConfigError: no finished shards there, or `vocab` is not theirs."""
     reader = ShardReader(folder, split)
     if vocab is not None and vocab.digest != reader.index.get("vocab_digest"):
         raise ConfigError(

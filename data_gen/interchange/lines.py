@@ -1,8 +1,7 @@
 """Lines of foreign files, in and out: where they come from, those that cannot be used, and their order.
 
-What is wrong with a line is told by `BadLine`; it is left out, counted and written to a file of rejects with file, line and
-reason, and the import stops when more than a stated share of the lines is bad.
-"""
+What is wrong with a line is told by `BadLine`; it is left out, counted and written to a file of rejects with
+file, line and reason, and the import stops when more than a stated share of the lines is bad."""
 
 from __future__ import annotations
 
@@ -30,7 +29,8 @@ UNPACKED = 8
 
 
 class BadLine(ValueError):
-    """A line cannot be used. The message is the reason: the same for every like case, because it is counted by it."""
+    """A line cannot be used. The message is the reason: the same for every like case, because it is counted
+    by it."""
 
 
 class Line(NamedTuple):
@@ -40,8 +40,7 @@ class Line(NamedTuple):
         path: The file.
         number: From 1.
         text: Without its end.
-        dev: Whether the file was named as one of the dev split.
-    """
+        dev: Whether the file was named as one of the dev split."""
 
     path: Path
     number: int
@@ -57,8 +56,7 @@ class RejectLog:
         seen: Lines read, good or bad.
         counts: reason -> lines rejected.
         notes: reason -> lines of which something was set aside, through no fault of theirs.
-        explain: Says the one cause behind all that is bad, with its option, where there is one; else "".
-    """
+        explain: Says the one cause behind all that is bad, with its option, where there is one; else ""."""
 
     def __init__(self, path: Path | None, max_share: float) -> None:
         """Raises ConfigError for a share that is none."""
@@ -82,7 +80,8 @@ class RejectLog:
             self._file.close()
 
     def add(self, path: Path, number: int | None, reason: str, text: str = "") -> None:
-        """Rejects a line; `number` None: a file from somewhere on. Raises ConfigError when too many are bad by now."""
+        """Rejects a line; `number` None: a file from somewhere on. Raises ConfigError when too many are bad
+        by now."""
         self.counts[reason] += 1
         self._first.setdefault(reason, f"{path}:{number}" if number else str(path))
         if self.path is not None:
@@ -107,7 +106,8 @@ class RejectLog:
             if cause := self.explain():
                 raise ConfigError(f"{cause} ({bad} of {self.seen} lines rejected; all are in {self.path})")
             raise ConfigError(
-                f"--max-reject-share: {bad} of {self.seen} lines rejected, more than {self.max_share:g} of them "
+                f"--max-reject-share: {bad} of {self.seen} lines rejected, more than {self.max_share:g} of "
+                "them "
                 f"({self.reasons()}); all are in {self.path}; mend the files, or allow more"
             )
 
@@ -121,9 +121,8 @@ class RejectLog:
 def read(paths: Sequence[Path], rejects: RejectLog, dev: bool = False) -> Iterator[Line]:
     """Lines of text files, plain or compressed, UTF-8, but for empty ones.
 
-    A line that is not UTF-8 is rejected; of a damaged file what can be read is read, and the rest rejected as one line.
-    Raises ConfigError for a file that cannot be opened.
-    """
+    A line that is not UTF-8 is rejected; of a damaged file what can be read is read, and the rest rejected as
+    one line. Raises ConfigError for a file that cannot be opened."""
     for path in paths:
         number, rest = 0, b""
         try:
@@ -164,10 +163,10 @@ def _decoded(path: Path, number: int, line: bytes, dev: bool, rejects: RejectLog
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[TextIO]:
-    """A UTF-8 text file to write; gzip for .gz. It gets its name when all went well. The same text gives the same bytes.
+    """A UTF-8 text file to write; gzip for .gz. It gets its name when all went well. The same text gives the
+    same bytes.
 
-    Raises ConfigError where it cannot be made.
-    """
+    Raises ConfigError where it cannot be made."""
     path = Path(path)
     tmp = path.with_name(f"{path.name}.tmp")
     try:
@@ -199,11 +198,11 @@ def is_number(text: str) -> bool:
 
 @contextlib.contextmanager
 def scratch(beside: Path) -> Iterator[sqlite3.Connection]:
-    """A database in a file of its own beside an output, to sort and join more than fits in memory; gone afterwards.
+    """A database in a file of its own beside an output, to sort and join more than fits in memory; gone
+    afterwards.
 
     Raises:
-        ConfigError: the disk is full, or the file cannot be made.
-    """
+        ConfigError: the disk is full, or the file cannot be made."""
     path = Path(f"{beside}.scratch")
     path.unlink(missing_ok=True)  # of an import that was killed
     try:
@@ -221,7 +220,8 @@ def scratch(beside: Path) -> Iterator[sqlite3.Connection]:
 
 
 def shuffled(lines: Iterable[Line], seed: int, beside: Path) -> Iterator[Line]:
-    """The lines in random order, the same for the same lines and seed; `beside`: where a temporary file may be."""
+    """The lines in random order, the same for the same lines and seed; `beside`: where a temporary file may
+    be."""
     rng, files = np.random.default_rng(seed), {}
     rows = (
         (int(rng.integers(2**63)), files.setdefault(line.path, len(files)), line.number, line.text, line.dev)

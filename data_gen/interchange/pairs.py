@@ -1,27 +1,28 @@
 """Sentences with their connective, click logs and judged passages, to the TSV files that a recipe names.
 
-One reader maps the columns of a table to the names we use; .tsv, .txt, .csv, .jsonl, .parquet, and Discovery's folders.
+One reader maps the columns of a table to the names we use; .tsv, .txt, .csv, .jsonl, .parquet, and
+Discovery's folders.
 
-Discovery (Sileo et al. 2019) is given out as folders DiscoveryBase/, DiscoveryBig/, DiscoveryHard/ with s1.train, s2.train
-and labels.train; as train.tsv with sentence1, sentence2, label; and on the Hugging Face hub, where the label is a number of
-the list of 174. A connective is known whatever its case, with `_` for spaces, with or without its comma: Discovery's
-`as_a_result,` is `as a result`. Its sentences are tokenized, two spaces between words: white space is folded.
+Discovery (Sileo et al. 2019) is given out as folders DiscoveryBase/, DiscoveryBig/, DiscoveryHard/ with
+s1.train, s2.train and labels.train; as train.tsv with sentence1, sentence2, label; and on the Hugging Face
+hub, where the label is a number of the list of 174. A connective is known whatever its case, with `_` for
+spaces, with or without its comma: Discovery's `as_a_result,` is `as a result`. Its sentences are tokenized,
+two spaces between words: white space is folded.
 
 A click log has `query`, `title`, and of these columns what is there:
-    clicked   1 or 0: a row for each time the title was shown
-    clicks    how often it was clicked
-    shows     how often it was shown (at least as often as clicked; without it once, or as often as it was clicked)
-Rows of the same query and title are added up. A pair is strong (clicked 1) if clicked at least once, with --min-rate R in
-at least that share of the shows; weak (clicked 0) if shown at least --min-shows times and never clicked; else dropped.
+    clicked 1 or 0: a row for each time the title was shown clicks how often it was clicked shows how often it
+    was shown (at least as often as clicked; without it once, or as often as it was clicked)
+Rows of the same query and title are added up. A pair is strong (clicked 1) if clicked at least once, with
+--min-rate R in at least that share of the shows; weak (clicked 0) if shown at least --min-shows times and
+never clicked; else dropped.
 
-T2Ranking (arXiv 2304.03679; huggingface.co/datasets/THUIR/T2Ranking) has collection.tsv (pid, passage; 3.7 GB),
-queries.train.tsv (qid, query) and qrels.train.tsv (qid, 0, pid, grade; TREC's form), each with or without a header. Its own
-lists of relevant passages hold grades 2 and 3; a passage of grade 1 was found for the query and does not answer it, as a
-title that was shown and not clicked; grade 0 has nothing to do with the query, and the paper's class 2 is a random title,
-which the generator draws.
+T2Ranking (arXiv 2304.03679; huggingface.co/datasets/THUIR/T2Ranking) has collection.tsv (pid, passage; 3.7
+GB), queries.train.tsv (qid, query) and qrels.train.tsv (qid, 0, pid, grade; TREC's form), each with or
+without a header. Its own lists of relevant passages hold grades 2 and 3; a passage of grade 1 was found for
+the query and does not answer it, as a title that was shown and not clicked; grade 0 has nothing to do with
+the query, and the paper's class 2 is a random title, which the generator draws.
 
-Sums and joins are made by SQLite in a file beside the output: memory does not grow with the input.
-"""
+Sums and joins are made by SQLite in a file beside the output: memory does not grow with the input."""
 
 from __future__ import annotations
 
@@ -52,8 +53,7 @@ class Columns:
         names: Our name of each -> the names it may have in a file, in lower case.
         needed: Of each group at least one column has to be there.
         expected: Them in words, for messages.
-        example: A value of --columns.
-    """
+        example: A value of --columns."""
 
     names: dict[str, set[str]]
     needed: tuple[set[str], ...]
@@ -199,7 +199,8 @@ def import_t2ranking(args: Namespace) -> None:
         ):
             db.execute(f"CREATE INDEX by_{key} ON judged ({key})")
             db.executemany(
-                f"INSERT OR REPLACE INTO {name} SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM judged WHERE {key} = ?1)",
+                f"INSERT OR REPLACE INTO {name} SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM judged WHERE "
+                f"{key} = ?1)",
                 _numbered(expand_paths(files, "--queries" if most is None else "--collection"), most),
             )
         for path, line, qid, pid, relevance, query, passage in db.execute(
@@ -215,7 +216,8 @@ def import_t2ranking(args: Namespace) -> None:
         rejects.judge()
         strong, weak, unused = (counts[relevance] for relevance in RELEVANCE.values())
         print(
-            f"{strong:,} strong and {weak:,} weak pairs in {args.to}; {unused:,} judgements of a grade that is no class"
+            f"{strong:,} strong and {weak:,} weak pairs in {args.to}; {unused:,} judgements of a grade that "
+            "is no class"
         )
 
 
@@ -238,7 +240,8 @@ def _judgements(
 
 
 def _numbered(files: Sequence[Path], most: int | None) -> Iterator[tuple[int, str]]:
-    """(id, text) of `id<TAB>text` lines, `most` characters of it; lines that are none, such as a header, are skipped."""
+    """(id, text) of `id<TAB>text` lines, `most` characters of it; lines that are none, such as a header, are
+    skipped."""
     for line in read(files, RejectLog(None, 1.0)):
         number, _, text = line.text.partition("\t")
         if is_number(number):
@@ -277,7 +280,8 @@ def _rows(
                 yield from _table_rows(path, lines, columns, given, rejects)
             else:
                 raise ConfigError(
-                    f"{path}: unknown kind of file; use .tsv, .csv, .txt, .jsonl or .parquet, or (of Discovery) a "
+                    f"{path}: unknown kind of file; use .tsv, .csv, .txt, .jsonl or .parquet, or (of "
+                    "Discovery) a "
                     f"folder with s1.train, s2.train and labels.train"
                 )
 
@@ -289,7 +293,8 @@ def _table_rows(
     given: Sequence[str] | None,
     rejects: RejectLog,
 ) -> Iterator[Row]:
-    """Rows of a table. Its first line is the header, unless columns are given; one that repeats them is one too."""
+    """Rows of a table. Its first line is the header, unless columns are given; one that repeats them is one
+    too."""
     places, width = (_places(given, columns, "--columns"), len(given)) if given else (None, 0)
     first = True
     for number, fields in rows:
@@ -312,7 +317,8 @@ def _places(fields: Sequence[str], columns: Columns, where: str) -> dict[str, in
     places = {name: at[0] for name, at in found.items() if at}
     if not all(group & places.keys() for group in columns.needed):
         raise ConfigError(
-            f"{where}: found columns {', '.join(lower)[:80]!r}, expected {columns.expected}; for a file without a "
+            f"{where}: found columns {', '.join(lower)[:80]!r}, expected {columns.expected}; for a file "
+            "without a "
             f"header name its columns: --columns {columns.example}"
         )
     return places
@@ -383,7 +389,8 @@ def _folder_rows(folder: Path, rejects: RejectLog) -> Iterator[Row]:
         lengths = {len(lines) for lines in files}
         if len(lengths) > 1:
             raise ConfigError(
-                f"{paths[0]}: {' and '.join(path.name for path in paths)} have {sorted(lengths)} lines; they must "
+                f"{paths[0]}: {' and '.join(path.name for path in paths)} have {sorted(lengths)} lines; "
+                "they must "
                 f"have equally many: copy them again"
             )
         for number, fields in enumerate(zip(*files, strict=True), 1):

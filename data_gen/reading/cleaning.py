@@ -1,8 +1,8 @@
-"""Cleaning of text: odd characters, white space, left-overs of HTML, width of letters, traditional characters.
+"""Cleaning of text: odd characters, white space, left-overs of HTML, width of letters, traditional
+characters.
 
-What comes out has no control, zero-width or broken characters; its only white space is a single space inside a line and the
-line feeds, of which there are as many as before.
-"""
+What comes out has no control, zero-width or broken characters; its only white space is a single space inside
+a line and the line feeds, of which there are as many as before."""
 
 from __future__ import annotations
 
@@ -36,21 +36,31 @@ _WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ]+")
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 _BLOCK_TAGS = frozenset(
-    "br hr p div li ul ol dl dt dd tr table tbody thead tfoot caption h1 h2 h3 h4 h5 h6 center blockquote section article header "
-    "footer nav form title head body html figure figcaption pre option select fieldset poem gallery".split())
+    "br hr p div li ul ol dl dt dd tr table tbody thead tfoot caption h1 h2 h3 h4 h5 h6 center blockquote "
+    "section article header "
+    "footer nav form title head body html figure figcaption pre option select fieldset poem gallery".split()
+)
 _CELL_TAGS = frozenset(["td", "th"])
 _SURE_TAGS = _CELL_TAGS | frozenset(
-    "br hr p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span font strong em sub sup "
-    "img iframe wbr nobr ref references nowiki noinclude includeonly onlyinclude templatestyles".split())
+    "br hr p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span font "
+    "strong em sub sup "
+    "img iframe wbr nobr ref references nowiki noinclude includeonly onlyinclude templatestyles".split()
+)
 _OTHER_TAGS = _BLOCK_TAGS | frozenset(
-    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta object embed param "
-    "video audio source col colgroup noscript textarea bdo ruby rb rt rp strike area map svg path math".split())
-"""Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`): these are taken for
-tags only with an attribute, as an end tag, or where their end tag is in the same text."""
-_WIKI_TAGS = frozenset("br hr ref references nowiki noinclude includeonly onlyinclude templatestyles poem gallery".split())
+    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
+    "object embed param video audio source "
+    "col colgroup noscript textarea bdo ruby rb rt rp strike area map svg path math".split()
+)
+"""Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`):
+these are taken for tags only with an attribute, as an end tag, or where their end tag is in the same text."""
+_WIKI_TAGS = frozenset(
+    "br hr ref references nowiki noinclude includeonly onlyinclude templatestyles poem gallery".split()
+)
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))?)*"""
-_TAG = re.compile(rf"<(/?)([A-Za-z][A-Za-z0-9]{{0,14}})({_ATTRIBUTES})\s*(/?)>|<!DOCTYPE[^<>]*>|<\?xml[^<>]*>")
+_TAG = re.compile(
+    rf"<(/?)([A-Za-z][A-Za-z0-9]{{0,14}})({_ATTRIBUTES})\s*(/?)>|<!DOCTYPE[^<>]*>|<\?xml[^<>]*>"
+)
 _END_TAG = re.compile(r"</([A-Za-z][A-Za-z0-9]{0,14})\s*>")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&nbsp(?![A-Za-z0-9=])")
 _INVISIBLE_ELEMENTS = {"<!--": "-->", "<script": "</script>", "<style": "</style>"}
@@ -60,13 +70,13 @@ class Change(NamedTuple):
     """What was changed in a text.
 
     Attributes:
-        kind: Name of the note: `crlf`, `control_character`, `invisible_character`, `broken_character` (what stands for a
-            character that was lost), `line_break` and `odd_space` (both become a space), `white_space` (surplus spaces),
-            `full_width`, `traditional`.
+        kind: Name of the note: `crlf`, `control_character`, `invisible_character`, `broken_character` (what
+        stands for a
+            character that was lost), `line_break` and `odd_space` (both become a space), `white_space`
+            (surplus spaces), `full_width`, `traditional`.
         count: Characters; lines for `traditional`, runs of letters for `full_width`.
         line: Index of the line of the first of them, from 0.
-        text: What it looks like there.
-    """
+        text: What it looks like there."""
 
     kind: str
     count: int
@@ -78,8 +88,7 @@ def clean_lines(text: str, options: TextOptions) -> tuple[str, list[Change]]:
     """A text of many lines, cleaned line by line, and what was changed. The number of lines stays.
 
     Raises:
-        ConfigError: the package for `options.simplify` is missing.
-    """
+        ConfigError: the package for `options.simplify` is missing."""
     text, changes = _tidy(text)
     if options.normalise_width and not text.isascii() and (first := _WIDE.search(text)):
         change = _change("full_width", 0, text, first.start())
@@ -104,7 +113,8 @@ def clean_noted(text: str, options: TextOptions, rejects: RejectCounter, source:
 
 
 def clean_text(text: str) -> str:
-    """A short text by itself, such as a word: without odd characters, white space around it, or runs of white space."""
+    """A short text by itself, such as a word: without odd characters, white space around it, or runs of white
+    space."""
     if _looks_clean(text) and "  " not in text:
         return text.strip(" ")
     return _tidy(text)[0]
@@ -112,16 +122,23 @@ def clean_text(text: str) -> str:
 
 def _change(kind: str, count: int, text: str, place: int) -> Change:
     start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-    return Change(kind, count, text.count("\n", 0, place), text[max(place - 10, start):end if end >= 0 else None][:TEXT_CHARS])
+    return Change(
+        kind,
+        count,
+        text.count("\n", 0, place),
+        text[max(place - 10, start) : end if end >= 0 else None][:TEXT_CHARS],
+    )
 
 
 def _looks_clean(line: str) -> bool:
-    """Whether no odd character is in it: three times as fast as the expression, which takes two printable ones for odd."""
+    """Whether no odd character is in it: three times as fast as the expression, which takes two printable
+    ones for odd."""
     return line.isprintable() and "\ufffd" not in line and "\ufffc" not in line
 
 
 def _tidy(text: str) -> tuple[str, list[Change]]:
-    """Takes out odd characters, makes all white space inside a line single spaces and cuts it off at the ends."""
+    """Takes out odd characters, makes all white space inside a line single spaces and cuts it off at the
+    ends."""
     changes = []
     if "\r" in text and "\r\n" in text:
         changes.append(_change("crlf", text.count("\r\n"), text, text.index("\r\n")))
@@ -131,7 +148,9 @@ def _tidy(text: str) -> tuple[str, list[Change]]:
         mine = [character for character in odd if pattern.match(character)]
         if not mine:
             continue
-        changes.append(_change(kind, sum(odd[character] for character in mine), text, min(map(text.index, mine))))
+        changes.append(
+            _change(kind, sum(odd[character] for character in mine), text, min(map(text.index, mine)))
+        )
         new = " " if kind in _BECOME_SPACES else ""
         if len(mine) > 8:
             text = pattern.sub(new, text)
@@ -150,12 +169,15 @@ def _tidy(text: str) -> tuple[str, list[Change]]:
 
 @functools.lru_cache(maxsize=1)
 def load_simplifier() -> Callable[[str], str]:
-    """Turns traditional characters into simplified ones (OpenCC, `t2s`). Raises ConfigError where the package is missing."""
+    """Turns traditional characters into simplified ones (OpenCC, `t2s`). Raises ConfigError where the package
+    is missing."""
     try:
         import opencc
     except ImportError:
-        raise ConfigError("data.simplify: needs the package opencc (pip install opencc); install it or set data.simplify=false"
-                          ) from None
+        raise ConfigError(
+            "data.simplify: needs the package opencc (pip install opencc); install it or set "
+            "data.simplify=false"
+        ) from None
     return opencc.OpenCC("t2s").convert
 
 
@@ -167,8 +189,7 @@ def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
         line_break: What takes the place of a tag that begins or ends a block, or breaks a line.
 
     Returns:
-        The text, and how many tags, comments and entities were in it.
-    """
+        The text, and how many tags, comments and entities were in it."""
     count = 0
     if "<" in text:
         text, hidden = _without_hidden(text)
@@ -183,7 +204,9 @@ def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
             nonlocal found
             entity = match[0] if match[0].endswith(";") else match[0] + ";"
             # By itself unescape makes something of `&notin`, but also of `&notanything;`.
-            meant = html.unescape(entity) if entity[1] == "#" or entity[1:] in html.entities.html5 else match[0]
+            meant = (
+                html.unescape(entity) if entity[1] == "#" or entity[1:] in html.entities.html5 else match[0]
+            )
             found += meant != match[0]
             return meant
 
@@ -199,7 +222,8 @@ def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
 
 
 def _without_hidden(text: str) -> tuple[str, int]:
-    """Cuts comments, scripts and style sheets out. Looks no further than the last end, so that the time stays linear."""
+    """Cuts comments, scripts and style sheets out. Looks no further than the last end, so that the time stays
+    linear."""
     count = 0
     for start, end in _INVISIBLE_ELEMENTS.items():
         if start not in text or (last := text.rfind(end)) < 0:
@@ -220,7 +244,9 @@ def _without_tags(text: str, line_break: str, sure: frozenset[str], known: froze
             count += 1
             return ""
         name = match[2].lower()
-        if name not in known or not (name in sure or match[1] or match[4] or "=" in match[3] or name in ended and not match[3]):
+        if name not in known or not (
+            name in sure or match[1] or match[4] or "=" in match[3] or name in ended and not match[3]
+        ):
             return match[0]
         count += 1
         return line_break if name in _BLOCK_TAGS else " " if name in _CELL_TAGS else ""

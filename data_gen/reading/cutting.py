@@ -1,4 +1,5 @@
-"""One file on its way to pieces: its beginning looked at, then cut between documents or rows, in bounded memory."""
+"""One file on its way to pieces: its beginning looked at, then cut between documents or rows, in bounded
+memory."""
 
 from __future__ import annotations
 
@@ -32,13 +33,10 @@ class Piece:
     """Raw bytes of whole documents or rows of one file.
 
     Attributes:
-        path: The file.
-        kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs".
-        first_line: Line number of the first byte, from 1. In a file that is one JSON array: number of the record.
-        offset: Where the first byte is in the (decompressed) file.
-        data: Whole lines, in the encoding of the file, without its byte-order mark.
-        header: First line of a .tsv file.
-    """
+        path: The file. kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs". first_line:
+        Line number of the first byte, from 1. In a file that is one JSON array: number of the record. offset:
+        Where the first byte is in the (decompressed) file. data: Whole lines, in the encoding of the file,
+        without its byte-order mark. header: First line of a .tsv file."""
 
     path: str
     kind: str
@@ -60,10 +58,11 @@ class FileCutter:
 
     Raises:
         OSError: the file cannot be opened.
-        ConfigError: a package is missing.
-    """
+        ConfigError: a package is missing."""
 
-    def __init__(self, path: str, source: str, encoding: str, rejects: RejectCounter, piece_bytes: int) -> None:
+    def __init__(
+        self, path: str, source: str, encoding: str, rejects: RejectCounter, piece_bytes: int
+    ) -> None:
         self._path, self._source, self._encoding = path, source, encoding
         self._rejects, self._piece_bytes = rejects, piece_bytes
         self._stream = Stream(path)
@@ -84,7 +83,7 @@ class FileCutter:
                 yield from self._add(chunk)
         except DamagedFile as error:
             self._rejects.add(self._path, "damaged_file", str(error))
-            del self._buffer[self._buffer.rfind(b"\n") + 1:]  # the half of a line that was read
+            del self._buffer[self._buffer.rfind(b"\n") + 1 :]  # the half of a line that was read
         finally:
             self._stream.close()
         if self._skipped:
@@ -104,7 +103,7 @@ class FileCutter:
         mark = byte_order_mark(self._encoding)
         if mark and head.startswith(mark):
             self._rejects.note(self._path, "bom")
-            head, self._offset = head[len(mark):], len(mark)
+            head, self._offset = head[len(mark) :], len(mark)
         # Of old Macs; a file put together may have other line ends among them.
         old_mac = head.count(b"\r") - head.count(b"\r\n") > head.count(b"\n")
         if old_mac:
@@ -134,7 +133,9 @@ class FileCutter:
         """Whether the file is worth reading; if not, it is counted."""
         suffix = next((suffix for suffix in COMPRESSIONS if self._path.endswith(suffix)), "")
         if head.startswith((b"\xff\xfe", b"\xfe\xff")) and self._encoding == "utf-8":
-            self._rejects.add(self._path, "not_utf-8", "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
+            self._rejects.add(
+                self._path, "not_utf-8", "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
+            )
             return False
         if suffix and not self._stream.compression and not decodes(head, self._encoding):
             self._rejects.add(self._path, "damaged_file", f"neither a {suffix} file nor text")
@@ -154,7 +155,7 @@ class FileCutter:
         while end := self._end():
             yield from self._take(end)
         if len(self._buffer) > LONG_LINE:
-            self._skipped, self._beginning = len(self._buffer), bytes(self._buffer[:4 * TEXT_CHARS])
+            self._skipped, self._beginning = len(self._buffer), bytes(self._buffer[: 4 * TEXT_CHARS])
             self._buffer.clear()
             self._searched = -1
 
@@ -190,7 +191,8 @@ class FileCutter:
 
     def _reject_line(self) -> None:
         """Counts the line that was passed over."""
-        text = f"{self._skipped / 1e6:.0f} MB without a line end: {self._beginning.decode(self._encoding, 'replace')}"
+        beginning = self._beginning.decode(self._encoding, "replace")
+        text = f"{self._skipped / 1e6:.0f} MB without a line end: {beginning}"
         self._rejects.add(f"{self._path}:{self._line}", "line_too_long", text)
         self._line += 1
         self._offset += self._skipped

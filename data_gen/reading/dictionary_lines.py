@@ -1,9 +1,8 @@
 """Lines of user dictionaries in the forms in which people have them: words, and what stands beside them.
 
-A TAB always ends the word. Without one the form is that of the file, what nearly all its lines have: `word tag`,
-jieba's `word [frequency] [tag]`, HanLP's `word tag frequency`, LAC's `word/tag`, CSV. Where it cannot be told, the run
-stops with file and line.
-"""
+A TAB always ends the word. Without one the form is that of the file, what nearly all its lines have: `word
+tag`, jieba's `word [frequency] [tag]`, HanLP's `word tag frequency`, LAC's `word/tag`, CSV. Where it cannot
+be told, the run stops with file and line."""
 
 from __future__ import annotations
 
@@ -23,16 +22,30 @@ from ernie2.config import ConfigError
 __all__ = ["TAGS", "read_words"]
 
 LEVEL_TAGS: dict[str, bool | None] = {
-    **dict.fromkeys((
-        "nr nr1 nr2 nrf nrfg nrj nrt ns nsf nt ntc ntcb ntcf ntch nth nto nts ntu nw nz person place organisation "
-        "organization product entity per loc org PER LOC ORG").split(), True),
-    **dict.fromkeys("i l j phrase".split(), False)}
-"""Tags that say what an entry is: True an entity (person, place, organisation, work, other proper noun), False a phrase
-(idiom, fixed expression, abbreviation). Of jieba, ICTCLAS, HanLP and LAC, and plain words."""
-TAGS = {**dict.fromkeys((
-    "a ad ag al an b bg bl c cc d df dg dl e eng f g gb gc gg gi gm gp h k m mg mq n nb nf ng nh ni nis nl nm nn nx o p "
-    "pba pbei q qt qv r rg rr ry rz s t tg u ud ug uj ul uv uz v vd vf vg vi vl vn vq vshi vx vyou w x xc xe xs xu xx y "
-    "yg z zg time TIME").split()), **LEVEL_TAGS}
+    **dict.fromkeys(
+        (
+            "nr nr1 nr2 nrf nrfg nrj nrt ns nsf nt ntc ntcb ntcf ntch nth nto nts ntu nw nz person place "
+            "organisation "
+            "organization product entity per loc org PER LOC ORG"
+        ).split(),
+        True,
+    ),
+    **dict.fromkeys("i l j phrase".split(), False),
+}
+"""Tags that say what an entry is: True an entity (person, place, organisation, work, other proper noun),
+False a phrase (idiom, fixed expression, abbreviation). Of jieba, ICTCLAS, HanLP and LAC, and plain words."""
+TAGS = {
+    **dict.fromkeys(
+        (
+            "a ad ag al an b bg bl c cc d df dg dl e eng f g gb gc gg gi gm gp h k m mg mq n nb nf ng nh ni "
+            "nis nl nm nn nx o p "
+            "pba pbei q qt qv r rg rr ry rz s t tg u ud ug uj ul uv uz v vd vf vg vi vl vn vq vshi vx vyou "
+            "w x xc xe xs xu xx y "
+            "yg z zg time TIME"
+        ).split()
+    ),
+    **LEVEL_TAGS,
+}
 """All known tags; None is a part of speech, whose entry is what the file's name says."""
 NEVER_WORDS = frozenset("nr nrf nrfg nrj nrt ns nsf nz".split())
 """Tags that end no English entry; `windows nt` is one."""
@@ -40,9 +53,13 @@ MOST, FEW = 0.75, 0.1
 """Share of a file's lines from which on such lines are columns, up to which they are words as they stand."""
 ALL_LINES, ONE_IN = 20_000, 17
 """Lines of a file that are all looked at to tell its form; one in so many of those behind them."""
-HEADERS = frozenset((
-    "word words name names term entity entry text tag tags type label pos nature category freq frequency count "
-    "词 词语 词汇 名称 实体 词性 标签 类型 类别 词频 频率 频次").split())
+HEADERS = frozenset(
+    (
+        "word words name names term entity entry text tag tags type label pos nature category freq "
+        "frequency count "
+        "词 词语 词汇 名称 实体 词性 标签 类型 类别 词频 频率 频次"
+    ).split()
+)
 
 _MARKED = re.compile(r"[,;|/\s]")
 _SEPARATED = re.compile(r"[,;|/]")
@@ -80,8 +97,7 @@ class _Form(NamedTuple):
     Attributes:
         marks: Verdict for lines with a tag (CSV: a tag or a number), by what stands between the columns.
         numbers: Verdict for a number behind the word and a space.
-        mark: What stands between the columns of most lines; "" where most have none.
-    """
+        mark: What stands between the columns of most lines; "" where most have none."""
 
     marks: dict[str, bool | None]
     numbers: bool | None
@@ -97,8 +113,8 @@ def read_words(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tup
         skipped: Counts "header" (of a table).
 
     Raises:
-        ConfigError: missing, damaged or wrongly encoded file, no entry; an unknown tag, a form that cannot be told.
-    """
+        ConfigError: missing, damaged or wrongly encoded file, no entry; an unknown tag, a form that cannot be
+        told."""
     default, empty, lines = not path.name.startswith("phrase"), True, _Lines(path, encoding)
     for number, line in read_lines(path, encoding):
         word, _, tag = line.partition("\t")
@@ -117,8 +133,10 @@ def read_words(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tup
         empty = False
         yield word, default if level is None else level
     if empty:
-        raise ConfigError(f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of data."
-                          f"entity_dicts")
+        raise ConfigError(
+            f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of data."
+            f"entity_dicts"
+        )
 
 
 class _Lines:
@@ -126,8 +144,7 @@ class _Lines:
 
     Attributes:
         is_csv: By the file's name.
-        plain: For speed: matches the usual line of a file whose lines are columns (group 1: word, 2: tag).
-    """
+        plain: For speed: matches the usual line of a file whose lines are columns (group 1: word, 2: tag)."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         self._path, self._encoding = path, encoding
@@ -156,8 +173,11 @@ class _Lines:
 
     @functools.cached_property
     def _form(self) -> _Form:
-        form = _form_of(line for number, line in read_lines(self._path, self._encoding)
-                        if number < ALL_LINES or number % ONE_IN == 0)
+        form = _form_of(
+            line
+            for number, line in read_lines(self._path, self._encoding)
+            if number < ALL_LINES or number % ONE_IN == 0
+        )
         if form.mark:
             mark = re.escape(form.mark)
             number = "" if form.mark == "/" or form.mark == " " and not form.numbers else f"(?:{mark}[0-9]+)?"
@@ -190,12 +210,20 @@ class _Lines:
 
 
 def _check_fits(line: str, columns: _Columns | None, source: str) -> None:
-    """In a file of `word frequency tag` a line of several fields that is none of these would be a word that is never found."""
+    """In a file of `word frequency tag` a line of several fields that is none of these would be a word that
+    is never found."""
     fields = columns.word.split() if columns else []
     odd = columns is None and " " in line.strip() or columns is not None and columns.mark != " "
-    if odd or len(fields) > 1 and (fields[-1] in TAGS or _ODD_NUMBER.fullmatch(fields[-1]) and not _is_number(fields[-1])):
-        raise ConfigError(f"{source}: {line.strip()[:60]!r} is not `word frequency tag` as the other lines are; write it so, or "
-                          f"put a TAB behind the word")
+    if (
+        odd
+        or len(fields) > 1
+        and (fields[-1] in TAGS or _ODD_NUMBER.fullmatch(fields[-1]) and not _is_number(fields[-1]))
+    ):
+        raise ConfigError(
+            f"{source}: {line.strip()[:60]!r} is not `word frequency tag` as the other lines are; write it "
+            "so, or "
+            f"put a TAB behind the word"
+        )
 
 
 def _form_of(lines: Iterator[str]) -> _Form:
@@ -252,7 +280,8 @@ def _columns(line: str) -> _Columns | None:
 
 
 def _spaced(fields: list[str]) -> _Columns | None:
-    """What may be columns with spaces between them: number, tag, number tag, or tag number behind the word."""
+    """What may be columns with spaces between them: number, tag, number tag, or tag number behind the
+    word."""
     tags, last = [], fields[-1]
     while len(fields) > 2 and _is_number(fields[-1]) and _is_tag(fields[-2], fields[-3]):
         *fields, tag, _ = fields
@@ -268,14 +297,17 @@ def _spaced(fields: list[str]) -> _Columns | None:
 
 
 def _csv_fields(line: str, mark: str, source: str = "") -> list[str]:
-    """Fields of a line. One with a broken quote: raises ConfigError where there is a source; else it is one field."""
+    """Fields of a line. One with a broken quote: raises ConfigError where there is a source; else it is one
+    field."""
     if '"' not in line:
         return [field.strip() for field in line.split(mark)]
     try:
         fields = next(csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True))
     except csv.Error as error:
         if source:
-            raise ConfigError(f"{source}: no line of a CSV file ({error}): {line[:60]!r}; mend its quotes") from None
+            raise ConfigError(
+                f"{source}: no line of a CSV file ({error}): {line[:60]!r}; mend its quotes"
+            ) from None
         return [line]
     return [field.strip() for field in fields]
 
@@ -310,15 +342,19 @@ def _level(tags: Sequence[str], source: str) -> bool | None:
         if tag not in TAGS:
             near = difflib.get_close_matches(tag.lower(), sorted(LEVEL_TAGS), 1, 0.75)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{source}: unknown tag {tag!r}; {hint}known: {', '.join(sorted(LEVEL_TAGS))}, and parts "
-                              f"of speech, as in jieba and LAC")
+            raise ConfigError(
+                f"{source}: unknown tag {tag!r}; {hint}known: {', '.join(sorted(LEVEL_TAGS))}, and parts "
+                f"of speech, as in jieba and LAC"
+            )
     levels = {TAGS[tag] for tag in tags}
     return levels.pop() if len(levels) == 1 else None
 
 
 def _doubt(line: str, part: str, what: str, source: str) -> ConfigError:
-    return ConfigError(f"{source}: is {part!r} in {line[:60]!r} a {what}, or part of the word? The other lines do not "
-                       f"tell; put a TAB behind the word, here and in lines like this one")
+    return ConfigError(
+        f"{source}: is {part!r} in {line[:60]!r} a {what}, or part of the word? The other lines do not "
+        f"tell; put a TAB behind the word, here and in lines like this one"
+    )
 
 
 def _is_tag(text: str, word: str) -> bool:

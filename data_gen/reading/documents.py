@@ -1,7 +1,6 @@
 """Raw input as documents and pairs: what a piece of a file holds, decoded, cleaned, and judged fit or not.
 
-Runs in the workers. What cannot be used is left out and counted by reason, with file and line.
-"""
+Runs in the workers. What cannot be used is left out and counted by reason, with file and line."""
 
 from __future__ import annotations
 
@@ -21,8 +20,21 @@ from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import expand_paths, read_lines
 from data_gen.reading.tsv_rows import LABEL_COLUMNS, parse_rows
 
-__all__ = ["LABEL_COLUMNS", "Raw", "RawDocument", "RawMarkedPair", "RawPair", "RejectCounter", "TextOptions", "clean_text",
-           "expand_paths", "is_dev", "parse", "read_all", "read_lines"]
+__all__ = [
+    "LABEL_COLUMNS",
+    "Raw",
+    "RawDocument",
+    "RawMarkedPair",
+    "RawPair",
+    "RejectCounter",
+    "TextOptions",
+    "clean_text",
+    "expand_paths",
+    "is_dev",
+    "parse",
+    "read_all",
+    "read_lines",
+]
 
 _DOC_LINE = re.compile(r"^</?doc\b[^\n]*>$", re.MULTILINE)
 
@@ -42,14 +54,14 @@ _DECODE_JSON = json.JSONDecoder(strict=False, object_pairs_hook=_object).decode
 def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[Any]:
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
-    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text` (no field
-    that holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`,
-    `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see `cleaning.Change`, and `html`),
-    `long_document`, `odd_title`, `relevance_0` (judged irrelevant: set aside).
+    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text`
+    (no field that holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`,
+    `bad_label`, `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed
+    (see `cleaning.Change`, and `html`), `long_document`, `odd_title`, `relevance_0` (judged irrelevant: set
+    aside).
 
     Raises:
-        ConfigError: unknown encoding, missing package.
-    """
+        ConfigError: unknown encoding, missing package."""
     parts = decoded(piece, options.encoding, rejects)
     if piece.kind in ("pairs", "marked_pairs"):
         return parse_rows(piece, parts, options, rejects)
@@ -58,13 +70,18 @@ def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[An
     return _parse_text(piece, parts, options, rejects)
 
 
-def read_all(paths: Iterable[Any], source: str, options: TextOptions, rejects: RejectCounter) -> Iterator[Any]:
-    """Documents or rows of all files, in the order of the pieces, in this process. Raises as `read_pieces`."""
+def read_all(
+    paths: Iterable[Any], source: str, options: TextOptions, rejects: RejectCounter
+) -> Iterator[Any]:
+    """Documents or rows of all files, in the order of the pieces, in this process. Raises as
+    `read_pieces`."""
     for piece in read_pieces(paths, source, options, rejects):
         yield from parse(piece, options, rejects)
 
 
-def _parse_text(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter) -> list[RawDocument]:
+def _parse_text(
+    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+) -> list[RawDocument]:
     """Documents between blank lines, or between the lines <doc ...> and </doc>."""
     documents: list[RawDocument] = []
     split = _at_doc_lines if piece.kind == "wiki" else _at_blank_lines
@@ -86,10 +103,11 @@ def _at_blank_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _at_doc_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Documents (text outside of <doc> too, where a long document was cut), and the index of the first line of each."""
+    """Documents (text outside of <doc> too, where a long document was cut), and the index of the first line
+    of each."""
     line, start = 0, 0
     for match in itertools.chain(_DOC_LINE.finditer(text), [None]):
-        block = text[start:match.start() if match else len(text)]
+        block = text[start : match.start() if match else len(text)]
         document = block.lstrip("\n")
         if document:
             yield line + len(block) - len(document), _without_blank_lines(document)
@@ -97,7 +115,9 @@ def _at_doc_lines(text: str) -> Iterator[tuple[int, str]]:
         start = match.end() if match else start
 
 
-def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter) -> list[RawDocument]:
+def _parse_json(
+    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+) -> list[RawDocument]:
     """Documents of JSON objects, one a line; an empty line is no document. All are cleaned in one go."""
     sources, texts, firsts, rows = [], [], [], 0
     for first_line, raw in parts:
@@ -114,8 +134,15 @@ def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpt
             elif isinstance(record, _Doubled):
                 rejects.add(source, "doubled_key", line)
             elif (text := record_text(record)) is None:
-                fields = [name + (f" ({type(of).__name__})" if not isinstance(of, str) else "") for name, of in record.items()]
-                rejects.add(source, "no_text", f"text, or title and content, wanted; the fields are {', '.join(fields)}")
+                fields = [
+                    name + (f" ({type(of).__name__})" if not isinstance(of, str) else "")
+                    for name, of in record.items()
+                ]
+                rejects.add(
+                    source,
+                    "no_text",
+                    f"text, or title and content, wanted; the fields are {', '.join(fields)}",
+                )
             else:
                 titles = [record.get(name) or "" for name in ("title", "desc")]
                 if record.get("text") is None and None in map(_paragraphs, titles):
@@ -126,7 +153,9 @@ def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpt
                 rows += text.count("\n") + 1
     if not texts:
         return []
-    cleaned = clean_noted("\n".join(texts), options, rejects, lambda row: sources[bisect.bisect(firsts, row) - 1])
+    cleaned = clean_noted(
+        "\n".join(texts), options, rejects, lambda row: sources[bisect.bisect(firsts, row) - 1]
+    )
     lines, documents = cleaned.split("\n"), []
     for source, first, end in zip(sources, firsts, [*firsts[1:], rows]):
         _finish(source, "\n".join(filter(None, lines[first:end])), options, rejects, documents)
@@ -136,10 +165,10 @@ def _parse_json(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpt
 def record_text(record: dict[str, Any]) -> str | None:
     """The text of a JSON record, paragraphs between line feeds; None where it has none.
 
-    `text` stands for itself (wiki2019zh, where it begins with the title; WikiExtractor --json). Otherwise `title`, `desc`
-    and `content` or `answer` follow each other (WuDao, news2016zh, webtext2019zh, baike2018qa), without a `desc` that
-    is a beginning or part of the rest. Each can be a list of paragraphs. Other fields do not count.
-    """
+    `text` stands for itself (wiki2019zh, where it begins with the title; WikiExtractor --json). Otherwise
+    `title`, `desc` and `content` or `answer` follow each other (WuDao, news2016zh, webtext2019zh,
+    baike2018qa), without a `desc` that is a beginning or part of the rest. Each can be a list of paragraphs.
+    Other fields do not count."""
     if record.get("text") is not None:
         return _paragraphs(record["text"])
     body = _paragraphs(record.get("content", record.get("answer")))
@@ -162,13 +191,16 @@ def _paragraphs(value: Any) -> str | None:
     return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
 
 
-def _finish(source: str, text: str, options: TextOptions, rejects: RejectCounter, documents: list[RawDocument]) -> None:
-    """The last steps on one document, which then joins `documents`, in several parts where it is very long."""
+def _finish(
+    source: str, text: str, options: TextOptions, rejects: RejectCounter, documents: list[RawDocument]
+) -> None:
+    """The last steps on one document, which then joins `documents`, in several parts where it is very
+    long."""
     if options.strip_html and ("<" in text or "&" in text):
         stripped, count = strip_html(text)
         if count:
             place = min(text.index(mark) for mark in "<&" if mark in text)
-            rejects.note(source, "html", text[max(place - 10, 0):], count)
+            rejects.note(source, "html", text[max(place - 10, 0) :], count)
             text = _without_blank_lines(clean_lines(stripped, options)[0])
     if not text:
         rejects.add(source, "empty_document")

@@ -1,10 +1,9 @@
 """Near-duplicate documents: MinHash signatures, banding, and which documents to leave out.
 
-The similarity of two documents is the Jaccard similarity of their sets of character n-grams, estimated by the share of
-equal entries of their signatures (A. Broder, 1997; one permutation, P. Li et al., 2012; empty bins filled after
-A. Shrivastava, 2017). Written with numpy because the libraries for it take a list of n-grams as Python strings, which
-alone takes several times as long as all that is done here.
-"""
+The similarity of two documents is the Jaccard similarity of their sets of character n-grams, estimated by the
+share of equal entries of their signatures (A. Broder, 1997; one permutation, P. Li et al., 2012; empty bins
+filled after A. Shrivastava, 2017). Written with numpy because the libraries for it take a list of n-grams as
+Python strings, which alone takes several times as long as all that is done here."""
 
 from __future__ import annotations
 
@@ -22,9 +21,10 @@ NGRAM = 6
 SIGNATURE = 40
 """Entries of a signature: 160 bytes a document."""
 THRESHOLD = 0.8
-"""Documents of which this share of the entries or more are equal are near-duplicates. The estimate has a standard deviation
-of 0.06. Measured on changed copies: of pairs with a true similarity above 0.9 more than 99% are dropped, between 0.85 and
-0.9 95%, between 0.75 and 0.8 39%, between 0.6 and 0.65 1%, below 0.6 none."""
+"""Documents of which this share of the entries or more are equal are near-duplicates. The estimate has a
+standard deviation of 0.06. Measured on changed copies: of pairs with a true similarity above 0.9 more than
+99% are dropped, between 0.85 and 0.9 95%, between 0.75 and 0.8 39%, between 0.6 and 0.65 1%, below 0.6
+none."""
 BAND = 4
 """Entries that have to be equal, in one of SIGNATURE / BAND places, for two documents to be compared."""
 LEADERS = 16
@@ -35,10 +35,10 @@ _END = 1  # follows the last character of a document, in place of a code point
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, uint32 (D, SIGNATURE), of D texts; a text without letters and digits has 0xFFFFFFFF throughout.
+    """MinHash signatures, uint32 (D, SIGNATURE), of D texts; a text without letters and digits has 0xFFFFFFFF
+    throughout.
 
-    A signature depends on its text alone, not on the others.
-    """
+    A signature depends on its text alone, not on the others."""
     made = np.full((len(texts), SIGNATURE), _EMPTY)
     if not len(texts):
         return made
@@ -52,30 +52,36 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     hashes = np.zeros(len(codes) - NGRAM + 1, np.uint64)
     for place in range(NGRAM):  # a polynomial in an odd number, modulo 2^64
         hashes *= np.uint64(0x9E3779B97F4A7C15)
-        hashes += codes[place:len(codes) - NGRAM + 1 + place]
-    begins = codes[:len(hashes)] != _END
-    hashes, documents = _mixed(hashes[begins]), documents[:len(begins)][begins]
+        hashes += codes[place : len(codes) - NGRAM + 1 + place]
+    begins = codes[: len(hashes)] != _END
+    hashes, documents = _mixed(hashes[begins]), documents[: len(begins)][begins]
     bins = (hashes >> np.uint64(32)) * np.uint64(SIGNATURE) >> np.uint64(32)
-    np.minimum.at(made.reshape(-1), documents * np.int64(SIGNATURE) + bins.astype(np.int64), hashes.astype(np.uint32))
+    np.minimum.at(
+        made.reshape(-1), documents * np.int64(SIGNATURE) + bins.astype(np.int64), hashes.astype(np.uint32)
+    )
     return _filled(made)
 
 
 def duplicates(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Which documents to leave out, so that no two of those that stay are near-duplicates, as far as the bands tell.
+    """Which documents to leave out, so that no two of those that stay are near-duplicates, as far as the
+    bands tell.
 
     Args:
         blocks: Signatures of the documents in the order of the corpus.
 
     Returns:
-        A bool array (D) for each block, True: leave out; the first of a group stays. Memory: about 40 bytes a document
-        beside the signatures.
-    """
+        A bool array (D) for each block, True: leave out; the first of a group stays. Memory: about 40 bytes a
+        document beside the signatures."""
     ends = np.cumsum([len(block) for block in blocks], dtype=np.int64)
     stays = np.ones(ends[-1] if len(ends) else 0, bool)
     full = np.concatenate([(block != _EMPTY).any(axis=1) for block in blocks]) if len(ends) else stays
     for band in range(0, SIGNATURE, BAND):
         members = np.flatnonzero(stays & full)
-        keys = np.concatenate([_band_keys(block, band) for block in blocks])[members] if len(members) else members
+        keys = (
+            np.concatenate([_band_keys(block, band) for block in blocks])[members]
+            if len(members)
+            else members
+        )
         order = np.argsort(keys, kind="stable")
         members, keys = members[order], keys[order]
         for _ in range(LEADERS):
@@ -89,12 +95,13 @@ def duplicates(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
             same = _alike(blocks, ends, members, leaders)
             stays[members[same]] = False
             members, keys = members[~same], keys[~same]
-    return [~stays[end - len(block):end] for block, end in zip(blocks, ends.tolist(), strict=True)]
+    return [~stays[end - len(block) : end] for block, end in zip(blocks, ends.tolist(), strict=True)]
 
 
 @functools.lru_cache(maxsize=1)
 def _folded() -> np.ndarray:
-    """Code point -> what stands for it: the lower-case letter; 0 for what is passed over; _END for the character 0."""
+    """Code point -> what stands for it: the lower-case letter; 0 for what is passed over; _END for the
+    character 0."""
     folded = np.zeros(0x30000, np.uint32)
     for code in range(len(folded) - 1):
         character = chr(code)
@@ -143,8 +150,12 @@ def _band_keys(block: np.ndarray, band: int) -> np.ndarray:
 def _alike(blocks: Sequence[np.ndarray], ends: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether documents are near-duplicates, bool, pair by pair."""
     at_once = 100_000
-    same = [np.count_nonzero(_rows(blocks, ends, one[n:n + at_once]) == _rows(blocks, ends, other[n:n + at_once]), axis=1)
-            for n in range(0, len(one), at_once)]
+    same = [
+        np.count_nonzero(
+            _rows(blocks, ends, one[n : n + at_once]) == _rows(blocks, ends, other[n : n + at_once]), axis=1
+        )
+        for n in range(0, len(one), at_once)
+    ]
     return np.concatenate(same) >= THRESHOLD * SIGNATURE
 
 

@@ -1,4 +1,5 @@
-"""Formats of input files, as bytes: what kind a file is, and where its documents or rows end. Nothing is decoded."""
+"""Formats of input files, as bytes: what kind a file is, and where its documents or rows end. Nothing is
+decoded."""
 
 from __future__ import annotations
 
@@ -10,8 +11,19 @@ from dataclasses import dataclass
 from data_gen.reading.streams import DamagedFile, Stream, base_name
 from ernie2.strict import ConfigError
 
-__all__ = ["LONG_LINE", "SOURCES", "Source", "byte_order_mark", "check_header", "decodes", "first_end", "json_lines",
-           "kind_of", "last_end", "read_head"]
+__all__ = [
+    "LONG_LINE",
+    "SOURCES",
+    "Source",
+    "byte_order_mark",
+    "check_header",
+    "decodes",
+    "first_end",
+    "json_lines",
+    "kind_of",
+    "last_end",
+    "read_head",
+]
 
 HEAD = 4096
 """Bytes from the beginning of a file that tell its kind."""
@@ -27,7 +39,8 @@ _END_OF_DOC = re.compile(rb"</doc>[^\n]*\n")
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of input: what messages call it, its key in a recipe, and the headers that its files can have (none: no header)."""
+    """A kind of input: what messages call it, its key in a recipe, and the headers that its files can have
+    (none: no header)."""
 
     name: str
     key: str
@@ -36,8 +49,13 @@ class Source:
 
 SOURCES = {
     "documents": Source("corpus", "data.corpus"),
-    "pairs": Source("query log", "data.query_log", tuple(f"query\ttitle\t{label}{more}" for label in ("clicked", "relevance")
-                                                         for more in ("", "\tcount"))),
+    "pairs": Source(
+        "query log",
+        "data.query_log",
+        tuple(
+            f"query\ttitle\t{label}{more}" for label in ("clicked", "relevance") for more in ("", "\tcount")
+        ),
+    ),
     "marked_pairs": Source("marked pairs", "data.marked_pairs", ("sentence1\tsentence2\tmarker",)),
 }
 
@@ -60,10 +78,16 @@ def check_header(path: str, source: str, head: bytes, encoding: str) -> str:
     line = re.split(rb"[\r\n]", head, maxsplit=1)[0].decode(encoding, "replace").removeprefix("\ufeff")
     if line not in SOURCES[source].headers:
         wanted = " or ".join(map(repr, SOURCES[source].headers))
-        others = [f" (that of {other.name}: give the file under {other.key})"
-                  for other in SOURCES.values() if line in other.headers]
-        raise ConfigError(f"{path}:1: the header is {line[:80]!r}{''.join(others)}; a file of {SOURCES[source].name} begins with "
-                          f"{wanted}")
+        others = [
+            f" (that of {other.name}: give the file under {other.key})"
+            for other in SOURCES.values()
+            if line in other.headers
+        ]
+        raise ConfigError(
+            f"{path}:1: the header is {line[:80]!r}{''.join(others)}; a file of {SOURCES[source].name} "
+            "begins with "
+            f"{wanted}"
+        )
     return line
 
 
@@ -85,8 +109,8 @@ def decodes(head: bytes, encoding: str) -> bool:
 
 
 def kind_of(path: str, head: bytes) -> str:
-    """What a file of documents is, by its name and beginning: "txt", "jsonl", "wiki" (WikiExtractor) or "array" (one JSON
-    array of records, as WuDao's files are)."""
+    """What a file of documents is, by its name and beginning: "txt", "jsonl", "wiki" (WikiExtractor) or
+    "array" (one JSON array of records, as WuDao's files are)."""
     start = head.lstrip()
     if base_name(path).endswith((".jsonl", ".json")):
         return "array" if _JSON_ARRAY.match(start) else "jsonl"
@@ -125,8 +149,7 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         encoding: UTF-8 or ASCII: in others a byte of a character can look like a bracket.
 
     Raises:
-        DamagedFile: it does not end, or holds a record of more than LONG_LINE bytes.
-    """
+        DamagedFile: it does not end, or holds a record of more than LONG_LINE bytes."""
     if encoding not in ("utf-8", "ascii"):
         raise DamagedFile(f"a JSON array in {encoding}; convert it to UTF-8, or to one record a line")
     buffer, place, start, depth = bytearray(), 0, 0, 0
@@ -136,26 +159,29 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         for token in _JSON_TOKEN.finditer(buffer, place):
             if token[1] == b"":
                 break  # a string that goes on in the next chunk
-            if depth < 2 and (other := buffer[place:token.start()].strip(b" \t\r\n,")):
+            if depth < 2 and (other := buffer[place : token.start()].strip(b" \t\r\n,")):
                 records += bytes(other).split(b",")  # numbers, or what has no place there
             if token[1] is not None:
-                if depth == 1:
-                    records.append(token[0])
+                records += [token[0]] if depth == 1 else []
             elif token[0] in b"{[":
                 depth += 1
                 start = token.start() if depth == 2 else start
             else:
                 depth -= 1
                 if depth == 1:
-                    records.append(bytes(buffer[start:token.end()]))
+                    records.append(bytes(buffer[start : token.end()]))
             place = token.end()
         done = start if depth > 1 else place
         del buffer[:done]
         place, start = place - done, 0
-        yield b"".join(record.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n" for record in records)
+        yield b"".join(map(_one_line, records))
         if len(buffer) > LONG_LINE:
             raise DamagedFile(f"no JSON array, or a record of more than {LONG_LINE / 1e6:.0f} MB in it")
     if depth:
         raise DamagedFile("the JSON array does not end")
     if rest := bytes(buffer).strip():
-        yield rest.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+        yield _one_line(rest)
+
+
+def _one_line(record: bytes) -> bytes:
+    return record.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"

@@ -1,9 +1,8 @@
 """Cutting files of any size into pieces: raw bytes of whole documents or rows, drawn in turn from all files.
 
-This runs in one process for all workers, so it only looks for line ends and the marks between documents; nothing is
-decoded. The pieces depend on the files and the options alone. Memory: up to `OPEN_FILES` files are open at a time, each
-with about one piece, or one document of up to 4 MB.
-"""
+This runs in one process for all workers, so it only looks for line ends and the marks between documents;
+nothing is decoded. The pieces depend on the files and the options alone. Memory: up to `OPEN_FILES` files are
+open at a time, each with about one piece, or one document of up to 4 MB."""
 
 from __future__ import annotations
 
@@ -18,7 +17,14 @@ from data_gen.reading.cutting import FileCutter, Piece
 from data_gen.reading.formats import SOURCES, check_header, read_head
 from data_gen.reading.raw import TextOptions
 from data_gen.reading.rejects import RejectCounter
-from data_gen.reading.streams import DOCUMENT_KINDS, Stream, base_name, check_encoding, expand_paths, is_document_file
+from data_gen.reading.streams import (
+    DOCUMENT_KINDS,
+    Stream,
+    base_name,
+    check_encoding,
+    expand_paths,
+    is_document_file,
+)
 from ernie2.strict import ConfigError
 
 __all__ = ["Piece", "read_pieces"]
@@ -26,23 +32,27 @@ __all__ = ["Piece", "read_pieces"]
 OPEN_FILES = 32
 
 
-def read_pieces(paths: Iterable[str | Path], source: str, options: TextOptions, rejects: RejectCounter,
-                piece_bytes: int = 64_000) -> Iterator[Piece]:
-    """Pieces of all files. All files advance in proportion to their size; with more than `OPEN_FILES` they take turns in
-    an order drawn from `options.seed`.
+def read_pieces(
+    paths: Iterable[str | Path],
+    source: str,
+    options: TextOptions,
+    rejects: RejectCounter,
+    piece_bytes: int = 64_000,
+) -> Iterator[Piece]:
+    """Pieces of all files. All files advance in proportion to their size; with more than `OPEN_FILES` they
+    take turns in an order drawn from `options.seed`.
 
     Args:
-        paths: Files, folders, globs.
-        source: "documents" (.txt, .jsonl, WikiExtractor), "pairs" (query log) or "marked_pairs".
-        options: Encoding and seed; also checked here, before any work is done.
-        rejects: Counts `unreadable_file`, `damaged_file` (what could be read is used), `line_too_long`, and notes
+        paths: Files, folders, globs. source: "documents" (.txt, .jsonl, WikiExtractor), "pairs" (query log)
+        or "marked_pairs". options: Encoding and seed; also checked here, before any work is done. rejects:
+        Counts `unreadable_file`, `damaged_file` (what could be read is used), `line_too_long`, and notes
             `empty_file`, `bom`, `cr_line_ends`, `long_document`.
         piece_bytes: Wanted size of a piece. Smaller at the end of a file, larger where a document is.
 
     Raises:
-        ConfigError: a file named in full is missing, of unknown kind or without its header; unknown encoding; missing
-            package; no file is readable or none holds anything.
-    """
+        ConfigError: a file named in full is missing, of unknown kind or without its header; unknown encoding;
+        missing
+            package; no file is readable or none holds anything."""
     encoding = check_encoding(options.encoding)
     if options.simplify:
         load_simplifier()
@@ -72,8 +82,11 @@ def _nothing(files: Sequence[Path], source: str, rejects: RejectCounter | None) 
         why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text][:3]
         return f"{names}: nothing could be read ({'; '.join(why)}); mend the files or name others"
     if source == "documents":
-        return (f"{names}: no document in it; documents are lines of text with a blank line between them, or JSON objects "
-                f"with `text`, one a line")
+        return (
+            f"{names}: no document in it; documents are lines of text with a blank line between them, or "
+            "JSON objects "
+            f"with `text`, one a line"
+        )
     return f"{names}: no usable row below the header"
 
 
@@ -82,8 +95,10 @@ def _check(files: Sequence[Path], source: str, encoding: str) -> None:
     for file in files:
         if not SOURCES[source].headers:
             if not is_document_file(file) and "." in base_name(file).lstrip("."):
-                raise ConfigError(f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text by another name: "
-                                  f"rename it to .txt; an archive: unpack it)")
+                raise ConfigError(
+                    f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text by another name: "
+                    f"rename it to .txt; an archive: unpack it)"
+                )
             continue
         try:
             stream = Stream(file)
@@ -96,7 +111,8 @@ def _check(files: Sequence[Path], source: str, encoding: str) -> None:
 
 
 def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]:
-    """The files that follow each other in each of up to OPEN_FILES lanes, with their sizes; lanes are about as long."""
+    """The files that follow each other in each of up to OPEN_FILES lanes, with their sizes; lanes are about
+    as long."""
     sized = [(file, _size(file)) for file in files]
     if len(files) <= OPEN_FILES:
         return [[one] for one in sized]
@@ -120,11 +136,16 @@ class _Lane:
     """Files that are read one after the other.
 
     Attributes:
-        pieces: Their pieces.
-    """
+        pieces: Their pieces."""
 
-    def __init__(self, files: Sequence[tuple[Path, int]], source: str, encoding: str, rejects: RejectCounter,
-                 piece_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, int]],
+        source: str,
+        encoding: str,
+        rejects: RejectCounter,
+        piece_bytes: int,
+    ) -> None:
         self._total, self._half_piece = sum(size for _, size in files), piece_bytes / 2
         self._before, self._cutter = 0, None
         self.pieces = self._read(files, source, encoding, rejects, piece_bytes)
@@ -134,8 +155,14 @@ class _Lane:
         half = min(self._half_piece, self._total / 2)
         return (self._before + (half if self._cutter is None else self._cutter.on_disk(half))) / self._total
 
-    def _read(self, files: Sequence[tuple[Path, int]], source: str, encoding: str, rejects: RejectCounter,
-              piece_bytes: int) -> Iterator[Piece]:
+    def _read(
+        self,
+        files: Sequence[tuple[Path, int]],
+        source: str,
+        encoding: str,
+        rejects: RejectCounter,
+        piece_bytes: int,
+    ) -> Iterator[Piece]:
         for path, size in files:
             try:
                 self._cutter = FileCutter(str(path), source, encoding, rejects, piece_bytes)

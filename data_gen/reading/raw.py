@@ -11,10 +11,10 @@ __all__ = ["Raw", "RawDocument", "RawMarkedPair", "RawPair", "TextOptions", "is_
 
 @dataclass(slots=True)
 class RawDocument:
-    """A document as read: `source` is `file:line` of its first line, `text` its paragraphs with a line feed between them.
+    """A document as read: `source` is `file:line` of its first line, `text` its paragraphs with a line feed
+    between them.
 
-    No paragraph is empty or begins or ends with a space.
-    """
+    No paragraph is empty or begins or ends with a space."""
 
     source: str
     text: str
@@ -37,7 +37,8 @@ class RawPair:
 
 @dataclass(slots=True)
 class RawMarkedPair:
-    """A row of a file of marked pairs: `source` is `file:line`; `marker` is the connective that joined the sentences."""
+    """A row of a file of marked pairs: `source` is `file:line`; `marker` is the connective that joined the
+    sentences."""
 
     source: str
     first: str
@@ -59,8 +60,7 @@ class TextOptions:
         simplify: Traditional characters become simplified ones.
         min_chars: Shorter documents are rejected as `too_short`; characters of the cleaned text.
         max_chars: Longer documents are rejected as `too_long`.
-        seed: Decides the order in which many files are read.
-    """
+        seed: Decides the order in which many files are read."""
 
     encoding: str = "utf-8"
     strip_html: bool = True
@@ -78,8 +78,15 @@ class TextOptions:
 
 
 def is_dev(item: Raw, dev_share: float) -> bool:
-    """Whether an item belongs to the dev split: a hash of its content (of the query alone for a pair, of the first sentence
-    for a marked pair) falls below `dev_share`. It is the same in every task and run, and copies of a text fall together."""
-    text = item.text if isinstance(item, RawDocument) else item.query if isinstance(item, RawPair) else item.first
+    """Whether an item belongs to the dev split: a hash of its content (of the query alone for a pair, of the
+    first sentence for a marked pair) falls below `dev_share`. It is the same in every task and run, and
+    copies of a text fall together."""
+    text = (
+        item.text
+        if isinstance(item, RawDocument)
+        else item.query
+        if isinstance(item, RawPair)
+        else item.first
+    )
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"ernie2 dev").digest()
-    return int.from_bytes(digest, "big") < dev_share * 2.0 ** 64
+    return int.from_bytes(digest, "big") < dev_share * 2.0**64

@@ -1,4 +1,5 @@
-"""What was left out or changed on the way from files to shards: counted by reason, with examples that name file and line."""
+"""What was left out or changed on the way from files to shards: counted by reason, with examples that name
+file and line."""
 
 from __future__ import annotations
 
@@ -14,16 +15,15 @@ TEXT_CHARS = 80
 
 @dataclass
 class RejectCounter:
-    """Rejects (input that is left out) and notes (input that is changed, or set aside through no fault of its own).
+    """Rejects (input that is left out) and notes (input that is changed, or set aside through no fault of its
+    own).
 
     Attributes:
-        keep: Examples kept of each reason.
-        counts: reason -> documents, rows, sentences or files that were rejected.
-        files: file -> how many of its documents or rows were rejected.
-        notes: reason -> how often something was changed or set aside. Not part of `total`.
-        examples: reason (of rejects and of notes) -> up to `keep` pairs [source, beginning of the text], in order of
-            arrival; `source` is `file:line`, or a file alone.
-    """
+        keep: Examples kept of each reason. counts: reason -> documents, rows, sentences or files that were
+        rejected. files: file -> how many of its documents or rows were rejected. notes: reason -> how often
+        something was changed or set aside. Not part of `total`. examples: reason (of rejects and of notes) ->
+        up to `keep` pairs [source, beginning of the text], in order of
+            arrival; `source` is `file:line`, or a file alone."""
 
     keep: int = 100
     counts: Counter[str] = field(default_factory=Counter)
@@ -48,16 +48,18 @@ class RejectCounter:
         self._example(source, reason, text)
 
     def merge(self, other: RejectCounter) -> None:
-        """Adds what was counted elsewhere; in the order of the corpus, so that the examples come out the same."""
+        """Adds what was counted elsewhere; in the order of the corpus, so that the examples come out the
+        same."""
         self.counts.update(other.counts)
         self.notes.update(other.notes)
         self.files.update(other.files)
         for reason, examples in other.examples.items():
             mine = self.examples.setdefault(reason, [])
-            mine.extend(examples[:max(self.keep - len(mine), 0)])
+            mine.extend(examples[: max(self.keep - len(mine), 0)])
 
     def rows(self) -> Iterator[dict[str, str | int | None]]:
-        """The examples of rejects (not of notes), one `{file, line, reason, text}` each; line is None for a whole file."""
+        """The examples of rejects (not of notes), one `{file, line, reason, text}` each; line is None for a
+        whole file."""
         for reason in self.counts:
             for source, text in self.examples.get(reason, ()):
                 file, line = split_source(source)
@@ -65,14 +67,21 @@ class RejectCounter:
 
     def to_json(self) -> dict:
         """As plain data; `from_json` makes it a counter again."""
-        return {"keep": self.keep, "counts": dict(self.counts), "notes": dict(self.notes), "files": dict(self.files),
-                "examples": self.examples}
+        return {
+            "keep": self.keep,
+            "counts": dict(self.counts),
+            "notes": dict(self.notes),
+            "files": dict(self.files),
+            "examples": self.examples,
+        }
 
     @classmethod
     def from_json(cls, data: dict) -> RejectCounter:
         """The counter that `to_json` described."""
         examples = {reason: [list(row) for row in rows] for reason, rows in data["examples"].items()}
-        return cls(data["keep"], Counter(data["counts"]), Counter(data["notes"]), Counter(data["files"]), examples)
+        return cls(
+            data["keep"], Counter(data["counts"]), Counter(data["notes"]), Counter(data["files"]), examples
+        )
 
     def _example(self, source: str, reason: str, text: str) -> None:
         examples = self.examples.setdefault(reason, [])

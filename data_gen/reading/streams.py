@@ -15,8 +15,17 @@ from typing import Any
 
 from ernie2.config import ConfigError
 
-__all__ = ["COMPRESSIONS", "DamagedFile", "Stream", "base_name", "check_encoding", "expand_paths", "is_document_file", "is_utf8",
-           "read_lines"]
+__all__ = [
+    "COMPRESSIONS",
+    "DamagedFile",
+    "Stream",
+    "base_name",
+    "check_encoding",
+    "expand_paths",
+    "is_document_file",
+    "is_utf8",
+    "read_lines",
+]
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 DOCUMENT_SUFFIXES = (".txt", ".jsonl", ".json")
@@ -27,8 +36,8 @@ CHUNK = 1 << 17
 STEP = {"gz": 1 << 14, "bz2": 1 << 14, "zst": 1 << 9}
 """Bytes given to a decompressor at a time: damage loses no more than these."""
 MOST_OUT = 1 << 18
-"""Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. The zstd
-package has no such limit; a step of its input grows to 16 MiB at worst."""
+"""Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. The
+zstd package has no such limit; a step of its input grows to 16 MiB at worst."""
 
 _WIKI_FILE = re.compile(r"wiki_\d+")
 
@@ -38,7 +47,8 @@ class DamagedFile(Exception):  # noqa: N818 - it names what was found
 
 
 class Stream:
-    """The bytes of a file, decompressed where its first bytes say that it is compressed (its name does not decide).
+    """The bytes of a file, decompressed where its first bytes say that it is compressed (its name does not
+    decide).
 
     Iterating gives chunks of bytes until the end of the file, or until `DamagedFile` is raised.
 
@@ -51,8 +61,7 @@ class Stream:
 
     Attributes:
         size: Bytes on disk.
-        compression: "gz", "bz2", "zst" or "" (plain).
-    """
+        compression: "gz", "bz2", "zst" or "" (plain)."""
 
     def __init__(self, path: str | Path) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -61,7 +70,9 @@ class Stream:
         self.size = os.fstat(self._file.fileno()).st_size
         magic = self._file.peek(4)[:4]
         self.compression = _compression(magic)
-        self._chunks = self._plain() if not self.compression else self._decompressed(_decoder(self.compression, path))
+        self._chunks = (
+            self._plain() if not self.compression else self._decompressed(_decoder(self.compression, path))
+        )
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
@@ -102,9 +113,9 @@ class Stream:
                     raise DamagedFile(f"truncated {self.compression} file")
             data = decoder.unused_data
 
-
     def _next_member(self, data: bytes, step: int) -> bytes:
-        """The first bytes after a member that are not the zeros with which tapes are filled up; empty at the end."""
+        """The first bytes after a member that are not the zeros with which tapes are filled up; empty at the
+        end."""
         while not (data := data.lstrip(b"\0")):
             data = self._read(step)
             if not data:
@@ -160,7 +171,9 @@ def _compression(magic: bytes) -> str:
     if magic[:3] == b"BZh":
         return "bz2"
     # A zstd frame, or a skippable frame before it.
-    return "zst" if magic == b"\x28\xb5\x2f\xfd" or magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5 else ""
+    return (
+        "zst" if magic == b"\x28\xb5\x2f\xfd" or magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5 else ""
+    )
 
 
 def _decoder(compression: str, path: str | Path) -> Callable[[], Any]:
@@ -169,7 +182,9 @@ def _decoder(compression: str, path: str | Path) -> Callable[[], Any]:
     try:
         import zstandard
     except ImportError:
-        raise ConfigError(f"{path}: .zst needs the package zstandard (pip install zstandard), or unpack the file") from None
+        raise ConfigError(
+            f"{path}: .zst needs the package zstandard (pip install zstandard), or unpack the file"
+        ) from None
     return lambda: _Zstd(zstandard)
 
 
@@ -190,7 +205,9 @@ def base_name(path: str | Path) -> str:
 def is_document_file(path: str | Path) -> bool:
     """Whether the name is that of a file of documents."""
     name = base_name(path)
-    return not name.startswith(".") and (name.endswith(DOCUMENT_SUFFIXES) or _WIKI_FILE.fullmatch(name) is not None)
+    return not name.startswith(".") and (
+        name.endswith(DOCUMENT_SUFFIXES) or _WIKI_FILE.fullmatch(name) is not None
+    )
 
 
 def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[Path]:
@@ -201,50 +218,60 @@ def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[P
         what: What they are, for messages.
 
     Raises:
-        ConfigError: no pattern, a file that does not exist, a glob or folder without a file.
-    """
+        ConfigError: no pattern, a file that does not exist, a glob or folder without a file."""
     files: dict[Path, None] = {}
     patterns = [patterns] if isinstance(patterns, (str, Path)) else list(patterns)
     if not patterns:
         raise ConfigError(f"no {what} is named; give at least one file")
     for pattern in map(str, patterns):
         if os.path.isdir(pattern):
-            found = [os.path.join(folder, name) for folder, _, names in os.walk(pattern)
-                     for name in names if is_document_file(name)]
+            found = [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(pattern)
+                for name in names
+                if is_document_file(name)
+            ]
             if not found:
-                raise ConfigError(f"{what} {pattern}: no such file in this folder: it holds no {DOCUMENT_KINDS}")
+                raise ConfigError(
+                    f"{what} {pattern}: no such file in this folder: it holds no {DOCUMENT_KINDS}"
+                )
         elif os.path.lexists(pattern):
             found = [pattern]
         else:
             found = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
         if not found:
-            raise ConfigError(f"{what} {pattern}: no such file; check the path (relative to the folder you run in)")
+            raise ConfigError(
+                f"{what} {pattern}: no such file; check the path (relative to the folder you run in)"
+            )
         files.update((Path(path), None) for path in sorted(found))
     return list(files)
 
 
 def check_encoding(encoding: str) -> str:
-    """The encoding's own name. Raises ConfigError where it is unknown, or a line feed in it is not the byte 0A."""
+    """The encoding's own name. Raises ConfigError where it is unknown, or a line feed in it is not the byte
+    0A."""
     try:
         name = codecs.lookup(encoding).name
         if " \t\n{".encode(name) == b" \t\n{" or name == "utf-8-sig":
             return name.removesuffix("-sig")
     except (LookupError, UnicodeError):
         raise ConfigError(f"data.encoding: {encoding!r} is unknown; use utf-8, gb18030 or big5") from None
-    raise ConfigError(f"data.encoding: {encoding} is not supported; convert the files to UTF-8 "
-                      f"(iconv -f {encoding} -t utf-8)")
+    raise ConfigError(
+        f"data.encoding: {encoding} is not supported; convert the files to UTF-8 "
+        f"(iconv -f {encoding} -t utf-8)"
+    )
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Lines of a file whose every line matters (a dictionary), with their numbers from 1.
 
     Yields:
-        (number, line); without line ends (LF, CRLF or CR) and byte-order mark. A file that begins as UTF-8 is read as
-        UTF-8, whatever `encoding` says: it is that of the other files.
+        (number, line); without line ends (LF, CRLF or CR) and byte-order mark. A file that begins as UTF-8 is
+        read as UTF-8, whatever `encoding` says: it is that of the other files.
 
     Raises:
-        ConfigError: cannot be read, damaged, not in `encoding` (names line and byte offset), unknown encoding.
-    """
+        ConfigError: cannot be read, damaged, not in `encoding` (names line and byte offset), unknown
+        encoding."""
     name, number, offset, is_ascii = check_encoding(encoding), 0, 0, True
     try:
         stream = Stream(path)
@@ -265,7 +292,8 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether the beginning of a file is UTF-8 beyond ASCII; a character cut off at its end does not matter."""
+    """Whether the beginning of a file is UTF-8 beyond ASCII; a character cut off at its end does not
+    matter."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
@@ -287,10 +315,12 @@ def _decode(line: bytes, encoding: str, path: Path, number: int, offset: int) ->
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
-        bad = line[error.start:error.start + 4].hex(" ")
+        bad = line[error.start : error.start + 4].hex(" ")
         if line.startswith((b"\xff\xfe", b"\xfe\xff")) and not offset:
             raise ConfigError(f"{path}: UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)") from None
         other = "gb18030" if encoding == "utf-8" else "utf-8"
-        raise ConfigError(f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
-                          f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the "
-                          f"file") from None
+        raise ConfigError(
+            f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
+            f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the "
+            f"file"
+        ) from None

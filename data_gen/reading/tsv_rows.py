@@ -12,23 +12,25 @@ from data_gen.reading.rejects import RejectCounter
 __all__ = ["LABEL_COLUMNS", "parse_rows"]
 
 LABEL_COLUMNS = {"clicked": {"1": 0, "0": 1}, "relevance": {"2": 0, "1": 1, "0": None}}
-"""Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong nor weak.
-Class 2 of the paper is a random title, which the generator draws."""
+"""Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong
+nor weak. Class 2 of the paper is a random title, which the generator draws."""
 
-_EMPTY_FIELDS = {"pairs": ("empty_query", "empty_title"), "marked_pairs": ("empty_sentence", "empty_sentence", "empty_marker")}
+_EMPTY_FIELDS = {
+    "pairs": ("empty_query", "empty_title"),
+    "marked_pairs": ("empty_sentence", "empty_sentence", "empty_marker"),
+}
 
 
-def parse_rows(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions,
-               rejects: RejectCounter) -> list[RawPair] | list[RawMarkedPair]:
+def parse_rows(
+    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+) -> list[RawPair] | list[RawMarkedPair]:
     """The usable rows of a piece of a .tsv file.
 
     Args:
-        piece: Kind "pairs" or "marked_pairs".
-        parts: Its text with line numbers (`decoded`). A fourth column `count` is not looked at: rows stay single.
-        options: For the cleaning.
-        rejects: Counts `wrong_columns`, `bad_label`, `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`, and the
-            note `relevance_0`.
-    """
+        piece: Kind "pairs" or "marked_pairs". parts: Its text with line numbers (`decoded`). A fourth column
+        `count` is not looked at: rows stay single. options: For the cleaning. rejects: Counts
+        `wrong_columns`, `bad_label`, `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`, and the
+            note `relevance_0`."""
     columns = piece.header.split("\t")
     labels = LABEL_COLUMNS[columns[2]] if piece.kind == "pairs" else {}
     width = 2 if piece.kind == "pairs" else 3
@@ -52,7 +54,7 @@ def parse_rows(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpti
     texts = _clean_rows(fields, options, rejects, lambda row: sources[row // width])
     rows = []
     for number, (source, label) in enumerate(zip(sources, found)):
-        row = texts[number * width:(number + 1) * width]
+        row = texts[number * width : (number + 1) * width]
         if not all(row):
             rejects.add(source, _EMPTY_FIELDS[piece.kind][row.index("")], " | ".join(row))
         elif piece.kind == "marked_pairs":
@@ -64,7 +66,9 @@ def parse_rows(piece: Piece, parts: Sequence[tuple[int, str]], options: TextOpti
     return rows
 
 
-def _clean_rows(fields: Sequence[str], options: TextOptions, rejects: RejectCounter, source: Callable[[int], str]) -> list[str]:
+def _clean_rows(
+    fields: Sequence[str], options: TextOptions, rejects: RejectCounter, source: Callable[[int], str]
+) -> list[str]:
     texts = clean_noted("\n".join(fields), options, rejects, source).split("\n")
     for row, text in enumerate(texts) if options.strip_html else ():
         if "<" in text or "&" in text:

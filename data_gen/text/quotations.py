@@ -6,16 +6,31 @@ import numpy as np
 
 from ernie2.characters import to_text
 
-PAIRS = {"“": "”", "‘": "’", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "（": "）", "(": ")",
-         "[": "]", '"': '"'}
+PAIRS = {
+    "“": "”",
+    "‘": "’",
+    "「": "」",
+    "『": "』",
+    "《": "》",
+    "〈": "〉",
+    "【": "】",
+    "（": "）",
+    "(": ")",
+    "[": "]",
+    '"': '"',
+}
 """What opens a quotation or a bracket, and what closes it."""
 
 _CLOSERS = np.zeros(1 << 16, np.uint32)
 _CLOSERS[[*map(ord, PAIRS)]] = [*map(ord, PAIRS.values())]
-_LOOK_BACK = 8  # levels of quotations; enough, and keeps a million brackets that never close from taking forever
+_LOOK_BACK = (
+    8  # levels of quotations; enough, and keeps a million brackets that never close from taking forever
+)
 
 
-def outermost(codes: np.ndarray, at: np.ndarray, line: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outermost(
+    codes: np.ndarray, at: np.ndarray, line: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Outermost quotations and brackets that are not too long.
 
     Args:
@@ -25,8 +40,7 @@ def outermost(codes: np.ndarray, at: np.ndarray, line: np.ndarray, limits: np.nd
         limits: int (n), the most characters of a quotation in the line of each.
 
     Returns:
-        int64 (Q) twice, rising: where they open, and where they close.
-    """
+        int64 (Q) twice, rising: where they open, and where they close."""
     # Straight quotes open and close in turn; an odd number of them in a line (inches, a slip) says nothing.
     straight = codes == ord('"')
     odd = np.bincount(line[straight], minlength=line[-1] + 1 if len(line) else 0) % 2 == 1
@@ -42,7 +56,8 @@ def outermost(codes: np.ndarray, at: np.ndarray, line: np.ndarray, limits: np.nd
 
 
 def _in_turn(codes: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """bool (n): marks of lines in which each that opens is followed by the one that closes it, as in nearly all lines."""
+    """bool (n): marks of lines in which each that opens is followed by the one that closes it, as in nearly
+    all lines."""
     if not len(codes):
         return np.zeros(0, bool)
     begins = np.flatnonzero(np.diff(line, prepend=-1))
@@ -53,7 +68,9 @@ def _in_turn(codes: np.ndarray, line: np.ndarray) -> np.ndarray:
     return np.repeat(~wrong, counts)
 
 
-def _nested(marks: str, at: np.ndarray, line: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nested(
+    marks: str, at: np.ndarray, line: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """As `outermost`, of marks that stand within each other, or alone."""
     firsts, lasts, stack, current = [], [], [], -1
     for mark, place, here, limit in zip(marks, at.tolist(), line.tolist(), limits.tolist(), strict=True):

@@ -1,12 +1,15 @@
-"""Word segmenters: jieba, and faster ones that agree with it. `python -m data_gen.text.segmenters FILES` compares them.
+"""Word segmenters: jieba, and faster ones that agree with it. `python -m data_gen.text.segmenters FILES`
+compares them.
 
 rjieba (jieba-rs, in Rust) cuts like jieba but for three things, of which two are put right here:
-- It joins Latin letters and digits over marks (2016-10-11, DVD-RW, 10.4.5, http.js are one word). Lines where this can
+- It joins Latin letters and digits over marks (2016-10-11, DVD-RW, 10.4.5, http.js are one word). Lines where
+this can
   show are cut by jieba's own rule (`_LATIN`, jieba.finalseg.re_skip), by which only 10.4 and 4% are.
-- It takes rare characters (extensions A to F of the CJK characters) for Chinese ones that may be joined to words.
-- Its hidden Markov model has rounded figures, and of two equally likely cuts it may choose the other one. Such ties are
-  left: 4 of 298,894 sentences of nine Chinese corpora.
-"""
+- It takes rare characters (extensions A to F of the CJK characters) for Chinese ones that may be joined to
+words.
+- Its hidden Markov model has rounded figures, and of two equally likely cuts it may choose the other one.
+Such ties are
+  left: 4 of 298,894 sentences of nine Chinese corpora."""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
     import jieba
 
 NAMES = ("rjieba", "jieba")
-"""Segmenters, the fastest first; `auto` is the first that is installed and has the dictionary of the installed jieba."""
+"""Segmenters, the fastest first; `auto` is the first that is installed and has the dictionary of the
+installed jieba.
+"""
 
 BLOCK = 10_000
 """Sentences that `compare` cuts at a time: about a megabyte."""
@@ -46,10 +51,13 @@ _MARKS = "+#&._%-"
 _LATIN_CHARACTERS = frozenset(string.ascii_letters + string.digits + _MARKS)
 _RARE = "\u3400-\u4dbf\u9fd6-\u9fff\ud800-\udfff\uf900-\ufaff\U00020000-\U0003ffff"
 _RARE_CHARACTER = re.compile(f"[{_RARE}]")
-# Where jieba-rs may differ from jieba: at a mark between letters or digits but for the point of 10.4 when there is no more
-# behind it, and at a rare character. The pattern begins with a set of characters: few places are looked at closely.
-_PITFALL = re.compile(f"[{_MARKS[:-1]}{_RARE}-](?:(?<=[a-zA-Z0-9][+#&_%-])(?=[a-zA-Z0-9])"
-                      rf"|(?<=[a-zA-Z0-9]\.)(?=[0-9]*[a-zA-Z]|[0-9]+\.[a-zA-Z0-9])|(?<=[{_RARE}]))")
+# Where jieba-rs may differ from jieba: at a mark between letters or digits but for the point of 10.4 when
+# there is no more behind it, and at a rare character. The pattern begins with a set of characters: few places
+# are looked at closely.
+_PITFALL = re.compile(
+    f"[{_MARKS[:-1]}{_RARE}-](?:(?<=[a-zA-Z0-9][+#&_%-])(?=[a-zA-Z0-9])"
+    rf"|(?<=[a-zA-Z0-9]\.)(?=[0-9]*[a-zA-Z]|[0-9]+\.[a-zA-Z0-9])|(?<=[{_RARE}]))"
+)
 
 
 class Segmenter:
@@ -57,8 +65,7 @@ class Segmenter:
 
     Attributes:
         name: As in `NAMES`.
-        version: Of the package, and where it is not jieba itself, of the jieba whose dictionary it uses.
-    """
+        version: Of the package, and where it is not jieba itself, of the jieba whose dictionary it uses."""
 
     name: str
     version: str
@@ -76,13 +83,13 @@ class Segmenter:
 class Jieba(Segmenter):
     """jieba itself, with a tokenizer of its own: words added to jieba's global one do not count.
 
-    jieba's cache file in the temporary folder is neither read nor written.
-    """
+    jieba's cache file in the temporary folder is neither read nor written."""
 
     name = "jieba"
 
     def __init__(self) -> None:
-        """Raises ConfigError where jieba is not installed. Its prefix table (a second, 90 MB) is built at the first cut."""
+        """Raises ConfigError where jieba is not installed. Its prefix table (a second, 90 MB) is built at the
+        first cut."""
         jieba_lexicon()
         self.version = jieba_version()
 
@@ -115,10 +122,16 @@ class RustJieba(Segmenter):
         try:
             import rjieba
         except ImportError as error:
-            raise ConfigError(f"data.segmenter: rjieba cannot be used ({error}); pip install rjieba, or use jieba") from None
-        self._jieba = rjieba  # its functions are those of the one that it makes on import; another takes as long again
+            raise ConfigError(
+                f"data.segmenter: rjieba cannot be used ({error}); pip install rjieba, or use jieba"
+            ) from None
+        self._jieba = (
+            rjieba  # its functions are those of the one that it makes on import; another takes as long again
+        )
         self._whole = jieba_lexicon().ascii_words
-        self.version = f"{importlib.metadata.version('rjieba')} with the dictionary of jieba {jieba_version()}"
+        self.version = (
+            f"{importlib.metadata.version('rjieba')} with the dictionary of jieba {jieba_version()}"
+        )
 
     def stops(self, text: str) -> np.ndarray:
         """See `Segmenter`."""
@@ -138,9 +151,11 @@ class RustJieba(Segmenter):
             first, last = mark, _LATIN_RUN.match(text, mark).end()
             while first and text[first - 1] in _LATIN_CHARACTERS:
                 first -= 1
-            following = row + int(np.searchsorted(stops[row:row + mark + 1], first))
+            following = row + int(np.searchsorted(stops[row : row + mark + 1], first))
             parts.append(stops[row:following])
-            row = following + int(np.searchsorted(stops[following:following + last - first + 1], last, "right"))
+            row = following + int(
+                np.searchsorted(stops[following : following + last - first + 1], last, "right")
+            )
             edges = stops[following:row].tolist()
             parts.append(self._cut_anew(text, edges if first else [0, *edges]))
         return np.concatenate([*parts, stops[row:]])
@@ -148,11 +163,12 @@ class RustJieba(Segmenter):
     def _cut_anew(self, text: str, edges: list[int]) -> list[int]:
         """Edges of words in a run of Latin letters, digits and marks, by jieba's rule; `edges`: by jieba-rs.
 
-        Words of the dictionary stay, those that reach out of the run (T恤) and those that do not (C++). What lies between
-        them is cut anew.
-        """
+        Words of the dictionary stay, those that reach out of the run (T恤) and those that do not (C++). What
+        lies between them is cut anew."""
         anew = edges[:1] if edges and edges[0] else []
-        for known, group in itertools.groupby(itertools.pairwise(edges), lambda word: text[word[0]:word[1]] in self._whole):
+        for known, group in itertools.groupby(
+            itertools.pairwise(edges), lambda word: text[word[0] : word[1]] in self._whole
+        ):
             words = list(group)
             if known:
                 anew += [stop for _, stop in words]
@@ -163,10 +179,12 @@ class RustJieba(Segmenter):
         return anew
 
     def has_jiebas_dictionary(self) -> bool:
-        """Whether its dictionary is that of the installed jieba, by a sample of the words and the sum of all frequencies."""
+        """Whether its dictionary is that of the installed jieba, by a sample of the words and the sum of all
+        frequencies."""
         lexicon = jieba_lexicon()
         for word, frequency in lexicon.sample:
-            # jieba-rs suggests as frequency of a word its own, or one more, if that is enough to keep the word whole.
+            # jieba-rs suggests as frequency of a word its own, or one more, if that is enough to keep the
+            # word whole.
             more = self._jieba.suggest_freq(word) - frequency
             if more < 0 or more > 1 and self._jieba.cut(word, False) == [word]:
                 return False
@@ -191,12 +209,11 @@ _MAKERS: dict[str, Callable[[], Segmenter]] = {"rjieba": RustJieba, "jieba": Jie
 def load_segmenter(name: str = "auto") -> Segmenter:
     """The segmenter of a name, one for all in a process.
 
-    "auto" is the fastest that agrees with jieba. Where that is jieba itself, a warning says what is slower; pass on the
-    `name` of what was loaded rather than "auto" to other processes.
+    "auto" is the fastest that agrees with jieba. Where that is jieba itself, a warning says what is slower;
+    pass on the `name` of what was loaded rather than "auto" to other processes.
 
     Raises:
-        ConfigError: unknown name; package not installed.
-    """
+        ConfigError: unknown name; package not installed."""
     if name in _MAKERS:
         return _MAKERS[name]()
     if name != "auto":
@@ -208,7 +225,9 @@ def load_segmenter(name: str = "auto") -> Segmenter:
         why = f"rjieba {fast.version.split()[0]} has another dictionary than jieba {jieba_version()}"
     except ConfigError as error:
         why = str(error)
-    logging.getLogger(__name__).warning("Words are cut by jieba, about 15 times slower than by rjieba: %s", why)
+    logging.getLogger(__name__).warning(
+        "Words are cut by jieba, about 15 times slower than by rjieba: %s", why
+    )
     return load_segmenter("jieba")
 
 
@@ -220,8 +239,7 @@ class Comparison:
         identical: Share of sentences cut into the same words.
         boundary_f1: F1 of the places between words.
         differing: The other sentences.
-        seconds: Processor time for all sentences.
-    """
+        seconds: Processor time for all sentences."""
 
     identical: float
     boundary_f1: float
@@ -235,7 +253,7 @@ def compare(name: str, sentences: Sequence[str]) -> Comparison:
     segmenter.cut("词1-2")  # what it loads when first used is not counted
     seconds, places, wrong_places, differing = 0.0, 0, 0, []
     for first in range(0, len(sentences), BLOCK):
-        block = sentences[first:first + BLOCK]
+        block = sentences[first : first + BLOCK]
         text = "\n".join(block)
         start = time.process_time()
         found = segmenter.stops(text)
@@ -263,8 +281,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m data_gen.text.segmenters", description=main.__doc__)
     parser.add_argument("files", nargs="+", help="text, plain or compressed; globs")
     parser.add_argument("--encoding", default="utf-8", help="of the files; default utf-8")
-    parser.add_argument("--megabytes", type=float, default=2.0, help="how much of the text to take; default 2")
-    parser.add_argument("--show", type=int, default=3, help="differing sentences to print for each; default 3")
+    parser.add_argument(
+        "--megabytes", type=float, default=2.0, help="how much of the text to take; default 2"
+    )
+    parser.add_argument(
+        "--show", type=int, default=3, help="differing sentences to print for each; default 3"
+    )
     args = parser.parse_args(argv)
     paths, sentences = expand_paths(args.files, "text"), []
     for path in paths:
@@ -285,8 +307,9 @@ def main(argv: Sequence[str]) -> int:
         except ConfigError as error:
             print(f"{name:<12}{error}")
             continue
-        print(f"{name:<12}{size / max(found.seconds, 1e-9):8.2f}{found.identical:12.4%}{found.boundary_f1:13.4%}")
-        for sentence in found.differing[:args.show]:
+        speed = size / max(found.seconds, 1e-9)
+        print(f"{name:<12}{speed:8.2f}{found.identical:12.4%}{found.boundary_f1:13.4%}")
+        for sentence in found.differing[: args.show]:
             print("   ", "/".join(load_segmenter(name).cut(sentence)))
             print("    jieba:", "/".join(load_segmenter("jieba").cut(sentence)))
     return 0

@@ -2,22 +2,26 @@
 
 Decisions (none is given by the paper):
 
-* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? where no Latin text follows); ； and ： do not end one.
+* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? where no Latin text follows); ； and ： do not
+end one.
 * Closing quotes and brackets stay with the sentence they close.
-* A quotation or a bracket that closes within `MAX_QUOTE` characters is kept whole, whatever stands in it. After it the
+* A quotation or a bracket that closes within `MAX_QUOTE` characters is kept whole, whatever stands in it.
+After it the
   sentence ends when an end mark stands right before the closing quote, unless a comma or the like follows:
   “走吧。”，他说。 is one sentence. A longer quotation is split inside.
 * An ellipsis inside a stammer (我……我不知道) or before a comma is a pause, not an end.
-* English sentences end at . ! ? before white space and a capital, digit or opening quote; never after a title or an
-  initial (Dr. Smith, J. Smith), after other abbreviations (U.S., etc., p.m.) only before a word that opens sentences.
+* English sentences end at . ! ? before white space and a capital, digit or opening quote; never after a title
+or an
+  initial (Dr. Smith, J. Smith), after other abbreviations (U.S., etc., p.m.) only before a word that opens
+  sentences.
 * Lines of Chinese text without a single CJK character are split by the English rules.
 * A sentence longer than `MAX_SENTENCE_CHARS` is cut at a comma or a space.
 
 Nothing is lost: the sentences together are the text, white space at their edges aside.
 
-A block of text is split in one go. What holds for every character or every end mark is done by numpy; quotations,
-which need a stack, and what follows an English full stop, which needs words, take a loop over those few places.
-"""
+A block of text is split in one go. What holds for every character or every end mark is done by numpy;
+quotations, which need a stack, and what follows an English full stop, which needs words, take a loop over
+those few places."""
 
 from __future__ import annotations
 
@@ -72,22 +76,22 @@ def split_sentences(text: str, language: str = "zh") -> list[str]:
 
     Args:
         text: One paragraph.
-        language: "zh" or "en".
-    """
+        language: "zh" or "en"."""
     return [text[first:last] for first, last in _Lines(text.replace("\n", " "), language).spans().tolist()]
 
 
 def sentence_spans(text: str, language: str = "zh") -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The sentences of a text of many lines, by position: those of `split_sentences` line by line, long ones cut.
+    """The sentences of a text of many lines, by position: those of `split_sentences` line by line, long ones
+    cut.
 
     Args:
         text: Any text; a line feed ends a paragraph, and with it a sentence.
         language: "zh" or "en".
 
     Returns:
-        int32 (S, 2), [first, last) of each sentence in characters of `text`, in order, without white space at the
-        edges, none empty, none longer than `MAX_SENTENCE_CHARS`; and [first, last) of those that were longer.
-    """
+        int32 (S, 2), [first, last) of each sentence in characters of `text`, in order, without white space at
+        the edges, none empty, none longer than `MAX_SENTENCE_CHARS`; and [first, last) of those that were
+        longer."""
     spans = _Lines(text, language).spans()
     too_long = np.flatnonzero(spans[:, 1] - spans[:, 0] > MAX_SENTENCE_CHARS)
     long_sentences = [(first, last) for first, last in spans[too_long].tolist()]
@@ -107,8 +111,7 @@ def cut_long(text: str, first: int, last: int) -> list[tuple[int, int]]:
         last: One past its last character.
 
     Returns:
-        [first, last) of stretches of at most `MAX_SENTENCE_CHARS`, in order, trimmed, none empty.
-    """
+        [first, last) of stretches of at most `MAX_SENTENCE_CHARS`, in order, trimmed, none empty."""
     pieces = []
     while last - first > MAX_SENTENCE_CHARS:
         stop = first + MAX_SENTENCE_CHARS
@@ -125,8 +128,7 @@ class _Marks(NamedTuple):
     Attributes:
         starts: First character of each.
         stops: One past its last character.
-        ends: Where a sentence may end: one past the closing quotes and brackets after it.
-    """
+        ends: Where a sentence may end: one past the closing quotes and brackets after it."""
 
     starts: np.ndarray
     stops: np.ndarray
@@ -145,7 +147,8 @@ class _Marks(NamedTuple):
 
 
 class _Lines:
-    """Text of many lines. A line feed at either end saves asking what is before the first character, after the last."""
+    """Text of many lines. A line feed at either end saves asking what is before the first character, after
+    the last."""
 
     def __init__(self, text: str, language: str) -> None:
         self.text = f"\n{text}\n"
@@ -187,7 +190,8 @@ class _Lines:
         return np.searchsorted(self.feeds, places) - 1
 
     def _quotations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open, and where they close."""
+        """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open, and where they
+        close."""
         at = self._where(_QUOTE)
         line = self._line_of(at)
         return outermost(
@@ -195,7 +199,8 @@ class _Lines:
         )
 
     def _marks(self, places: np.ndarray, english: bool, at_least: int = 1) -> _Marks:
-        """Runs of the end marks at `places`, in lines of one language, that do not stand inside a quotation."""
+        """Runs of the end marks at `places`, in lines of one language, that do not stand inside a
+        quotation."""
         places = places[self.english[self._line_of(places)] == english]
         edges = np.flatnonzero(np.diff(places) != 1) + 1
         starts = places[np.append(0, edges)[: len(places)]]
@@ -304,8 +309,7 @@ def is_abbreviation(text: str, dot: int, following: str) -> bool:
     Args:
         text: The text.
         dot: Index of the full stop.
-        following: What comes after it, from the next word on; the first 40 characters or so are enough.
-    """
+        following: What comes after it, from the next word on; the first 40 characters or so are enough."""
     begin = dot
     while begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] == "."):
         begin -= 1

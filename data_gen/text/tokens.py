@@ -1,8 +1,7 @@
 """The table of tokens of a block, and the documents, sentences and pairs that are views of it.
 
-The table is flat: one row a token, all sentences end to end, so that array work is done once for a block and not once for
-a sentence.
-"""
+The table is flat: one row a token, all sentences end to end, so that array work is done once for a block and
+not once for a sentence."""
 
 from __future__ import annotations
 
@@ -27,14 +26,12 @@ class Tokens:
     """The tokens of a block, end to end. T is their number; all arrays have shape (T,).
 
     Attributes:
-        text: The text of the block as written, before any lower-casing.
-        ids: int32, rows of the vocabulary; no special tokens.
-        starts: int32, where each token begins in `text`, in characters.
-        ends: int32, where it ends.
-        begins: uint8, what begins at the token: bits WORD, PHRASE, ENTITY. A unit of a level reaches to the next token
+        text: The text of the block as written, before any lower-casing. ids: int32, rows of the vocabulary;
+        no special tokens. starts: int32, where each token begins in `text`, in characters. ends: int32, where
+        it ends. begins: uint8, what begins at the token: bits WORD, PHRASE, ENTITY. A unit of a level reaches
+        to the next token
             with that level's bit; where there is no phrase (entity) the word is the unit.
-        inside: bool, pieces that continue a surface word.
-    """
+        inside: bool, pieces that continue a surface word."""
 
     text: str
     ids: np.ndarray
@@ -55,9 +52,13 @@ class Tokens:
         if len(parts) == 1:
             return parts[0]
         shifts = np.cumsum([0] + [len(part.text) + 1 for part in parts[:-1]]).astype(np.int32)
-        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "begins", "inside")]
-        starts, ends = (np.concatenate([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)])
-                        for name in ("starts", "ends"))
+        columns = [
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "begins", "inside")
+        ]
+        starts, ends = (
+            np.concatenate([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)])
+            for name in ("starts", "ends")
+        )
         return cls("\n".join(part.text for part in parts), columns[0], starts, ends, columns[1], columns[2])
 
 
@@ -78,29 +79,29 @@ class Sentence:
     @property
     def text(self) -> str:
         """The sentence as written."""
-        return self.tokens.text[self.begin:self.end]
+        return self.tokens.text[self.begin : self.end]
 
     @property
     def token_ids(self) -> np.ndarray:
         """int32 (T)."""
-        return self.tokens.ids[self.first:self.last]
+        return self.tokens.ids[self.first : self.last]
 
     @property
     def starts(self) -> np.ndarray:
         """int32 (T): where each token begins in `text`."""
-        return self.tokens.starts[self.first:self.last] - np.int32(self.begin)
+        return self.tokens.starts[self.first : self.last] - np.int32(self.begin)
 
     @property
     def begins(self) -> np.ndarray:
         """uint8 (T): what begins at each token, see `Tokens`."""
-        return self.tokens.begins[self.first:self.last]
+        return self.tokens.begins[self.first : self.last]
 
     def cut(self, start: int, stop: int) -> Sentence:
         """The tokens [start:stop), as a sentence of its own.
 
-        No unit of any level is split: a range that ends inside one shrinks to the unit's edge, so the result may hold
-        FEWER tokens than asked for (never more). Only where nothing would be left, the range is taken as it is.
-        """
+        No unit of any level is split: a range that ends inside one shrinks to the unit's edge, so the result
+        may hold FEWER tokens than asked for (never more). Only where nothing would be left, the range is
+        taken as it is."""
         start = max(start, 0)
         stop = max(start, min(stop, len(self)))
         begins = self.tokens.begins
@@ -118,12 +119,12 @@ class Sentence:
 
 @dataclass(slots=True, eq=False)
 class Sentences(Sequence[Sentence]):
-    """Consecutive sentences of a table. A `Sentence` is made when it is asked for: most are only counted and joined.
+    """Consecutive sentences of a table. A `Sentence` is made when it is asked for: most are only counted and
+    joined.
 
     Attributes:
         tokens: The table.
-        rows: int64 (S, 4), first, last, begin and end of each, see `Sentence`.
-    """
+        rows: int64 (S, 4), first, last, begin and end of each, see `Sentence`."""
 
     tokens: Tokens
     rows: np.ndarray
@@ -150,8 +151,7 @@ class Document:
         source: `file:line` of its first line.
         sentences: In order; none is empty.
         dev: Whether it belongs to the dev split.
-        language: "zh" or "en", by its text.
-    """
+        language: "zh" or "en", by its text."""
 
     source: str
     sentences: Sentences
@@ -162,7 +162,9 @@ class Document:
     def paragraph_starts(self) -> list[int]:
         """Number of the first sentence of each paragraph."""
         text, rows = self.sentences.tokens.text, self.sentences.rows[:, 2:].tolist()
-        return [0][:len(rows)] + [i for i, ((_, end), (begin, _)) in enumerate(pairwise(rows), 1) if "\n" in text[end:begin]]
+        return [0][: len(rows)] + [
+            i for i, ((_, end), (begin, _)) in enumerate(pairwise(rows), 1) if "\n" in text[end:begin]
+        ]
 
 
 @dataclass(slots=True)
@@ -174,8 +176,7 @@ class Pair:
         query: The first.
         title: The second.
         label: Class of a query and its title; the marker, as it stands in the file, of a marked pair.
-        dev: Whether it belongs to the dev split.
-    """
+        dev: Whether it belongs to the dev split."""
 
     source: str
     query: Sentence

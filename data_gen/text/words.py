@@ -1,17 +1,17 @@
 """Words, phrases and entities: which tokens belong together.
 
-Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two to four jieba words that form a noun
-phrase (adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters; jieba's idioms
-and fixed expressions are single words, so units already. An entity is an entry of an entity dictionary, which may
-join words; the names in jieba's own dictionary are single words likewise. An entry that cuts a word leaves the other
-parts as words of their own. Short entries that a function word opens or closes in the text (和|文化) are not taken.
-English: words are runs of letters and digits, and single punctuation marks; phrases and entities are dictionary
-entries, and a run of two to `MAX_NAME_WORDS` capitalised words that does not open a sentence is an entity (a substitute
-for a name tagger).
-Pieces of one surface word are never parted, whatever a segmenter says.
+Chinese: words are jieba's. A phrase is an entry of a phrase dictionary, or two to four jieba words that form
+a noun phrase (adjectives, nominal verbs, nouns; the last is a noun) of at most `MAX_PHRASE_CHARS` characters;
+jieba's idioms and fixed expressions are single words, so units already. An entity is an entry of an entity
+dictionary, which may join words; the names in jieba's own dictionary are single words likewise. An entry that
+cuts a word leaves the other parts as words of their own. Short entries that a function word opens or closes
+in the text (和|文化) are not taken. English: words are runs of letters and digits, and single punctuation
+marks; phrases and entities are dictionary entries, and a run of two to `MAX_NAME_WORDS` capitalised words
+that does not open a sentence is an entity (a substitute for a name tagger). Pieces of one surface word are
+never parted, whatever a segmenter says.
 
-Texts come many at a time, joined by line feeds, so that array work is done once. No unit reaches over a line feed.
-"""
+Texts come many at a time, joined by line feeds, so that array work is done once. No unit reaches over a line
+feed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ MAX_DOUBTFUL_CHARS = 4
 """A longer entry is found even where a function word opens or closes it."""
 FUNCTION_WORDS = (
     "的了着过地得在是和与及或而但并也都就还又很更最再不没无有被把将使让给对从自由向往到至比按当因"
-    "所以于之其这那此该每各我你您他她它们里等吗呢吧啊")
+    "所以于之其这那此该每各我你您他她它们里等吗呢吧啊"
+)
 
 _IS_FUNCTION_WORD = np.zeros(1 << 16, bool)  # by symbol; the last stands for all beyond
 _IS_FUNCTION_WORD[symbols_of(FUNCTION_WORDS)] = True
@@ -44,8 +45,7 @@ class _Units:
     """What finds units, and the dictionary entries among them.
 
     Attributes:
-        kinds: The dictionary entries: word -> True for an entity, False for a phrase.
-    """
+        kinds: The dictionary entries: word -> True for an entity, False for a phrase."""
 
     def __init__(self, entries: Mapping[str, bool]) -> None:
         self.kinds = Entries.of(entries)
@@ -62,8 +62,7 @@ class ChineseUnits(_Units):
     """Finds the units of Chinese text.
 
     Attributes:
-        segmenter: What cuts the words.
-    """
+        segmenter: What cuts the words."""
 
     def __init__(self, entries: Mapping[str, bool], segmenter: str = "auto") -> None:
         """Loads what is needed, in half a second.
@@ -73,8 +72,7 @@ class ChineseUnits(_Units):
             segmenter: A name of `data_gen.text.segmenters`.
 
         Raises:
-            ConfigError: the segmenter is unknown or not installed.
-        """
+            ConfigError: the segmenter is unknown or not installed."""
         super().__init__(entries)
         self.segmenter = load_segmenter(segmenter)
         self._matcher = ChineseMatcher(self.kinds) if self.kinds else None
@@ -89,9 +87,8 @@ class ChineseUnits(_Units):
             inside: bool (T), pieces that continue a surface word.
 
         Returns:
-            uint8 (T): the sum of WORD, PHRASE, ENTITY for the levels of which a unit begins at the token. Where there is no
-            phrase (entity), words are the units of that level.
-        """
+            uint8 (T): the sum of WORD, PHRASE, ENTITY for the levels of which a unit begins at the token.
+            Where there is no phrase (entity), words are the units of that level."""
         if len(inside) == 0:
             return np.zeros(0, np.uint8)
         symbols = symbols_of(text)
@@ -103,7 +100,9 @@ class ChineseUnits(_Units):
         begins[first] = begins[-1] = ALL_LEVELS
         phrase_words, phrase_sizes = _noun_phrases(kinds, first, stops)
         if self._matcher is not None:
-            matches = self._matcher.find(symbols, _edges(len(text), tokens, inside, first, stops, kinds == UNKNOWN))
+            matches = self._matcher.find(
+                symbols, _edges(len(text), tokens, inside, first, stops, kinds == UNKNOWN)
+            )
             matches.keep(~_of_function_words(matches, symbols, first))
             self._found.append(matches.rows)
             taken_first, taken_last = _join_matches(begins, matches)
@@ -117,17 +116,22 @@ class ChineseUnits(_Units):
 
 
 def _of_function_words(matches: Matches, symbols: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """bool (M): short matches whose first or last word is a function word: 和|文化 and 时间|里 are no names here."""
+    """bool (M): short matches whose first or last word is a function word: 和|文化 and 时间|里 are no names
+    here."""
     is_edge = np.zeros(len(symbols) + 1, bool)
     is_edge[first] = True
     last = matches.last - 1
-    opens, closes = (_IS_FUNCTION_WORD.take(symbols.take(places).view(np.int64), mode="clip") for places in (matches.first, last))
+    opens, closes = (
+        _IS_FUNCTION_WORD.take(symbols.take(places).view(np.int64), mode="clip")
+        for places in (matches.first, last)
+    )
     found = opens & is_edge[matches.first + 1] | closes & is_edge[last]
     return found & (matches.last - matches.first <= MAX_DOUBTFUL_CHARS)
 
 
 def _noun_phrases(kinds: np.ndarray, first: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Noun phrases, leftmost and longest first, by the kinds of their words: first word, number of words (two int64 (P))."""
+    """Noun phrases, leftmost and longest first, by the kinds of their words: first word, number of words (two
+    int64 (P))."""
     fits = kinds >= MODIFIER
     at = np.flatnonzero(fits[:-1] & fits[1:])
     sizes, more = np.zeros(len(at), np.int64), np.arange(len(at))
@@ -142,9 +146,11 @@ def _noun_phrases(kinds: np.ndarray, first: np.ndarray, stops: np.ndarray) -> tu
     return at[kept], sizes[kept]
 
 
-def _edges(size: int, tokens: Encoding, inside: np.ndarray, first: np.ndarray, stops: np.ndarray,
-           guessed: np.ndarray) -> np.ndarray:
-    """uint8 (size + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1 elsewhere."""
+def _edges(
+    size: int, tokens: Encoding, inside: np.ndarray, first: np.ndarray, stops: np.ndarray, guessed: np.ndarray
+) -> np.ndarray:
+    """uint8 (size + 1), places between characters: 0 where no match may begin or end, 2 where a word does, 1
+    elsewhere."""
     guessed = np.flatnonzero(guessed & (stops - first > 1))
     edges = np.zeros(size + 1, np.uint8)
     edges[_inner(first.take(guessed), stops.take(guessed))] = 1
@@ -187,7 +193,7 @@ def _at_tokens(begins: np.ndarray, starts: np.ndarray, inside: np.ndarray) -> np
     flags[1:][starts[1:] == starts[:-1]] = 0
     apart = begins > 0
     apart[starts] = False
-    apart = np.flatnonzero(apart[:starts[-1]])
+    apart = np.flatnonzero(apart[: starts[-1]])
     np.bitwise_or.at(flags, np.searchsorted(starts, apart), begins.take(apart))
     flags[0] = ALL_LEVELS
     flags[inside] = 0
@@ -226,8 +232,11 @@ class EnglishUnits(_Units):
         return flags
 
 
-def _names(codes: np.ndarray, first: np.ndarray, last: np.ndarray, lines: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Words that continue a run of capitalised words that may be a name, bool (W); a line in capitals alone has none."""
+def _names(
+    codes: np.ndarray, first: np.ndarray, last: np.ndarray, lines: np.ndarray, taken: np.ndarray
+) -> np.ndarray:
+    """Words that continue a run of capitalised words that may be a name, bool (W); a line in capitals alone
+    has none."""
     cased, upper = case_tables()
     codes = np.minimum(codes, CASED_CODES - 1)
     before = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
@@ -251,6 +260,6 @@ def _names(codes: np.ndarray, first: np.ndarray, last: np.ndarray, lines: np.nda
                 start += 1
                 continue
             end = min(start + MAX_NAME_WORDS, stop)
-            within[start + 1:end] = True
+            within[start + 1 : end] = True
             start = end
     return within

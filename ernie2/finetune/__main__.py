@@ -1,12 +1,12 @@
-"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT data_dir=FOLDER [key=value ...]
+"""MAIN LOOP of fine-tuning: python -m ernie2.finetune TASK.yaml init_from=CHECKPOINT data_dir=FOLDER
+[key=value ...]
 
 Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs
 (`repeat`, with seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that
 checkpoint; the mean of the runs. For GLUE the median of five is reported (issue 575): result.json holds mean,
 median and standard deviation. "Best" is the highest mean of the task's metrics over its dev files. A step's
 samples and dropout are pure functions of (seed, step), so that a run which was killed goes on from its last
-checkpoint to the same numbers.
-"""
+checkpoint to the same numbers."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ STARTUP_LIMIT = 600.0  # seconds that processes have to come, and then to get re
 def fine_tune(job: Job) -> dict[str, Any]:
     """All runs of a job, each with a seed of its own; goes on where an earlier start was stopped.
 
-    Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0.
-    """
+    Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0."""
     config, stop = job.start.config, distributed.Stop()
     cpu.prepare()
     attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size)
@@ -63,8 +62,7 @@ def fine_tune(job: Job) -> dict[str, Any]:
 def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.Stop) -> dict[str, Any] | None:
     """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns its entry in result.json.
 
-    None where a SIGTERM came: everything that the same command needs to go on is saved.
-    """
+    None where a SIGTERM came: everything that the same command needs to go on is saved."""
     task, run, seed = job.task, job.run, job.seed(number)
     optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
     scaler = LossScaler(run.precision == "fp16")
@@ -169,8 +167,7 @@ class Trainer:
             The gradients' norm.
 
         Raises:
-            ConfigError: the loss or the norm is not a finite number.
-        """
+            ConfigError: the loss or the norm is not a finite number."""
         job, task = self.job, self.job.task
         parts, batches, weights = job.batches(numbers)
         counts = [count_targets(task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]

@@ -1,7 +1,6 @@
 """Fine-tuning data on its way to the model: splits, length-bucketed batches, arrays. No tensors here.
 
-Letters: B sequences of a micro-batch, T tokens of its longest one.
-"""
+Letters: B sequences of a micro-batch, T tokens of its longest one."""
 
 from __future__ import annotations
 
@@ -75,8 +74,7 @@ def check_unknown(split: Split, vocab: Vocab) -> float:
     """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]; warns of many. Returns their share.
 
     Raises:
-        ConfigError: most of the text is unknown, so that nothing can be learned or predicted.
-    """
+        ConfigError: most of the text is unknown, so that nothing can be learned or predicted."""
     ids = np.concatenate([np.zeros(0, np.int32), *(feature.token_ids for feature in split.features)])
     tokens = int(np.sum((ids != vocab.cls_id) & (ids != vocab.sep_id)))
     unknown = int(np.sum(ids == vocab.unk_id))

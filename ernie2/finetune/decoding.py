@@ -1,7 +1,6 @@
 """Head outputs -> predictions, the records that `predict` writes and the metrics read. No tensors here.
 
-Letters: C classes, T tokens of a sequence, W tokens of its window, L longest answer in tokens.
-"""
+Letters: C classes, T tokens of a sequence, W tokens of its window, L longest answer in tokens."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ def decode(
         "nbest": [{"text", "probability", "start", "end"}]}. Offsets are characters, the end is exclusive.
 
     Raises:
-        ConfigError: an output that is not finite; names the sample.
-    """
+        ConfigError: an output that is not finite; names the sample."""
     groups: list[list[tuple[Feature, Any]]] = [[] for _ in samples]
     for feature, output in zip(features, outputs, strict=True):
         if not np.isfinite(output).all():
@@ -124,8 +122,7 @@ def best_spans(
         count: spans wanted.
 
     Returns:
-        (score, first token, last token), best first; the score is the sum of the two logits.
-    """
+        (score, first token, last token), best first; the score is the sum of the two logits."""
     if not len(start) or not allowed.any():
         return []
     longest = min(longest, len(start))

@@ -5,8 +5,7 @@ Letters: T tokens of a sequence, W tokens of the text's window in it, S source t
 A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long
 from the longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and
 each token *belongs* to the window in which it has most context on its shorter side; only there is it
-labelled, predicted, or the start of an answer.
-"""
+labelled, predicted, or the start of an answer."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ def build_features(
         tokenizer: text -> ids with character offsets.
         task: kind and lengths.
         counts: what was cut off or left out is added here, by reason.
-        training: leave out what cannot be learned from (questions without a usable answer).
-    """
+        training: leave out what cannot be learned from (questions without a usable answer)."""
     maker = _Maker(tokenizer, task, counts)
     if task.kind == "span":
         return list(maker.questions(samples, training))
@@ -104,8 +102,7 @@ def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray
 def encode_tokens(tokenizer: Tokenizer, tokens: TaggedText) -> Encoding:
     """Pieces of a text whose source tokens are tokenised each by itself; one that has no piece is [UNK].
 
-    So each source token has at least one piece, and no piece belongs to two.
-    """
+    So each source token has at least one piece, and no piece belongs to two."""
     bounds = np.asarray(tokens.spans, np.int32).reshape(-1, 2)
     # A line feed is a space wherever it stands, so the tokens cannot touch each other.
     joined = tokenizer.encode("\n".join(tokens.text[start:stop] for start, stop in tokens.spans))
@@ -126,8 +123,7 @@ def source_of_piece(spans: Sequence[tuple[int, int]], starts: np.ndarray) -> tup
 
     Returns:
         int (P): the source token of each piece.
-        int (S): the first piece of each source token.
-    """
+        int (S): the first piece of each source token."""
     owner = np.searchsorted(np.array([start for start, _ in spans], np.int64), starts, side="right") - 1
     return owner, np.searchsorted(owner, np.arange(len(spans)))
 

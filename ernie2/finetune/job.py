@@ -109,8 +109,7 @@ class Job:
 
         Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
         with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
-        GPU dropout follows the micro-batches, which must not depend on the ranks then.
-        """
+        GPU dropout follows the micro-batches, which must not depend on the ranks then."""
         train = self.data.train
         at_least = self.ranks if cpu.switch.enabled else 1
         parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
@@ -118,7 +117,8 @@ class Job:
         if idle and not self.said_idle:
             self.said_idle = True
             logger.warning(
-                "a step has %d micro-batches for %d processes, so some compute in vain: lower micro_tokens (now %d)",
+                "a step has %d micro-batches for %d processes, so some compute in vain: lower micro_tokens "
+                "(now %d)",
                 *(len(parts), self.ranks, self.run.micro_tokens),
             )
         parts += parts[:1] * idle
@@ -133,8 +133,7 @@ class Job:
         """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
 
         Raises:
-            ConfigError: another process is at work there, or the folder holds another job's results.
-        """
+            ConfigError: another process is at work there, or the folder holds another job's results."""
         if self.rank == 0:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
@@ -284,14 +283,14 @@ def describe(values: dict[str, float]) -> str:
 def finish(job: Job) -> dict[str, Any]:
     """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
 
-    A job that had come to its end before finds its result and changes nothing.
-    """
+    A job that had come to its end before finds its result and changes nothing."""
     path = job.out_dir / RESULT
     if path.is_file():
         result = _read_json(path)
         if not (job.out_dir / "best").is_dir():
             raise ConfigError(
-                f"out_dir: {path} is there, but its model {job.out_dir / 'best'} is not; remove it to train anew"
+                f"out_dir: {path} is there, but its model {job.out_dir / 'best'} is not; remove it to train "
+                "anew"
             )
         logger.info("%s: this run has ended before; nothing was left to do", path)
     else:

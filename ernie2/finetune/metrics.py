@@ -6,8 +6,7 @@ EM and F1 of Chinese reading comprehension follow CMRC 2018's published evaluato
 lower-cased and stripped, a fixed list of punctuation is dropped. EM: equal to one of the references. F1: text
 is cut into Chinese characters and, between them, words; with L the length of the longest common run of such
 units, F1 = 2 P R / (P + R), P = L / units of the prediction, R = L / units of the reference; the best over
-the references. The longest common *run* (substring), not subsequence: so the evaluator counts.
-"""
+the references. The longest common *run* (substring), not subsequence: so the evaluator counts."""
 
 from __future__ import annotations
 
@@ -122,8 +121,7 @@ def f1(predicted: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
     """F1 of one class over all samples, in percent. Positive are those predicted (N) as `positive`.
 
     NLPCC-DBQA's F1 is this one too: over all rows, at the class of higher probability (threshold 0.5), as in
-    the released fine-tuning code (ERNIE issues 154 and 732).
-    """
+    the released fine-tuning code (ERNIE issues 154 and 732)."""
     predicted, labels = np.asarray(predicted) == positive, np.asarray(labels) == positive
     return _f1(int(np.sum(predicted & labels)), int(predicted.sum()), int(labels.sum()))
 
@@ -181,8 +179,7 @@ def mrr(qids: Sequence[str], scores: np.ndarray, relevant: np.ndarray) -> float:
     Args:
         qids: question of each row (N).
         scores: score of each row (N), higher is better.
-        relevant: bool (N).
-    """
+        relevant: bool (N)."""
     scores, relevant = np.asarray(scores, np.float64), np.asarray(relevant, bool)
     _, question = np.unique(np.asarray(qids), return_inverse=True)
     order = np.lexsort((-scores, question))  # stable: ties stay in file order
@@ -217,8 +214,7 @@ def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[E
 
     Args:
         predicted: entities found in each sample (N).
-        labels: entities that are there (N).
-    """
+        labels: entities that are there (N)."""
     right = sum(len(set(found) & set(there)) for found, there in zip(predicted, labels, strict=True))
     return _f1(right, sum(map(len, predicted)), sum(map(len, labels)))
 
@@ -300,8 +296,7 @@ def cmrc_scores(predictions: Mapping[str, str], references: Mapping[str, Sequenc
 
     Args:
         predictions: question id -> answer.
-        references: question id -> its reference answers.
-    """
+        references: question id -> its reference answers."""
     answered = [(predictions[qid], wanted) for qid, wanted in references.items() if qid in predictions]
     total = max(1, len(references))
     return {

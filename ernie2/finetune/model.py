@@ -1,7 +1,6 @@
 """The model of a fine-tuning: where it starts (a checkpoint or at random), forward, loss, how it is kept.
 
-Letters: B sequences, T tokens of a sequence.
-"""
+Letters: B sequences, T tokens of a sequence."""
 
 from __future__ import annotations
 
@@ -117,8 +116,7 @@ def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -
     """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`.
 
     Raises:
-        ConfigError: the checkpoint's weights do not fit (no silent cold start).
-    """
+        ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
     model = ErnieForFinetuning(start.config, task.kind, task.num_labels, task.head_dropout)
     initialise(model, start.config.initializer_range, seed)
     if start.weights is not None:  # one that was fine-tuned before has a head of another task
@@ -206,8 +204,7 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     """Loads what `save_finetuned` saved, in evaluation mode. Accepts a run's out_dir for its best/ folder.
 
     Raises:
-        ConfigError: not a fine-tuned model, or weights that do not fit its configuration.
-    """
+        ConfigError: not a fine-tuned model, or weights that do not fit its configuration."""
     folder = Path(folder)
     folder = (
         folder / "best" if not (folder / "config.json").is_file() and (folder / "best").is_dir() else folder

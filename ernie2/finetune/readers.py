@@ -3,8 +3,7 @@
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
 \\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
 (`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a
-ConfigError naming file and line (or the place in the JSON).
-"""
+ConfigError naming file and line (or the place in the JSON)."""
 
 from __future__ import annotations
 
@@ -106,8 +105,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
             line becomes a sample.
 
     Raises:
-        ConfigError: naming file and line, what was found and the remedy.
-    """
+        ConfigError: naming file and line, what was found and the remedy."""
     counts: Counter[str] = Counter()
     if task.kind == "span":
         samples: list[Any] = list(read_questions(path, read_text(path), labels != "ignored", counts))

@@ -1,8 +1,7 @@
 """Where and how a fine-tuning task is carried out, and the loader of both halves. No tensors here.
 
 Two dataclasses share one flat namespace of keys: `FinetuneTask` is the task, `FinetuneRun` the run (mostly
-`key=value` on the command line). Later layers win: YAML, `sizes.<size>` of the YAML, command line.
-"""
+`key=value` on the command line). Later layers win: YAML, `sizes.<size>` of the YAML, command line."""
 
 from __future__ import annotations
 
@@ -41,7 +40,8 @@ class FinetuneRun(Section):
     out_dir: Text = ""
     """Folder of everything the run writes, for this run alone. Default: out/finetune/<task>."""
     config_from: Text | None = None
-    """With init_from=none: take configuration and vocabulary (not the weights) from this checkpoint folder."""
+    """With init_from=none: take configuration and vocabulary (not the weights) from this checkpoint folder.
+    """
     size: Size | None = None
     """With init_from=none: size of the encoder (needs vocab_file)."""
     vocab_file: Text | None = None
@@ -49,8 +49,8 @@ class FinetuneRun(Section):
     hidden_act: Literal["relu", "gelu"] = "relu"
     """With init_from=none and size: activation. Released: relu (Chinese), gelu (English)."""
     init_min_match: Share = 0.9
-    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A token
-    embedding or layer that is missing or of another shape stops it in any case."""
+    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A
+    token embedding or layer that is missing or of another shape stops it in any case."""
     lower_case: bool | None = None
     """Lower-case text before tokenisation. Default: as the checkpoint says, else true."""
     repeat: Positive[int] = 1
@@ -66,7 +66,8 @@ class FinetuneRun(Section):
     log_every: Positive[int] = 10
     """Steps between log lines."""
     save_every: Positive[int] = 500
-    """Steps between checkpoints to go on from; every evaluation makes one too. They go when their run has ended."""
+    """Steps between checkpoints to go on from; every evaluation makes one too. They go when their run has
+    ended."""
     micro_tokens: Positive[int] = 8192
     """Tokens, padding included, in one forward pass; a batch is cut to fit and gradients are summed."""
     betas: Betas = field(default_factory=lambda: [0.9, 0.999])
@@ -113,8 +114,7 @@ def load_finetune(
         size: apply `sizes.<size>` of the YAML below the overrides.
 
     Raises:
-        ConfigError: naming file and key.
-    """
+        ConfigError: naming file and key."""
     overrides, file = list(overrides), load_yaml(path)
     sizes = file.get("sizes")
     sized = sizes.get(size) if isinstance(sizes, dict) else None

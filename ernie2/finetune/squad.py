@@ -40,8 +40,7 @@ def read_questions(
         counts: answers that were repaired or are no span of their passage are counted here.
 
     Raises:
-        ConfigError: naming the place in the JSON.
-    """
+        ConfigError: naming the place in the JSON."""
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
@@ -103,8 +102,7 @@ def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> 
     """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018: -1, shifted).
 
     The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped.
-    None, and counted, where the passage does not hold the text.
-    """
+    None, and counted, where the passage does not hold the text."""
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
     for wanted in (text, text.strip(), text.strip().rstrip("。.")):

@@ -2,8 +2,7 @@
 
 Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a
 span of the text and is tokenised by itself, a tag belongs to a source token, an entity is a span of
-characters.
-"""
+characters."""
 
 from __future__ import annotations
 
@@ -51,8 +50,7 @@ def read_tagged(
         cut: what plain text without tags is cut into: `visible` or all `characters`, or `words` (default).
 
     Raises:
-        ConfigError: when the tags fit none of these.
-    """
+        ConfigError: when the tags fit none of these."""
     tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
     given = text.split(SEPARATOR) if SEPARATOR in text else None
     if given:
@@ -103,8 +101,7 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
     """Joins source tokens to a text.
 
     Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU
-    rejects"), a space goes between two neighbours that would otherwise run together.
-    """
+    rejects"), a space goes between two neighbours that would otherwise run together."""
     words = any(len(token) > 1 and all(_is_letter(c) for c in token) for token in tokens)
     parts: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -127,8 +124,7 @@ def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[E
 
     Args:
         tags: one tag (O, B-X, I-X) for each source token.
-        spans: character span of each source token.
-    """
+        spans: character span of each source token."""
     found: list[list] = []  # [type, start, stop]
     inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):

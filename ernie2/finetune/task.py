@@ -1,7 +1,6 @@
 """What a fine-tuning task is: tasks/finetune/*.yaml as a dataclass. No tensors here.
 
-Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2.finetune.run`.
-"""
+Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2.finetune.run`."""
 
 from __future__ import annotations
 
@@ -91,7 +90,8 @@ class FinetuneTask(Section):
     pair: bool | None = None
     """Whether rows have two texts; other files are refused. Default: as train, kept for predict."""
     source_tokens: Literal["visible", "characters", "words"] | None = None
-    """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for predict."""
+    """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for
+    predict."""
     task_id: NotNegative[int] = 0
     """Row of the task embedding (0: maintainers' advice, ERNIE issue 239)."""
     max_seq_len: Annotated[int, between(8)] = 128
@@ -117,7 +117,8 @@ class FinetuneTask(Section):
     sizes: dict[Size, dict[str, Any]] = field(default_factory=dict)
     """Settings that differ by model size: {large: {peak_lr: 5.0e-6}}."""
     paper: dict[Size, dict[str, Any]] = field(default_factory=dict)
-    """Results of the paper (Tables 5, 6) by size and split: a number is the first metric, a section names metrics."""
+    """Results of the paper (Tables 5, 6) by size and split: a number is the first metric, a section names
+    metrics."""
 
     def _checks(self) -> Checks:
         """Metrics, columns and labels fit the kind; a batch has one size that holds a sequence."""
@@ -131,7 +132,8 @@ class FinetuneTask(Section):
     def _check_kind(self) -> Checks:
         for name in self.metrics:
             if name not in METRICS_OF_KIND[self.kind]:
-                yield f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, METRICS_OF_KIND[self.kind])}"
+                known = METRICS_OF_KIND[self.kind]
+                yield f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, known)}"
         for key, kinds in KINDS_OF_KEY.items():
             found = getattr(self, key)
             wanted = f"nothing, for kind {self.kind}"
