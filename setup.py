@@ -1,12 +1,12 @@
 """Package metadata. Paddle comes as packages that cannot stand side by side, so it is an extra: pick one.
 
-    pip install -c constraints.txt -e ".[dev]" everything on a CPU: the library, paddle, the test tools pip
-    install -c constraints.txt -e ".[cpu]" without the test tools pip install -c constraints.txt -e
-    ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version> pip install -c
-    constraints-paddle2.txt -e ".[gpu2]" paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
+    pip install -c constraints.txt -e ".[dev]"           everything on a CPU: the library, paddle, the test tools
+    pip install -c constraints.txt -e ".[cpu]"           without the test tools
+    pip install -c constraints.txt -e ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version>
+    pip install -c constraints-paddle2.txt -e ".[gpu2]"  paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
 
-`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in the
-checkout."""
+`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live
+in the checkout."""
 
 import re
 from pathlib import Path
