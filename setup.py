@@ -1,12 +1,12 @@
 """Package metadata. Paddle comes as packages that cannot stand side by side, so it is an extra: pick one.
 
-    pip install -c constraints.txt -e ".[dev]"           everything on a CPU: the library, paddle, the test tools
-    pip install -c constraints.txt -e ".[cpu]"           without the test tools
-    pip install -c constraints.txt -e ".[gpu,test]" --extra-index-url <Paddle's own index for your CUDA version>
-    pip install -c constraints-paddle2.txt -e ".[gpu2]"  paddle 2.6.2, the newest paddlepaddle-gpu on PyPI (or cpu2)
+    pip install -c constraints.txt -e ".[dev]"    everything on a CPU: the library, paddle, the test tools
+    pip install -c constraints.txt -e ".[cpu]"    without the test tools
+    pip install -c constraints.txt -e ".[gpu]" --extra-index-url <Paddle's own index for your CUDA version>
+    pip install -c constraints-paddle2.txt -e ".[gpu2]"    paddle 2.6.2 from PyPI, with CUDA 11 (or cpu2)
 
-`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live
-in the checkout."""
+`bash run_pretrain.sh` does this by itself (ernie2/env.sh). Install with -e: tasks/ and examples/ live in
+the checkout."""
 
 import re
 from pathlib import Path
@@ -27,6 +27,10 @@ WITH_PADDLE2 = [
     "protobuf>=3.20.2,<4",  # paddle 2.6 asks for no less, and newer ones refuse its generated code
     "setuptools<80",  # paddle 2.6 imports its easy_install and does not ask for it; Python 3.12 brings none
 ]
+CUDA11 = [
+    f"nvidia-{part}-cu11"
+    for part in "cublas cudnn nccl curand cusolver cusparse cufft cuda-nvrtc cuda-cupti nvtx".split()
+]  # what paddlepaddle-gpu 2.6.2 opens and does not bring; env.sh links it beside paddle's own libraries
 DATA = ["zstandard", "opencc"]  # .zst files; data.simplify
 TEST = ["pytest", "pytest-xdist", "ruff", "ray", *DATA]
 
@@ -68,7 +72,7 @@ setup(
         "cpu": [f"paddlepaddle=={PADDLE}", PADDLENLP],
         "gpu": [f"paddlepaddle-gpu=={PADDLE}", PADDLENLP],
         "cpu2": [f"paddlepaddle=={PADDLE2}", *WITH_PADDLE2],
-        "gpu2": [f"paddlepaddle-gpu=={PADDLE2}", *WITH_PADDLE2],
+        "gpu2": [f"paddlepaddle-gpu=={PADDLE2}", *CUDA11, *WITH_PADDLE2],
         "data": DATA,
         "ray": ["ray"],  # data generation on many machines
         "test": TEST,

@@ -5,7 +5,7 @@
 #   ERNIE2_DEVICE          cpu or gpu: which paddle a new .venv gets (default: gpu where nvidia-smi finds one)
 #   ERNIE2_PADDLE_VERSION  3 or 2.6: this paddle and no other; a new .venv gets 3, a new .venv-paddle2 gets 2.6
 #   PADDLE_INDEX           where paddlepaddle-gpu comes from (default: 3 from Paddle's own index, CUDA version by the GPU's
-#                          generation; 2.6 from PyPI)
+#                          generation; where that index does not answer, 2.6 from PyPI with CUDA 11.8 from PyPI)
 
 ERNIE2_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
@@ -65,6 +65,14 @@ ernie2_environment() { # [test]: sets ERNIE2_PYTHON (and ERNIE2_PADDLE: cpu or g
     [ "$active" = python3 ] ||
       ernie2_say "environment: $active lacks what is needed ($("$active" -c "$ERNIE2_PROBE" $modules 2>&1 >/dev/null | tail -n 1))"
   done
+  if [ -z "$kept" ] && ! ernie2_index_answers; then
+    [[ "$(ernie2_index)" == *cu118/ ]] ||
+      ernie2_mistake "$(ernie2_index) does not answer, and PyPI has no paddle compiled for this GPU; PADDLE_INDEX=URL names a mirror"
+    ernie2_say "environment: $(ernie2_index) does not answer: paddle 2.6 and CUDA 11.8 from PyPI instead"
+    export ERNIE2_PADDLE_VERSION=2.6
+    ernie2_paddle_version
+    kept="$(ernie2_kept)"
+  fi
   [ -n "$kept" ] || ernie2_make_venv
   ERNIE2_PYTHON="$ERNIE2_VENV/bin/python"
   ERNIE2_PADDLE="$(cut -d ' ' -f 2 "$ERNIE2_VENV/.complete")"
@@ -125,6 +133,22 @@ ernie2_index() { # the folder of Paddle's index whose wheels were compiled for t
   esac
 }
 
+ernie2_index_answers() { # whether Paddle's own index does, where paddle 3 for a GPU has to come from it
+  [ "$ERNIE2_DEVICE" = gpu ] && [ -z "${ERNIE2_PADDLE_VERSION:-}${PADDLE_INDEX:-}" ] || return 0
+  "$(ernie2_base_python)" -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=10)' \
+    "$(ernie2_index)paddlepaddle-gpu/" >/dev/null 2>&1
+}
+
+ernie2_link_cuda() { # PYTHON: puts the CUDA libraries of NVIDIA's packages where paddle 2.6 looks: beside its own, bare names too
+  local packages library name
+  packages="$("$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+  for library in "$packages"/nvidia/*/lib/lib*.so*; do
+    name="${library##*/}"
+    ln -sf "$library" "$packages/paddle/libs/$name"
+    ln -sf "$library" "$packages/paddle/libs/${name%%.so*}.so"
+  done
+}
+
 ernie2_base_python() { # prints a Python that setup.py allows
   local name
   for name in python3 python3.12 python3.11 python3.10 python; do
@@ -163,6 +187,7 @@ ernie2_make_venv() { # a new environment; .complete is written last, so one that
       ernie2_say "  another build of paddle: PADDLE_INDEX=$PADDLE_PACKAGES/cuXYZ/, ERNIE2_PADDLE_VERSION=2.6, or ERNIE2_DEVICE=cpu"
     exit 1
   }
+  [ "$device$ERNIE2_EXTRA" != gpu2 ] || ernie2_link_cuda "$ERNIE2_VENV/bin/python"
   printf '%s %s\n' "$(ernie2_digest)" "$device" >"$ERNIE2_VENV/.complete"
   exec 9>&-
   ernie2_say "environment: $name is ready"

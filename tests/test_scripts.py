@@ -68,6 +68,7 @@ SYSTEM = (
     "chmod",
     "sleep",
     "touch",
+    "ln",
 )
 PIP = ".venv/python -m pip install -q --disable-pip-version-check -c constraints.txt"
 FAKE_PYTHON = """#!/usr/bin/env bash
@@ -79,9 +80,11 @@ case "$1 ${2:-}" in
   "-c "*find_spec*) [ -f "$here/installed" ] && cat "$here/installed" || { echo "no paddle, yaml" >&2; exit 1; } ;;
   "-c "*version_info*) exit "${FAKE_OLD:-0}" ;;
   "-c "*gethostbyname*) echo "10.0.0.1:${3#*:} 10.0.0.7" ;;
+  "-c "*"as web"*) exit "${FAKE_NO_INDEX:-0}" ;;
+  "-c "*purelib*) echo "$here/../packages" ;;
   "-c "*urllib*) echo "${FAKE_MISSING:-1, 3}" ;;
   "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  "-m pip") [ -z "${FAKE_PIP_FAILS:-}" ] || exit 1; echo cpu >"$here/installed" ;;
+  "-m pip") [ -z "${FAKE_PIP_FAILS:-}" ] || exit 1; eval "${FAKE_PIP:-}"; echo cpu >"$here/installed" ;;
   "-m data_gen") exit "${FAKE_DATA_GEN:-0}" ;;
   "-m ernie2.pretrain") eval "${FAKE_PRETRAIN:-}" ;;
   "-m ernie2.doctor") exit "${FAKE_DOCTOR:-0}" ;;
@@ -255,6 +258,30 @@ def test_a_gpu_gets_its_paddle_from_paddles_index(call, tmp_path, compute, index
     call("run_pretrain.sh")
     assert calls(tmp_path)[1] == (
         f"{PIP} -e .[gpu,test] --extra-index-url https://www.paddlepaddle.org.cn/packages/stable/{index}/"
+    )
+
+
+def test_without_paddles_index_a_gpu_gets_paddle_2_6_and_its_cuda_libraries(call, tmp_path, checkout):
+    gpus(tmp_path, 1)
+    packages = checkout / ".venv-paddle2/packages"
+    libraries = "nvidia/cudnn/lib/libcudnn.so.8", "nvidia/nccl/lib/libnccl.so.2", "paddle/libs/libphi.so"
+    make = "; ".join(f"mkdir -p {(packages / name).parent}; touch {packages / name}" for name in libraries)
+    made = call("run_pretrain.sh", FAKE_NO_INDEX="1", FAKE_PIP=make)
+    assert (
+        made.returncode == 0 and "cu118/ does not answer: paddle 2.6 and CUDA 11.8 from PyPI" in made.stderr
+    )
+    pip = PIP.replace(".venv", ".venv-paddle2").replace("constraints", "constraints-paddle2")
+    assert calls(tmp_path)[1] == f"{pip} -e .[gpu2,test]"
+    links = {path.name: path.resolve() for path in (packages / "paddle/libs").iterdir() if path.is_symlink()}
+    assert set(links) == {"libcudnn.so", "libcudnn.so.8", "libnccl.so", "libnccl.so.2"}
+    assert links["libcudnn.so"] == (packages / libraries[0]).resolve()
+    again = call("run_pretrain.sh", FAKE_NO_INDEX="1")
+    assert again.returncode == 0 and "making" not in again.stderr
+    assert calls(tmp_path)[0].startswith(".venv-paddle2/python -m ernie2.plan")
+    gpus(tmp_path, 1, "9.0")
+    hopper = call("run_pretrain.sh", FAKE_NO_INDEX="1")
+    assert (
+        hopper.returncode == 2 and "cu126/ does not answer, and PyPI has no paddle compiled" in hopper.stderr
     )
 
 
