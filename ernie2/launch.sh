@@ -13,6 +13,10 @@ ernie2_nodes() { # settles NNODES, NODE_RANK, MASTER as an address, and HOST: th
       ernie2_mistake "srun: $SLURM_STEP_NUM_TASKS tasks on $SLURM_STEP_NUM_NODES nodes; use --ntasks-per-node=1"
     NNODES="$SLURM_STEP_NUM_NODES" NODE_RANK="$SLURM_NODEID"
     MASTER="${MASTER:-$(scontrol show hostnames "$SLURM_STEP_NODELIST" | sed -n 1p):8765}"
+  elif [ -z "${NNODES:-}" ] && [ "${OMPI_COMM_WORLD_SIZE:-1}" -gt 1 ]; then # mpirun --map-by ppr:1:node -x MASTER=host:port bash ...
+    [ "$OMPI_COMM_WORLD_LOCAL_SIZE" = 1 ] ||
+      ernie2_mistake "mpirun: $OMPI_COMM_WORLD_LOCAL_SIZE processes on this node; use --map-by ppr:1:node"
+    NNODES="$OMPI_COMM_WORLD_SIZE" NODE_RANK="$OMPI_COMM_WORLD_RANK"
   fi
   NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER="${MASTER:-}"
   ernie2_count NNODES "$NNODES" 1

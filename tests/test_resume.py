@@ -180,11 +180,11 @@ Start = Callable[..., subprocess.Popen]
 @pytest.fixture()
 def start(tiny_recipe: dict, tmp_path: Path) -> Start:
     """start("key=value", ..., NPROC="2") starts the tiny run as run_pretrain.sh does, its output in
-    tmp_path/said<node>."""
+    tmp_path/said<said>."""
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny_recipe), encoding="utf-8")
     (tmp_path / "start.sh").write_text(START.format(root=ROOT, folder=tmp_path), encoding="utf-8")
 
-    def run(*overrides: str, driver: str = DRIVER, **environment: str) -> subprocess.Popen:
+    def run(*overrides: str, driver: str = DRIVER, said: str = "", **environment: str) -> subprocess.Popen:
         (tmp_path / "driver.py").write_text(
             driver.format(root=str(ROOT), tasks=str(tmp_path / "tasks")), encoding="utf-8"
         )
@@ -202,12 +202,12 @@ def start(tiny_recipe: dict, tmp_path: Path) -> Start:
             "ERNIE2_RETRY_PAUSE": "0",
             **environment,
         }
-        with (tmp_path / f"said{environment.get('NODE_RANK', '')}").open("w") as said:
+        with (tmp_path / f"said{said}").open("w") as output:
             return subprocess.Popen(
                 ["bash", tmp_path / "start.sh", str(tmp_path / "r.yaml"), *overrides],
                 env=kept,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
             )
 
     return run
@@ -336,14 +336,14 @@ def test_another_number_of_processes_goes_on_alike(start: Start, tmp_path: Path)
 
 
 def test_two_nodes_start_again_together(start: Start, tmp_path: Path):
-    """Two launchers, as on two machines: the death of node 1's process ends node 0's too, and both go on from
-    the checkpoint."""
-    out, cluster = (
-        tmp_path / "out",
-        {"NNODES": "2", "NPROC": "1", "MASTER": f"127.0.0.1:{freed_port()}", "RETRIES": "1"},
-    )
+    """Two launchers, as on two machines under Slurm: the death of node 1's process ends node 0's too, and both
+    go on from the checkpoint."""
+    out = tmp_path / "out"
+    step = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "n[4-5]"}
+    step |= {"NPROC": "1", "MASTER": f"127.0.0.1:{freed_port()}", "RETRIES": "1"}
     nodes = [
-        start("runtime.save_every=5", f"out_dir={out}", NODE_RANK=str(node), **cluster) for node in range(2)
+        start("runtime.save_every=5", f"out_dir={out}", said=str(node), SLURM_NODEID=str(node), **step)
+        for node in range(2)
     ]
     wait_for(lambda: checkpoints(out))
     victim = ranks_of(out)[1]

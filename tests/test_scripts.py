@@ -43,6 +43,7 @@ SETTLED = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "SLURM_STEP_NUM_NODES",
+    "OMPI_COMM_WORLD_SIZE",
 )
 SYSTEM = (
     "bash",
@@ -415,6 +416,17 @@ def test_nodes_of_a_slurm_step(call, tmp_path):
     assert "--nnodes 2 " in (made := calls(tmp_path)[-1]) and "--master 10.0.0.1:8765 --rank 1 " in made
     done = call("run_pretrain.sh", **step, SLURM_STEP_NUM_TASKS="8")
     assert done.returncode == 2 and "8 tasks on 2 nodes; use --ntasks-per-node=1" in done.stderr
+
+
+def test_nodes_of_mpirun(call, tmp_path):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    world = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
+    call("run_pretrain.sh", **world, MASTER="n4:9")
+    assert "--nnodes 2 " in (made := calls(tmp_path)[-1]) and "--master 10.0.0.1:9 --rank 1 " in made
+    done = call("run_pretrain.sh", **world)
+    assert done.returncode == 2 and "MASTER: found ''" in done.stderr
+    done = call("run_pretrain.sh", **world | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, MASTER="n4:9")
+    assert done.returncode == 2 and "4 processes on this node; use --map-by ppr:1:node" in done.stderr
 
 
 @pytest.mark.parametrize(
