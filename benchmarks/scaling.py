@@ -28,8 +28,9 @@ from benchmarks.scaling_v100 import RANKS, v100_parts
 from ernie2.config import Recipe, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.memory import parameter_count
-from ernie2.plan import estimate
+from ernie2.plan import balance, estimate
 from ernie2.strict import ConfigError, cli, make_folder
+from ernie2.tasks import select_tasks
 
 FEW, MANY = 2, 8  # micro-batches of a step
 ONE, ONE_MANY, BESIDE = Point(1, 1, FEW), Point(1, 1, MANY), Point(1, 1, FEW, beside=2)
@@ -104,15 +105,20 @@ def measure(args: argparse.Namespace, folder: Path) -> Measured:
             measured.seconds.setdefault(point, []).append(seconds)
             say(f"round {number + 1}: {point.name}: {seconds * 1e3:.0f} ms a step")
     measured.all_reduce = runs.all_reduce((4096, 4 * measured.parameters), folder)
-    measured.imbalances[2] = runs.imbalance(measured.recipe, 2)
+    measured.imbalances[2] = imbalance(measured.recipe, 2)
     # The paper's batch and samples of 512 tokens.
     paper = ["batch.tokens=393216", "batch.micro_tokens=6144", "batch.pool_batches=4", "model.size=base"]
     paper += ["data.max_seq_len=512", f"data.shards_dir={folder / 'shards_512'}"]
     runs.make_shards(path, paper)
     for ranks in RANKS:
         recipe = load_recipe(path, [*paper, f"batch.micro_tokens={8192 if ranks <= 48 else 6144}"])
-        measured.imbalances[ranks] = runs.imbalance(recipe, ranks, steps=8)
+        measured.imbalances[ranks] = imbalance(recipe, ranks)
     return measured
+
+
+def imbalance(recipe: Recipe, ranks: int) -> float:
+    """Cost of a step's costliest rank over the mean rank's, as the samples in the shards fall."""
+    return balance(recipe, select_tasks(recipe.task_names(), "curriculum.stages"), ranks)["imbalance"]
 
 
 def measured_table(measured: Measured) -> list[str]:

@@ -16,15 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.harness import ROOT, RunFailed, call_command, run
 from benchmarks.harness import write_recipe as write_recipe_file
-from ernie2.batching import TaskStream, sample_costs
-from ernie2.config import Recipe
-from ernie2.shards import ShardReader
-from ernie2.tasks import select_tasks
-from ernie2.tokenizer import Vocab
 
 LENGTH = 128  # tokens of a sample, at most
 VOCAB_ROWS = 8000
@@ -158,21 +151,3 @@ def time_all_reduce(sizes: Sequence[int]) -> dict[int, list[float]] | None:
             seconds[size].append(float(slowest))
     opened = {size: rounds[1:] for size, rounds in seconds.items()}  # the first opens the connections
     return opened if dist.get_rank() == 0 else None
-
-
-def imbalance(recipe: Recipe, ranks: int, steps: int = 64) -> float:
-    """Cost of a step's costliest rank over the mean rank's, as the shards' samples fall; the mean over
-    `steps` steps.
-
-    The cost of a micro-batch is its floating-point operations, padding and the square of its length included;
-    micro-batches are dealt out to ranks as in ernie2.pretrain."""
-    digest, ratios = Vocab.load(recipe.model.vocab_file).digest, []
-    for task in select_tasks(recipe.task_names(), "curriculum.stages"):
-        reader = ShardReader(Path(recipe.data.shards_dir) / task.name, "train", task, digest)
-        stream, lengths = TaskStream(reader, task, recipe), reader.lengths()
-        for number in range(steps // len(recipe.task_names())):
-            costs = np.zeros(ranks)
-            for micro, samples in enumerate(stream.batch(number)):
-                costs[micro % ranks] += len(samples) * sample_costs(lengths[samples].max(), recipe.model.size)
-            ratios.append(costs.max() / costs.mean())
-    return float(np.mean(ratios))

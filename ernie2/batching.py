@@ -4,15 +4,16 @@ Letters: B samples of a micro-batch, T tokens of its longest sample, M predicted
 
 A task's training samples form one endless stream: epoch after epoch of its shards, each epoch with the shards
 in another order. The stream is cut into pools of `pool_batches * tokens` tokens; a pool's samples are sorted
-by length, cut into micro-batches of equal cost and dealt out at random, so that padding is small and ranks do
-not wait. Global batch n of a task is therefore a pure function of (recipe, shards, n), whatever the number of
-ranks or the accumulation."""
+by length and cut into micro-batches of like cost, padding and attention included; those of a batch are drawn
+at random among the likest, so that padding is small and ranks do not wait. Global batch n of a task is
+therefore a pure function of (recipe, shards, n), whatever the number of ranks or the accumulation."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from queue import Queue
 from threading import Thread
 from typing import TypeVar
@@ -162,6 +163,7 @@ class TaskStream:
             )
         self.reader, self.task = reader, task
         self.seed, self.config, self.size = recipe.seed, recipe.batch, recipe.model.size
+        self.precision, self.positions = recipe.runtime.precision, recipe.model.max_position_embeddings
         self._pool = lru_cache(maxsize=2)(self._make_pool)
 
     def batch(self, number: int) -> list[np.ndarray]:
@@ -177,8 +179,21 @@ class TaskStream:
         rng = np.random.default_rng([self.seed, MASK_STREAM, self.task.task_id, number, micro])
         return collate(self.task, [self.reader[int(i)] for i in samples], levels, rng)
 
+    def imbalance(self, ranks: int, batches: int) -> tuple[float, float]:
+        """Of the first `batches` global batches: cost of the costliest of `ranks` over the mean one's, on
+        average, and share of padding."""
+        ratios, lengths, real, computed = [], self.reader.lengths(), 0, 0
+        for number in range(batches):
+            costs = np.zeros(ranks)
+            for micro, samples in enumerate(self.batch(number)):
+                width = padded_width(int(lengths[samples].max()), self.precision, self.positions)
+                costs[micro % ranks] += len(samples) * sample_costs(np.array(width), self.size)
+                real, computed = real + lengths[samples].sum(), computed + len(samples) * width
+            ratios.append(costs.max() / costs.mean())
+        return float(np.mean(ratios)), float(1 - real / computed)
+
     def _make_pool(self, number: int) -> list[np.ndarray]:
-        """All micro-batches of a pool, dealt out at random."""
+        """All micro-batches of a pool, dealt out at random among those of like cost."""
         size = self.config.pool_batches * self.config.tokens
         samples, lengths = self._stream(number * size, size)
         rng = np.random.default_rng([self.seed, POOL_STREAM, self.task.task_id, number])
@@ -186,17 +201,22 @@ class TaskStream:
         # itself.
         shuffled = rng.permutation(len(samples))
         order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
-        groups = self.config.pool_batches * self.config.micro_batches
-        costs = sample_costs(lengths[order], self.size)
-        edges = np.searchsorted(np.cumsum(costs) - costs / 2, np.arange(1, groups) * (costs.sum() / groups))
-        parts = np.split(order, edges)
-        # A group can be empty only where one sample is longer than a group; it then takes its neighbour's
-        # last sample.
-        parts = [
-            part if len(part) else order[min(edge, len(order) - 1) :][:1]
-            for part, edge in zip(parts, [0, *edges], strict=True)
-        ]
-        return [samples[parts[i]] for i in rng.permutation(groups)]
+        # As half precision pads; which samples travel together does not depend on the precision.
+        costs = sample_costs(-(-lengths[order] // 8) * 8, self.size)
+        edges = even_cuts(costs, self.config.pool_batches * self.config.micro_batches)
+        # A sample longer than a micro-batch leaves none for others, which take the longest once more.
+        parts = [order[a:b] if b > a else order[-1:] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        whole = np.diff(edges) * costs[np.maximum(edges[1:] - 1, 0)]
+        return [samples[parts[i]] for i in self._deal(whole, rng)]
+
+    def _deal(self, costs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The order of a pool's micro-batches: a batch's are drawn at random among those of like cost."""
+        batches, count = self.config.pool_batches, self.config.micro_batches
+        strata = np.array_split(
+            np.argsort(costs, kind="stable").reshape(batches, count), max(batches // 8, 1)
+        )
+        dealt = np.concatenate([rng.permutation(stratum.ravel()) for stratum in strata])
+        return dealt.reshape(batches, count)[rng.permutation(batches)].ravel()
 
     def _stream(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples whose first token lies in [start, start + size) of the endless stream; (numbers,
@@ -215,13 +235,35 @@ class TaskStream:
         return np.concatenate(numbers), np.concatenate(lengths)
 
 
-def sample_costs(lengths: np.ndarray, size: str) -> np.ndarray:
-    """Operations of samples of the given lengths, of any shape, in those of a token without its attention.
+def sample_costs(widths: np.ndarray, size: str) -> np.ndarray:
+    """Operations of samples padded to `widths`, of any shape, in those of a token without its attention.
 
     For each of its tokens a layer multiplies by 4 H H + 2 H F weights, F the feed-forward width, and twice
     with each token of the sample, H numbers a time."""
-    _, width, _, inner = SIZES[size]
-    return lengths * (1 + lengths / (2 * width + inner))
+    _, hidden, _, inner = SIZES[size]
+    return widths * (1 + widths / (2 * hidden + inner))
+
+
+def even_cuts(costs: np.ndarray, groups: int) -> np.ndarray:
+    """Cuts samples into `groups` runs of like cost; int (groups + 1), the edges.
+
+    Args:
+        costs: of each sample, the cheapest first. A run is padded: each of its samples costs what its last
+            one does. Runs may be empty where a sample costs more than a run."""
+    before, edges = np.concatenate([[0], np.cumsum(costs)]), [0]
+    for left in range(groups, 0, -1):
+        first = edges[-1]
+        target = (before[-1] - before[first]) / left
+        padded = partial(_padded_cost, costs, first)
+        stop = bisect_right(range(len(costs) + 1), target, first + 1, key=padded)
+        under, over = padded(stop - 1), padded(min(stop, len(costs)))
+        edges.append(stop - 1 if target - under <= over - target else min(stop, len(costs)))
+    edges[-1] = len(costs)
+    return np.array(edges)
+
+
+def _padded_cost(costs: np.ndarray, first: int, stop: int) -> float:
+    return (stop - first) * costs[stop - 1]
 
 
 def dev_batches(

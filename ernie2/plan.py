@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ernie2.batching import TaskStream
 from ernie2.config import SIZES, Recipe, cli, load_recipe
 from ernie2.curriculum import Plan, make_plan
 from ernie2.disk import size
@@ -27,9 +30,10 @@ from ernie2.memory import (
     vocabulary_rows,
     with_runtime,
 )
-from ernie2.shards import read_index
+from ernie2.shards import ShardReader, read_index
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task, select_tasks
+from ernie2.tokenizer import Vocab
 
 DEFAULT_RECIPE = "tasks/recipes/demo.yaml"
 
@@ -300,6 +304,7 @@ def main(argv: list[str]) -> None:
                 "ranks": args.ranks,
                 **estimate(recipe, plan, rows, args.tokens_per_s, args.ranks),
                 "fits": fits(recipe, rows, args.ranks, args.device_memory),
+                **(balance(recipe, tasks, args.ranks) or {"imbalance": None, "padding": None}),
             },
             indent=1,
         )
@@ -307,10 +312,37 @@ def main(argv: list[str]) -> None:
         page = "\n".join(
             [
                 opening_page(recipe, plan, args.ranks, args.tokens_per_s, args.device_memory),
+                *balance_lines(balance(recipe, tasks, args.ranks), args.ranks),
                 *(shards_line(recipe, plan, task) for task in tasks),
             ]
         )
     sys.stdout.write(page + "\n")
+
+
+def balance(recipe: Recipe, tasks: list[Task], ranks: int) -> dict[str, float] | None:
+    """How evenly the samples in the shards fall on `ranks` devices, over a pool of batches of each task.
+
+    Returns:
+        imbalance: cost of the costliest rank over the mean rank's. padding: share of what is computed. None
+        where there are no shards yet."""
+    try:
+        digest = Vocab.load(recipe.model.vocab_file).digest
+        readers = [(ShardReader(Path(recipe.data.shards_dir) / t.name, "train", t, digest), t) for t in tasks]
+    except ConfigError:
+        return None
+    streams = [TaskStream(reader, task, recipe) for reader, task in readers]
+    found = np.array([stream.imbalance(ranks, recipe.batch.pool_batches) for stream in streams])
+    return dict(zip(("imbalance", "padding"), found.mean(0).tolist(), strict=True))
+
+
+def balance_lines(found: dict[str, float] | None, ranks: int) -> list[str]:
+    """`balance` for people."""
+    if found is None:
+        return []
+    return [
+        f"balance  costliest of {ranks} ranks {found['imbalance'] - 1:.1%} above the mean, "
+        f"{found['padding']:.1%} padding (measured on the shards)"
+    ]
 
 
 def shards_line(recipe: Recipe, plan: Plan, task: Task) -> str:

@@ -12,7 +12,7 @@ from activation_memory import bytes_per_token
 from conftest import ROOT
 
 from ernie2 import plan
-from ernie2.config import Recipe, load_recipe
+from ernie2.config import Recipe, build, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.memory import (
     GIB,
@@ -181,3 +181,12 @@ def test_overrides_alone_mean_the_default_recipe(monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe, where, _ = plan.parse_recipe(plan.recipe_parser("x", None), ["seed=5"])
     assert (recipe.name, recipe.seed, where) == ("demo", 5, plan.DEFAULT_RECIPE)
+
+
+def test_balance_is_measured_on_the_shards(tiny_recipe, tiny_tasks):
+    recipe = build(Recipe, tiny_recipe, "test")
+    found = plan.balance(recipe, list(tiny_tasks.values()), 2)
+    assert 1 <= found["imbalance"] < 1.3 and 0 <= found["padding"] < 0.2
+    assert plan.balance(recipe, list(tiny_tasks.values()), 1)["imbalance"] == 1
+    recipe.data.shards_dir = "nowhere"
+    assert plan.balance(recipe, list(tiny_tasks.values()), 2) is None
