@@ -2,9 +2,9 @@
 
     <out_dir>/step_0020000/model.safetensors       encoder under PaddleNLP's `ernie.` names, heads beside it;
                                                    float32: of half precision the master weights
-                           optimizer.safetensors <parameter>|<accumulator> config.json vocab.txt recipe.yaml
-                           trainer_state.json step, tokens, scaler, ... and size and sha256 of every other
-                           file
+                           optimizer.safetensors   <parameter>|<accumulator>
+                           config.json vocab.txt recipe.yaml
+                           trainer_state.json      step, tokens, scaler, ...; size and sha256 of the others
 
 Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk
 spoils later is noticed by the digests, and the checkpoint before it is used."""

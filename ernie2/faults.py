@@ -3,8 +3,7 @@ steps that find no memory: the message says what to set.
 
 A skipped step leaves weights, moments and everything else as they were. All ranks decide alike.
 
-    <out_dir>/faults/step_0001234.rank0.npz the arrays of the micro-batches, read with numpy.load(...,
-    allow_pickle=False)
+    <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, without pickle
                      step_0001234.rank0.json    what was wrong, and the text of a few samples"""
 
 from __future__ import annotations

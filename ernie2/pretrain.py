@@ -37,7 +37,7 @@ def train(run: Run) -> dict:
     meter, stop = Meter(run.tokens), distributed.Stop()
     feed = prefetch(micro_batches(run, end))
     run.model.train()
-    # What a SIGTERM cut short in the middle of an evaluation is made up for.
+    # An evaluation that a SIGTERM cut short is made up for.
     results = None if run.evaluated else evaluate_all(run, run.start_step - 1, stop, log)
     run.evaluated = run.evaluated or results is not None
     done, saved = run.start_step, run.start_step
@@ -49,7 +49,7 @@ def train(run: Run) -> dict:
         lr = learning_rate(recipe.lr, plan, done, plan.turns(done))
         grad_norm = optimizer_step(run, done, batches, lr, meter, stop)
         if stop.agreed:
-            break  # in the middle of the step: nothing of it remains
+            break  # nothing remains of the step
         done, stage = done + 1, plan.stage_of(done)
 
         stage_ends = done in (stage.last_step, end)
@@ -100,11 +100,9 @@ def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
 def optimizer_step(
     run: Run, step: int, batches: list[tuple[int, Batch]], lr: float, meter: Meter, stop: distributed.Stop
 ) -> paddle.Tensor:
-    """Forward and backward of every micro-batch, one sum over ranks, one update. Returns the gradient norm
-    before clipping.
+    """Forward and backward of every micro-batch, one sum over ranks, one update. Returns the gradient norm.
 
-    Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM breaks it off:
-    stop.agreed."""
+    Nothing but counters changes where the step is bad (ernie2.faults), or where a SIGTERM ends it."""
     tokens_before, passed = meter.tokens, []
     counts = meter.global_counts([batch for _, batch in batches])
     for number, (micro, batch) in enumerate(batches, start=1):
@@ -142,8 +140,7 @@ def optimizer_step(
 def evaluate_all(
     run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None
 ) -> dict[str, dict] | None:
-    """Dev loss and accuracy of every task seen so far: this draws forgetting. None where a SIGTERM came in
-    between."""
+    """Dev loss and accuracy of every task seen so far (forgetting). None where a SIGTERM came in between."""
     results = {}
     for name in run.plan.tasks_seen(step):
         with run.autocast():

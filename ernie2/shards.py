@@ -1,8 +1,7 @@
-"""Shards: self-describing folders of .npy files that are written once and memory-mapped ever after. No
-tensors here.
+"""Shards: folders of .npy files, described by index.json, written once and memory-mapped. No tensors here.
 
-    <shards_dir>/<task>/{train,dev}/NNNNN.<field>.npy ragged fields flat, with NNNNN.offsets.npy (N + 1)
-    <shards_dir>/<task>/index.json written last, atomically: a folder without it is unfinished
+    <shards_dir>/<task>/{train,dev}/NNNNN.<field>.npy    ragged fields flat, with NNNNN.offsets.npy (N + 1)
+    <shards_dir>/<task>/index.json                       written last: a folder without it is unfinished
 
 Shapes: N samples in a shard, T tokens of one sample."""
 
@@ -109,8 +108,7 @@ def task_fields(task: Task, vocab_size: int) -> dict[str, str]:
 
 
 class ShardWriter:
-    """Writes the examples of one task; close() finishes the folder, which until then does not exist under its
-    name."""
+    """Writes the examples of one task; until close() the folder does not exist under its name."""
 
     def __init__(
         self, folder: str | Path, task: Task, vocab_size: int, samples_per_shard: int = 50_000
@@ -196,18 +194,13 @@ def finish_shards(
     shards: dict[str, list[dict[str, Any]]],
     index_extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes index.json into `made` and gives it the name `folder`, replacing an older one.
+    """Writes index.json into `made`, which takes the name `folder` and the place of an older one; the index.
 
     Args:
-        made: Folder of the shard files, {train,dev}/NNNNN.<field>.npy.
+        made: folder of the shard files, {train,dev}/NNNNN.<field>.npy.
         folder: <shards_dir>/<task>.
-        task: Their task.
-        vocab_size: Entries of the vocabulary.
-        shards: Split -> what `write_shard` returned of each shard, in order.
-        index_extra: Further keys of the index.
-
-    Returns:
-        The index."""
+        shards: split -> what `write_shard` returned of each shard, in order.
+        index_extra: further keys of the index."""
     index = {
         "format_version": FORMAT_VERSION,
         "task": task.name,
@@ -326,21 +319,17 @@ class ShardReader:
         return self._open[number]
 
     def _check(self, shard: dict[str, Any]) -> None:
-        """Raises ConfigError where a file of the shard is missing or has not the size that index.json
-        implies."""
+        """Raises ConfigError where a file of the shard is missing or of another size than the index says."""
         for name, dtype in self.index["fields"].items():
             path, size = self._path(shard, name), self._length(shard, name) * np.dtype(dtype).itemsize
             try:
                 header = path.stat().st_size - size
             except OSError as error:
-                raise ConfigError(
-                    f"{path}: missing shard file ({error.strerror}); run data_gen again"
-                ) from None
+                said = f"missing shard file ({error.strerror})"
+                raise ConfigError(f"{path}: {said}; run data_gen again") from None
             if not 0 < header <= 1_024 or header % 64:
-                raise ConfigError(
-                    f"{path}: truncated shard file, or not of {size} bytes as index.json says; run data_gen "
-                    "again"
-                )
+                said = f"truncated shard file, or not of {size} bytes as index.json says"
+                raise ConfigError(f"{path}: {said}; run data_gen again")
 
     def _load(self, shard: dict[str, Any], name: str) -> np.ndarray:
         path, dtype = self._path(shard, name), np.dtype(self.index["fields"][name])
@@ -366,19 +355,16 @@ class ShardReader:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """index.json of a task's shards. Raises ConfigError when missing, not JSON, or of another format
-    version."""
+    """index.json of a task's shards. Raises ConfigError: missing, not JSON, of another format version."""
     path = folder / "index.json"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"{path}: no finished shards there; make them with: python -m data_gen RECIPE.yaml"
-        ) from None
+        said = "no finished shards there; make them with: python -m data_gen RECIPE.yaml"
+        raise ConfigError(f"{path}: {said}") from None
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); take it away and run data_gen again"
-        ) from None
+        said = f"cannot be read ({error.strerror}); take it away and run data_gen again"
+        raise ConfigError(f"{path}: {said}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON ({error}); run data_gen again") from None
     if not isinstance(index, dict) or index.get("format_version") != FORMAT_VERSION:

@@ -95,15 +95,16 @@ def start_from(
 
     Args:
         model: with its first weights already drawn; what the checkpoint lacks keeps them, a task embedding
-        gets zeros. folder: holds model.safetensors, of this project or saved by PaddleNLP. tokens: of the
-        vocabulary: rows of the token embedding that are needed. least: share of the encoder's parameters
-        (their elements) that has to be found. key: the setting that names the folder, for messages. skip:
-        parameters of this prefix are left as they are.
+            gets zeros.
+        folder: holds model.safetensors, of this project or saved by PaddleNLP.
+        tokens: of the vocabulary: rows of the token embedding that are needed.
+        least: share of the encoder's parameters (their elements) that has to be found.
+        key: the setting that names the folder, for messages.
+        skip: parameters of this prefix are left as they are.
 
     Raises:
         ConfigError: the token embedding, a layer or another part of the encoder is missing or of another
-        shape, the
-            checkpoint has layers that the model has not, or the share is too small; names the part."""
+            shape, the checkpoint has layers that the model has not, or the share is too small; names it."""
     arrays = _with_prefix(read_arrays(Path(folder) / WEIGHTS))
     wrong, said, found, wanted = [], [], 0, 0
     for name, parameter in model.named_parameters():
@@ -111,46 +112,24 @@ def start_from(
         if name.startswith(skip):
             continue
         in_encoder = name.startswith("ernie.")
+        wanted += parameter.size if in_encoder else 0
         if array is None and name == _TASKS:
             array = np.zeros((0, shape[1]), np.float32)
         if array is None or list(array.shape) != shape and not _may_differ(name, array, shape, tokens):
-            what = (
-                "missing"
-                if array is None
-                else f"of another shape, {list(array.shape)} there and {shape} here"
-            )
+            there = "missing" if array is None else f"of another shape, {list(array.shape)} there"
+            what = f"the {kind} is {there}{'' if array is None else f' and {shape} here'} ({name})"
             if in_encoder and (array is not None or kind != "pooler"):
-                wrong.append(f"the {kind} is {what} ({name})")
+                wrong.append(what)
             else:
-                said.append(f"the {kind} is {what} ({name}): it starts at random")
-        else:
-            _check_numbers(f"{folder}: {name}", array)
-            if not len(array):
-                said.append(f"the {kind} is missing: all {shape[0]} rows are 0, which changes nothing")
-            elif len(array) != shape[0]:
-                said.append(
-                    f"{kind}: {len(array):,} rows there, {shape[0]:,} "
-                    f"here{_rest_in_words(name, array, shape)}"
-                )
-            parameter.set_value(_fitted(name, array.astype(np.float32), parameter))
-            found += min(array.size, parameter.size) if in_encoder else 0
-        wanted += parameter.size if in_encoder else 0
-    wrong += [
-        f"its {kind} has no place here"
-        for kind in dict.fromkeys(map(kind_of, arrays))
-        if kind.startswith("layer ")
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ConfigError(
-            f"{key}: {folder} does not fit this model: {'; '.join(wrong[:3])}{more}; check the model's size, "
-            f"its vocabulary and the folder"
-        )
-    if found < least * wanted:
-        raise ConfigError(
-            f"{key}: only {found / wanted:.0%} of the encoder's parameters are in {folder}, "
-            f"init_min_match asks for {least:.0%}"
-        )
+                said.append(f"{what}: it starts at random")
+            continue
+        _check_numbers(f"{folder}: {name}", array)
+        said += _rows_copied(name, array, shape)
+        parameter.set_value(_fitted(name, array.astype(np.float32), parameter))
+        found += min(array.size, parameter.size) if in_encoder else 0
+    kinds = dict.fromkeys(map(kind_of, arrays))
+    wrong += [f"its {kind} has no place here" for kind in kinds if kind.startswith("layer ")]
+    _refuse(wrong, found / wanted, least, folder, key)
     logger.info(
         "weights from %s: %.2f%% of the encoder's %s parameters", folder, 100 * found / wanted, f"{wanted:,}"
     )
@@ -158,6 +137,30 @@ def start_from(
         logger.warning("  %s", line)
     if arrays:
         logger.info("  not used: %s", ", ".join(sorted(arrays)[:6]) + (", ..." if len(arrays) > 6 else ""))
+
+
+def _rows_copied(name: str, array: np.ndarray, shape: list[int]) -> list[str]:
+    """What is to be said where a checkpoint has more or fewer rows than the model."""
+    kind = kind_of(name)
+    if not len(array):
+        return [f"the {kind} is missing: all {shape[0]} rows are 0, which changes nothing"]
+    if len(array) == shape[0]:
+        return []
+    return [f"{kind}: {len(array):,} rows there, {shape[0]:,} here{_rest_in_words(name, array, shape)}"]
+
+
+def _refuse(wrong: list[str], share: float, least: float, folder: str | Path, key: str) -> None:
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ConfigError(
+            f"{key}: {folder} does not fit this model: {'; '.join(wrong[:3])}{more}; check the model's size, "
+            f"its vocabulary and the folder"
+        )
+    if share < least:
+        raise ConfigError(
+            f"{key}: only {share:.0%} of the encoder's parameters are in {folder}, "
+            f"init_min_match asks for {least:.0%}"
+        )
 
 
 def _check_numbers(where: str, array: np.ndarray) -> None:

@@ -10,8 +10,7 @@ are held against the types of the parameters; `Annotated[int, between(1, 512)]` 
 and how large a number may be. What it yields and rejects depends on these alone.
 
 A generator module may also offer
-    labels(*, language, **generator_args) -> Labels what the classes are; num_classes in the YAML is checked
-    against it
+    labels(*, language, **generator_args) -> Labels    the classes; the YAML's num_classes has to fit them
 Of `language` and the generator_args it takes those it names. Nothing else in the repository needs to know a
 generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
 """

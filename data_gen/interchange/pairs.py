@@ -9,9 +9,8 @@ hub, where the label is a number of the list of 174. A connective is known whate
 spaces, with or without its comma: Discovery's `as_a_result,` is `as a result`. Its sentences are tokenized,
 two spaces between words: white space is folded.
 
-A click log has `query`, `title`, and of these columns what is there:
-    clicked 1 or 0: a row for each time the title was shown clicks how often it was clicked shows how often it
-    was shown (at least as often as clicked; without it once, or as often as it was clicked)
+A click log has `query`, `title`, and of `clicked` (1 or 0: a row for each time the title was shown), `clicks`
+(how often it was clicked) and `shows` (how often it was shown; without it as often as clicked) what is there.
 Rows of the same query and title are added up. A pair is strong (clicked 1) if clicked at least once, with
 --min-rate R in at least that share of the shows; weak (clicked 0) if shown at least --min-shows times and
 never clicked; else dropped.
@@ -47,13 +46,8 @@ Row = tuple[Path, int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table.
-
-    Attributes:
-        names: Our name of each -> the names it may have in a file, in lower case.
-        needed: Of each group at least one column has to be there.
-        expected: Them in words, for messages.
-        example: A value of --columns."""
+    """The columns of a table: our name of each -> the names it may have in a file, in lower case; groups of
+    which at least one column is needed; both for messages, with a value of --columns."""
 
     names: dict[str, set[str]]
     needed: tuple[set[str], ...]
