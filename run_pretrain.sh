@@ -51,7 +51,7 @@ cd "$ERNIE2_ROOT"
 ernie2_environment
 ernie2_processes
 "$ERNIE2_PYTHON" -m ernie2.plan "$recipe" "$@" --ranks $((NNODES * NPROC)) # a mistake in the recipe shows before anything is made
-if [ "$NNODES" != 1 ]; then
+if [ "$NNODES" != 1 ] || [ -n "${GPUS:-}" ]; then
   NNODES="$NNODES" NODE_RANK="$NODE_RANK" MASTER="$MASTER" NPROC="$NPROC" "$ERNIE2_PYTHON" -m ernie2.doctor "$recipe" "$@"
 fi
 if [ "$NODE_RANK" = 0 ]; then "$ERNIE2_PYTHON" -m data_gen "$recipe" "$@"; fi # the other nodes wait for it at MASTER

@@ -4,6 +4,8 @@ Shape letters: B samples, T tokens, A heads, D = H / A."""
 
 from __future__ import annotations
 
+import time
+
 import paddle
 from paddle.nn import functional as F
 
@@ -15,6 +17,7 @@ FLASH_CAPABILITY = 8
 """FlashAttention 2 is compiled for compute capability 8.0 and above; a V100 is 7.0."""
 ALIGNED = 8
 """The memory-efficient kernel takes a mask only of such a T (cutlass' check_supported: bias_strideM)."""
+TIMED_TOKENS, TIMED_PASSES = 8_192, 5
 TOLERANCE = 2e-2
 """Largest difference from the plain way, of values of size 1 in half precision, that passes the trial."""
 
@@ -29,19 +32,40 @@ class _Choice:
 choice = _Choice()
 
 
-def choose(precision: str, heads: int, width: int) -> str:
+def choose(precision: str, heads: int, width: int, length: int) -> str:
     """Picks the kernel for this run and says why. Returns its name: flash, memory_efficient or plain.
 
-    A fused kernel is taken only where a forward and backward pass on this very device gives what the plain
-    way gives."""
-    choice.name, why = _candidate(precision)
+    A fused kernel is taken only where forward and backward passes on this very device give what the plain way
+    gives, in less time. `length`: tokens of a sample, for the time."""
+    name, why = _candidate(precision)
     choice.dtype = DTYPES[precision]
-    if choice.name != "plain" and (
-        problem := _trial(_KERNELS[choice.name], heads, width // heads, precision)
-    ):
-        choice.name, why = "plain", f"{choice.name} failed its trial: {problem}"
-    logger.info("attention: %s (%s)", choice.name, why)
-    return choice.name
+    if name != "plain":
+        problem, seconds = measure(name, precision, heads, width, length)
+        if problem:
+            name, why = "plain", f"{name} failed its trial: {problem}"
+        elif seconds > (plain := measure("plain", precision, heads, width, length)[1]):
+            why = f"{1e3 * plain:.2f} ms of {TIMED_TOKENS:,} tokens; {name} takes {1e3 * seconds:.2f}"
+            name = "plain"
+    choice.name = name
+    logger.info("attention: %s (%s)", name, why)
+    return name
+
+
+def measure(
+    name: str, precision: str, heads: int, width: int, length: int
+) -> tuple[str | None, float | None]:
+    """(what is wrong with a kernel on this device, or None; seconds of a training pass over TIMED_TOKENS)."""
+    kernel = _KERNELS[name]
+    if problem := _trial(kernel, heads, width // heads, precision):
+        return problem, None
+    samples = max(TIMED_TOKENS // length, 1)
+    times = []
+    for _ in range(TIMED_PASSES):
+        started = time.perf_counter()
+        made = _pass(kernel, heads, width // heads, precision, length, True, 0.1, True, samples)
+        float(made[-1].reshape([-1])[0])  # waits for the device
+        times.append(time.perf_counter() - started)
+    return None, min(times)
 
 
 def _candidate(precision: str) -> tuple[str, str]:
@@ -149,12 +173,13 @@ def _pass(
     padded: bool,  # noqa: ANN001
     dropout: float,
     training: bool,
+    samples: int = 2,
 ) -> list[paddle.Tensor]:
-    """Output, and in training gradient, of two samples under autocast, in float32."""
+    """Output, and in training gradient, under autocast, in float32; all samples but the first are padded."""
     paddle.seed(7)
-    qkv = paddle.randn([2, length, 3, heads, width]).astype(DTYPES[precision])
+    qkv = paddle.randn([samples, length, 3, heads, width]).astype(DTYPES[precision])
     qkv.stop_gradient = not training
-    lengths = paddle.to_tensor([length, length // 2 + 1]).reshape([2, 1, 1, 1])
+    lengths = paddle.to_tensor([length] + [length // 2 + 1] * (samples - 1)).reshape([samples, 1, 1, 1])
     beyond = paddle.arange(length).reshape([1, 1, 1, length]) >= lengths
     mask = beyond.astype("float32") * -1e4 if padded else None
     with autocast(precision):

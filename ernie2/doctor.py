@@ -24,6 +24,7 @@ from ernie2 import out_dir, paddle_version, tasks
 from ernie2.config import Recipe
 from ernie2.curriculum import make_plan
 from ernie2.digests import run_digests
+from ernie2.disk import write_text
 from ernie2.out_dir import size
 from ernie2.plan import estimate, parse_recipe, recipe_parser, vocabulary_rows
 from ernie2.shards import ShardReader
@@ -235,7 +236,11 @@ def main(argv: list[str]) -> int:
     """Command line."""
     parser = recipe_parser("python -m ernie2.doctor", __doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--gpu", action="store_true", help="try and time this machine's GPUs; some minutes")
+    parser.add_argument("--out", default="gpu_check.md", help="page of --gpu (default: %(default)s)")
     recipe, _, args = parse_recipe(parser, argv)
+    if args.gpu:
+        return _try_gpus(Path(args.out))
     found, digests = examine(recipe), run_digests(recipe)
     well = all(finding.state != "problem" for finding in found)
     if args.json:
@@ -244,6 +249,17 @@ def main(argv: list[str]) -> int:
     else:
         print(page(found, digests))
     return 0 if well else 1
+
+
+def _try_gpus(out: Path) -> int:
+    from ernie2 import gpu_check
+
+    with tempfile.TemporaryDirectory(prefix="ernie2.") as folder:
+        rows = gpu_check.check(Path(folder))
+    text = gpu_check.page(rows)
+    write_text(out, text)
+    print(f"{text}\nwritten to {out}")
+    return int(any(state == "problem" for _, state, _ in rows))
 
 
 if __name__ == "__main__":

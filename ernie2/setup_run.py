@@ -100,7 +100,8 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     cpu.prepare(enabled=not recipe.runtime.recompute)  # recompute replays paddle's own random state only
     config = EncoderConfig.from_recipe(recipe.model, len(vocab), vocab.pad_id)
     recipe.model.vocab_rows = config.vocab_size
-    attention.choose(recipe.runtime.precision, config.num_attention_heads, config.hidden_size)
+    length = recipe.data.max_seq_len
+    attention.choose(recipe.runtime.precision, config.num_attention_heads, config.hidden_size, length)
     model = ErnieForPretraining(config, tasks, recipe.runtime.recompute)
     initialise(model, config.initializer_range, recipe.seed)
     half = recipe.runtime.precision != "fp32"

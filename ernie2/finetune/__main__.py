@@ -43,7 +43,7 @@ def fine_tune(job: Job) -> dict[str, Any]:
     Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0."""
     config, stop = job.start.config, distributed.Stop()
     cpu.prepare()
-    attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size)
+    attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size, job.task.max_seq_len)
     model = build_model(
         job.task, job.start, job.run, job.seed(1)
     )  # before out_dir is made: weights may not fit
