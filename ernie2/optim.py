@@ -48,7 +48,12 @@ def schedule(kind: str, step: int, peak: float, warmup_steps: int, total_steps: 
 
     noam: linear to the peak at step `warmup_steps`, then peak * sqrt(warmup_steps / step): the released
     code's `noam_decay(1 / (warmup * lr^2), warmup)`. linear: warm-up, then linearly to 0 at total_steps.
-    constant: warm-up, then the peak."""
+    constant: warm-up, then the peak. released: Baidu's fine-tuning (optimization.py), the peak where there is
+    no warm-up, else step / warmup_steps of it, then 1 - step / total_steps."""
+    if kind == "released":
+        if step < warmup_steps:
+            return peak * step / warmup_steps
+        return peak * max(1 - step / total_steps, 0) if warmup_steps else peak
     number = step + 1
     if number <= warmup_steps:
         return peak * number / warmup_steps

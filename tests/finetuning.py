@@ -15,7 +15,14 @@ from ernie2.tokenizer import SPECIAL_TOKENS
 
 CHARACTERS = "张王李赵三四五六北上京海广州好坏书山水人在去来说的是谁哪里。？，"
 FILLER = "书山水人在去来说的"
-SETTINGS = ["peak_lr=0.005", "batch_size=16", "max_seq_len=32", "log_every=1", "head_dropout=0.0"]
+SETTINGS = [
+    "eval_every=null",
+    "peak_lr=0.005",
+    "batch_size=16",
+    "max_seq_len=32",
+    "log_every=1",
+    "head_dropout=0.0",
+]
 CHECK = {"classification": "chnsenticorp", "regression": "stsb", "tagging": "msra_ner", "span": "cmrc2018"}
 """A shipped task of each kind."""
 

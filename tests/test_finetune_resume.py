@@ -253,6 +253,7 @@ def test_a_run_that_diverges_ends_with_one_message(kind, checkpoint, tmp_path, c
         f"out_dir={tmp_path / 'out'}",
         *SETTINGS,
         "peak_lr=1e38",
+        "lr_schedule=linear",
     ]
     with pytest.raises(SystemExit) as stop:
         cli(finetune.main)(argv)

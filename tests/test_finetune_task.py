@@ -42,7 +42,7 @@ def test_every_task_of_the_paper_has_a_file():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_file_loads_and_names_its_metrics(name):
-    task, _ = load_finetune(TASKS / f"{name}.yaml", NEEDED)
+    task, run = load_finetune(TASKS / f"{name}.yaml", NEEDED)
     assert task.name == name
     for size in task.sizes:
         load_finetune(TASKS / f"{name}.yaml", NEEDED, size=size)
@@ -57,7 +57,8 @@ def test_every_task_file_loads_and_names_its_metrics(name):
         "bq",
         "nlpcc_dbqa",
     }
-    assert task.warmup_proportion == (0.0 if chinese else 0.1)
+    assert task.warmup_proportion == (0.0 if chinese else 0.1) and task.lr_schedule == "released"
+    assert run.eval_every == ({"nlpcc_dbqa": 1000}.get(name, 100) if chinese else "end")
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert task.pair is (True if name in pairs else None)
     assert task.weight_decay == (0.01 if chinese and name != "lcqmc" else 0.0)

@@ -49,6 +49,20 @@ def test_linear_and_constant():
     assert [schedule("constant", step, 1.0, 2, 6) for step in (0, 5)] == [0.5, 1.0]
 
 
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 50), (5, 50), (10, 37)])
+def test_the_released_schedule(warmup: int, steps: int):
+    """A plain re-statement of ERNIE's optimization.py: a step counter from 0, linear_warmup_decay where there is
+    a warm-up (polynomial_decay to 0 of power 1 after it), a constant otherwise."""
+    for counter in range(steps + 5):
+        if not warmup:
+            wanted = 3e-5
+        elif counter < warmup:
+            wanted = 3e-5 * (counter / warmup)
+        else:
+            wanted = 3e-5 * (1 - min(counter, steps) / steps)
+        assert schedule("released", counter, 3e-5, warmup, steps) == pytest.approx(wanted, abs=1e-18)
+
+
 def test_restarts():
     plan = make_plan(CurriculumConfig(stages=[["a"], ["b"]], steps_per_task=30))
     second = plan.stages[1].first_step

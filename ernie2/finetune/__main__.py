@@ -28,7 +28,7 @@ from ernie2.finetune.metrics import score
 from ernie2.finetune.model import build_model, count_targets, logits_of, loss_sum, run_model, save_finetuned
 from ernie2.finetune.readers import Split
 from ernie2.model import ErnieForFinetuning
-from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm, schedule
+from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm
 from ernie2.out_dir import full_disk_named
 from ernie2.strict import ConfigError, cli
 from ernie2.watchdog import watched
@@ -68,7 +68,6 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
     scaler = LossScaler(run.precision == "fp16")
     trainer = Trainer(job, model, optimizer, distributed.Replica(model), scaler, stop)
     steps, evaluations = job.plan(seed)
-    warmup = int(task.warmup_proportion * len(steps))
     done, best, log = trainer.restore(number, len(steps))
     model.train()
     while True:
@@ -76,7 +75,7 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
             best = evaluate_dev(job, model, number, done, best, log)
         if done == len(steps):
             break
-        lr = schedule("linear", done, task.peak_lr, warmup, len(steps))
+        lr = job.learning_rate(done, len(steps))
         grad_norm = trainer.step(steps[done], (seed, done), lr, log)
         done += 1
         if done % run.log_every == 0 or done in evaluations:

@@ -23,6 +23,7 @@ from ernie2.finetune.readers import find_file
 from ernie2.finetune.run import FinetuneRun, load_finetune
 from ernie2.finetune.task import FinetuneTask
 from ernie2.logs import RunLog, logger
+from ernie2.optim import schedule
 from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
@@ -101,8 +102,20 @@ class Job:
                 epoch_ends.add(len(steps))
         steps = steps[:limit]
         every = self.run.eval_every
-        evaluations = epoch_ends if every is None else range(every, len(steps), every)
+        if every is None:
+            evaluations = epoch_ends
+        else:
+            evaluations = () if every == "end" else range(every, len(steps), every)
         return steps, {step for step in evaluations if step < len(steps)} | {len(steps)}
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Of step `step` (from 0) of `steps`. Baidu's code counts the steps of a schedule without the last,
+        smaller batches of the epochs."""
+        task, total = self.task, steps
+        if task.lr_schedule == "released" and task.batch_size and self.run.max_steps is None:
+            total = max(task.epochs * len(self.data.train.lengths) // task.batch_size, 1)
+        warmup = int(task.warmup_proportion * total)
+        return schedule(task.lr_schedule, step, task.peak_lr, warmup, total)
 
     def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch], list[float]]:
         """The micro-batches of one step over all ranks: sequence numbers, arrays and the weight of each.

@@ -61,8 +61,9 @@ class FinetuneRun(Section):
     """Use this many training samples, drawn by `seed`. Default: all."""
     max_steps: Positive[int] | None = None
     """Stop after this many optimizer steps; the learning rate decays over them. Default: all epochs."""
-    eval_every: Positive[int] | None = None
-    """Steps between evaluations on dev. Default: after each epoch. The last step is always evaluated."""
+    eval_every: Positive[int] | Literal["end"] | None = None
+    """Steps between evaluations on dev; end: none before the last step, which is always evaluated. Default:
+    after each epoch."""
     log_every: Positive[int] = 10
     """Steps between log lines."""
     save_every: Positive[int] = 500

@@ -72,7 +72,7 @@ class FinetuneTask(Section):
     metrics: Annotated[Texts, expect("at least one metric", bool)]
     """Metrics, in percent; their mean chooses the best checkpoint on dev."""
     peak_lr: Positive[float]
-    """Highest learning rate; it decays linearly to 0."""
+    """Highest learning rate."""
     epochs: Positive[int]
     """Passes over the training data."""
     labels: Texts = field(default_factory=list)
@@ -110,6 +110,9 @@ class FinetuneTask(Section):
     """Tokens, padding included, in an optimizer step."""
     warmup_proportion: Share = 0.0
     """Share of all steps in which the learning rate rises."""
+    lr_schedule: Literal["linear", "constant", "released"] = "linear"
+    """After the warm-up: linear to 0 at the last step, or constant. released: as in Baidu's code, constant
+    without a warm-up, else 1 - step / steps of the peak."""
     weight_decay: NotNegative[float] = 0.01
     """Decoupled weight decay, not on LayerNorm and biases."""
     head_dropout: Dropout = 0.1
