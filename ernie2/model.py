@@ -131,10 +131,8 @@ class ErnieForFinetuning(nn.Layer):
             logits = self.classifier(cpu.dropout(self.ernie.pooler(first), self.dropout, self.training))
             return logits.squeeze(-1) if self.kind == "regression" else logits
         sequence = self.ernie.rows(token_ids, sentence_ids, task_id, lengths).reshape([*token_ids.shape, -1])
-        if self.kind == "tagging":
-            return self.classifier(cpu.dropout(sequence, self.dropout, self.training))
-        logits = self.classifier(sequence)
-        return logits[:, :, 0], logits[:, :, 1]
+        logits = self.classifier(cpu.dropout(sequence, self.dropout, self.training))
+        return logits if self.kind == "tagging" else (logits[:, :, 0], logits[:, :, 1])
 
 
 def initialise(model: nn.Layer, std: float, seed: int) -> None:

@@ -58,6 +58,7 @@ def test_every_task_file_loads_and_names_its_metrics(name):
         "nlpcc_dbqa",
     }
     assert task.warmup_proportion == (0.0 if chinese else 0.1) and task.lr_schedule == "released"
+    assert task.batch_order == "random"
     assert run.eval_every == ({"nlpcc_dbqa": 1000}.get(name, 100) if chinese else "end")
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert task.pair is (True if name in pairs else None)
@@ -135,7 +136,7 @@ def test_mistakes_in_settings_name_the_key(overrides, message):
 
 
 def test_a_plan_takes_each_sequence_once_and_pads_little():
-    task, _ = load_finetune(TASKS / "lcqmc.yaml", NEEDED)
+    task, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_order=length"])
     lengths = np.random.default_rng(0).integers(5, 120, 1003)
     batches = plan_batches(lengths, task, seed=3, epoch=0)
     assert sorted(np.concatenate(batches)) == list(range(1003)) and len(batches) == -(-1003 // 32)
@@ -153,6 +154,28 @@ def test_batches_by_tokens_keep_the_budget():
     batches = plan_batches(lengths, task, seed=1, epoch=0)
     assert sorted(np.concatenate(batches)) == list(range(700))
     assert max(len(b) * lengths[b].max() for b in batches) <= 512
+
+
+@pytest.mark.parametrize("batch", ["batch_tokens=65536", "batch_size=32"])
+def test_random_batches_are_those_of_the_released_reader(batch):
+    """A plain re-statement of its prepare_batch_data: samples as they are shuffled, a batch ends before the sample
+    that would make it (longest x samples) or it too large."""
+    task, _ = load_finetune(TASKS / "xnli.yaml", [*NEEDED, batch])
+    lengths = np.random.default_rng(0).integers(5, 512, 5_000)
+    found = plan_batches(lengths, task, seed=1, epoch=0)
+    order, wanted, longest = np.random.default_rng([1, 0]).permutation(5_000), [[]], 0
+    for sample in order:
+        longest = max(longest, lengths[sample])
+        room = (len(wanted[-1]) + 1) * longest <= 65536 if task.batch_tokens else len(wanted[-1]) < 32
+        if not room:
+            wanted.append([])
+            longest = lengths[sample]
+        wanted[-1].append(sample)
+    assert [list(one) for one in found] == wanted
+    sizes = [len(one) for one in found[:-1]]
+    assert max(sizes) < 1.3 * min(
+        sizes
+    )  # sorted by length a step would weigh its samples up to ten times more
 
 
 def test_micro_batches_cut_to_size_and_number():

@@ -156,11 +156,13 @@ def _join(parts: Sequence[Split], run: FinetuneRun) -> Split:
 def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int) -> list[np.ndarray]:
     """The optimizer steps of an epoch: arrays of sequence numbers, each once; pure function of the arguments.
 
-    Sequences are shuffled, sorted by length within pools of POOL_BATCHES batches, cut into batches
-    (`batch_size` sequences, or as many as fit `batch_tokens` with their padding), and the batches shuffled.
-    """
+    Sequences are shuffled and cut into batches: `batch_size` sequences, or as many as fit `batch_tokens` with
+    their padding. With `batch_order: length` they are sorted by length before that, within pools of
+    POOL_BATCHES batches, and the batches shuffled."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
+    if task.batch_order == "random":
+        return _cut_in_order(order, lengths, task)
     per_batch = task.batch_size or max(1, int(task.batch_tokens / max(1.0, float(np.mean(lengths)))))
     batches: list[np.ndarray] = []
     for first in range(0, len(order), per_batch * POOL_BATCHES):
@@ -170,6 +172,21 @@ def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int)
         else:
             batches += cut_by_tokens(numbers, lengths, task.batch_tokens)
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _cut_in_order(order: np.ndarray, lengths: np.ndarray, task: FinetuneTask) -> list[np.ndarray]:
+    """Batches of sequences as they come, as Baidu's reader fills them."""
+    batches, first, longest = [], 0, 0
+    for i, number in enumerate(order):
+        longest = max(longest, int(lengths[number]))
+        count = i - first + 1
+        full = (
+            count > task.batch_size if task.batch_size else count > 1 and count * longest > task.batch_tokens
+        )
+        if full:
+            batches.append(order[first:i])
+            first, longest = i, int(lengths[number])
+    return [*batches, order[first:]]
 
 
 def by_length(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:

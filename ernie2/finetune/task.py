@@ -108,6 +108,9 @@ class FinetuneTask(Section):
     """Samples in an optimizer step. Give this or batch_tokens."""
     batch_tokens: Positive[int] | None = None
     """Tokens, padding included, in an optimizer step."""
+    batch_order: Literal["length", "random"] = "length"
+    """length: batches of sequences of like length, which takes less padding. random: as they are shuffled, as
+    in Baidu's code."""
     warmup_proportion: Share = 0.0
     """Share of all steps in which the learning rate rises."""
     lr_schedule: Literal["linear", "constant", "released"] = "linear"
