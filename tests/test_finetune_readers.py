@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
 from ernie2.finetune.readers import find_file, read_split
+from ernie2.finetune.run import load_finetune
 from ernie2.finetune.squad import locate_answer
 from ernie2.finetune.tagging import join_tokens
 from ernie2.finetune.task import FinetuneTask
@@ -469,3 +470,14 @@ def test_real_files(name, file, kind, rows):
     task = make_task(kind, labels=tags) if kind == "tagging" else make_task(kind)
     split = read_split(SHARED / "data" / "finetune" / name / file, "train", task)
     assert len(split.samples) == rows
+
+
+def test_spaces_are_taken_out_where_the_task_says_so(tmp_path):
+    (tmp_path / "t.tsv").write_text("text_a\ttext_b\tlabel\n你 好 吗\tA B\t1\n", encoding="utf-8")
+    for asked, wanted in ((True, ("你好吗", "AB")), (False, ("你 好 吗", "A B"))):
+        task, _ = load_finetune(
+            ROOT / "tasks/finetune/lcqmc.yaml",
+            ["init_from=x", "data_dir=y", f"drop_spaces={str(asked).lower()}"],
+        )
+        (row,) = read_split(tmp_path / "t.tsv", "dev", task).samples
+        assert (row.text_a, row.text_b) == wanted

@@ -58,7 +58,7 @@ def test_every_task_file_loads_and_names_its_metrics(name):
         "nlpcc_dbqa",
     }
     assert task.warmup_proportion == (0.0 if chinese else 0.1) and task.lr_schedule == "released"
-    assert task.batch_order == "random"
+    assert task.batch_order == "random" and task.drop_spaces == (chinese and task.kind == "classification")
     assert run.eval_every == ({"nlpcc_dbqa": 1000}.get(name, 100) if chinese else "end")
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert task.pair is (True if name in pairs else None)

@@ -87,12 +87,13 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 
 
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
-    """For each window, bool (W): its tokens with most context here, on their shorter side (ties: earlier)."""
-    best = np.full(tokens, -1)
+    """For each window, bool (W): its tokens with most context here: on the shorter side, and a hundredth of the
+    window's length, as in Baidu's code (ties: earlier)."""
+    best = np.full(tokens, -1.0)
     owner = np.full(tokens, -1)
     for number, (start, stop) in enumerate(ranges):
         inside = np.arange(stop - start)
-        context = np.minimum(inside, stop - start - 1 - inside)
+        context = np.minimum(inside, stop - start - 1 - inside) + 0.01 * (stop - start)
         better = context > best[start:stop]
         best[start:stop][better] = context[better]
         owner[start:stop][better] = number

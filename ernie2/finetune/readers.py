@@ -154,6 +154,8 @@ def _read_table(
 ) -> tuple[list[TextSample | TaggedSample], bool]:
     """The rows of a .tsv, and whether they have labels."""
     rows = _read_rows(path, task, labels, counts)
+    for row in rows if task.drop_spaces else ():
+        row.text_a, row.text_b = (text and text.replace(" ", "") for text in (row.text_a, row.text_b))
     labelled = _has_labels(rows, task, labels)
     if labelled:
         kept = [row for row in rows if row.label.strip() not in task.skip_labels]

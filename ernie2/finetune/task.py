@@ -42,6 +42,7 @@ COLUMNS_OF_KIND = {
 KINDS_OF_KEY = {
     "labels": ("classification", "tagging"),
     "pair": ("classification", "regression"),
+    "drop_spaces": ("classification", "regression"),
     "source_tokens": ("tagging",),
     "skip_labels": ("classification", "regression", "tagging"),
 }
@@ -89,6 +90,8 @@ class FinetuneTask(Section):
     """Header names in the data where they differ from text_a, text_b, label, qid, id."""
     pair: bool | None = None
     """Whether rows have two texts; other files are refused. Default: as train, kept for predict."""
+    drop_spaces: bool = False
+    """Take the spaces out of texts, as Baidu's reader of Chinese does (classification and regression)."""
     source_tokens: Literal["visible", "characters", "words"] | None = None
     """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for
     predict."""
@@ -143,7 +146,7 @@ class FinetuneTask(Section):
         for key, kinds in KINDS_OF_KEY.items():
             found = getattr(self, key)
             wanted = f"nothing, for kind {self.kind}"
-            yield require(self.kind in kinds or found in (None, []), key, found, wanted)
+            yield require(self.kind in kinds or found in (None, [], False), key, found, wanted)
 
     def _check_columns(self) -> Checks:
         allowed, names = COLUMNS_OF_KIND[self.kind], list(self.columns.values())
