@@ -273,6 +273,7 @@ TAG_PATTERNS = (
     (r'<g id="[^"]*">', "<g>"),
     (r'font-size: [^;"]*; font-family: [^;"]*(; )?', ""),
     (r"xlink:href", "href"),
+    (r"\s*\n\s*", " "),
 )
 """What becomes of matplotlib's tags: one decimal, variables for colors, classes for `gid`, no fonts."""
 

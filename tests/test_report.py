@@ -323,7 +323,7 @@ def test_long_runs_do_not_make_large_pictures() -> None:
 def test_one_evaluation_still_draws_chance(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(jsonl([train_line(10, 0, "a"), train_line(20, 0, "a")]))
     (tmp_path / "eval.jsonl").write_text(jsonl([dev_line(20, 0, "a", 1.2, 0.9)]))
-    levels = re.findall(r'class="level"><path d="M [\d.]+ [\d.]+\s+L', page(tmp_path))
+    levels = re.findall(r'class="level"> <path d="M [\d.]+ [\d.]+ L', page(tmp_path))
     assert len(levels) == 2, "loss and accuracy: a line, not a point"
 
 
