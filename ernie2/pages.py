@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ from ernie2.strict import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 HERE = Path(__file__).parent
 TASK_COLORS = 8
@@ -38,8 +40,7 @@ COLORS = {name: f"#0000{number:02x}" for number, name in enumerate(VARIABLES)}
 CHART_SIZE = (440, 200)  # half the page's width, so narrow that a phone need not shrink its text much
 CHAR_WIDTH = 7.0  # of a label's character: wide fonts at the size for phones (report.css) still fit
 TOP, BOTTOM, LEFT = 34, 22, 45  # margins around the plot
-LABEL_GAP = 13.5  # from one curve's label to the next
-DOT_GAP = 12  # of a curve whose points are marked; more dots would cover the line
+DOT_GAP = 12  # between the marked points of a curve; denser dots would cover the line
 SETTINGS = {
     "font.size": 11,
     "path.simplify_threshold": 1.0,  # long runs log more points than there are pixels
@@ -51,6 +52,11 @@ SETTINGS = {
 def clean(value: object) -> str:
     """Text without what XML forbids: control characters and lone surrogates become U+FFFD."""
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(value))
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def compact(value: float) -> str:
@@ -80,6 +86,7 @@ def environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"compact": compact, "percent": percent, "comma": "{:,}".format}
+    made.filters["duration"] = lambda seconds: timedelta(seconds=round(seconds))
     return made
 
 
@@ -97,128 +104,66 @@ def write(path: Path, text: str) -> None:
 
 @dataclass
 class Series:
-    """A curve of a chart."""
+    """A curve of a chart: (step, value) in order of steps, in one of the colors of VARIABLES.
+
+    smooth: faint raw values under their moving average; marked: a dot at each point; level: dashed."""
 
     label: str
-    """Stands at the curve's end, with its last value or `note`."""
     points: Sequence[tuple[float, float]]
-    """(step, value) in order of steps; value NaN = a gap in the line."""
     color: str = "ink"
-    """One of VARIABLES."""
     kind: Literal["line", "smooth", "marked", "level"] = "line"
-    """smooth: faint raw values under their moving average; marked: a dot at each point; level: dashed."""
-    note: str = ""
 
     def __post_init__(self) -> None:
         self.raw = np.array(self.points, float).reshape(-1, 2).T
         self.drawn = smooth(self.raw) if self.kind == "smooth" else self.raw
-        self.known = self.drawn[:, ~np.isnan(self.drawn[1])]
 
 
-def fence(values: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value, but no further beyond the middle 96% of them than those 96% are wide."""
-    low, high = np.nanpercentile(values, [2, 98])
-    return max(np.nanmin(values), 2 * low - high), min(np.nanmax(values), 2 * high - low)
+def fence(values: np.ndarray) -> np.ndarray:
+    """Values, but no further beyond the middle 96% of them than those 96% are wide: without rare spikes."""
+    low, high = np.percentile(values, [2, 98])
+    return np.clip(values, 2 * low - high, 2 * high - low)
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """Centered moving average over a 20th of points (2, N), never across a gap; fewer than 20 stay.
-
-    Rare spikes count only as far as `fence`: a plain average would turn each into a plateau."""
+    """Centered moving average over a 20th of points (2, N), rare spikes fenced; fewer than 20 stay."""
     steps, values = points
     if len(values) < 20:
         return points
-    half, clipped = max(len(values) // 40, 2), np.clip(values, *fence(values))
-
-    def average(piece: np.ndarray) -> np.ndarray:  # each piece but the first begins with its gap
-        known, window = ~np.isnan(piece), np.ones(2 * half + 1)
-        sums, counts = (np.convolve(x, window)[half:-half] for x in (np.where(known, piece, 0.0), known))
-        return np.where(known, sums / np.maximum(counts, 1), np.nan)
-
-    pieces = np.split(clipped, np.flatnonzero(np.isnan(clipped)))
-    return np.stack([steps, np.concatenate([average(piece) for piece in pieces if piece.size])])
+    window = np.ones(2 * max(len(values) // 40, 2) + 1)
+    sums, counts = (np.convolve(one, window, "same") for one in (fence(values), np.ones(len(values))))
+    return np.stack([steps, sums / counts])
 
 
 def line_chart(
-    run: Run,
-    title: str,
-    series: Sequence[Series],
-    *,
-    share: bool = False,
-    zero: bool = False,
-    size: tuple[int, int] = CHART_SIZE,
+    run: Run, title: str, series: Sequence[Series], share: bool = False, size: tuple[int, int] = CHART_SIZE
 ) -> Markup:
-    """Draws curves over the steps of a run, its stages behind them, as one `<svg>`.
+    """Draws curves over the steps of a run, its stages behind them, as one `<svg>`; nothing without points.
 
-    share: values are shares of one, shown in percent. zero: the y axis begins at 0. size: width and height in
-    pixels; the page may scale the picture."""
+    share: values are shares of one, shown in percent. size: pixels; the page may scale the picture."""
     from matplotlib import rc_context  # here: it takes most of a second
     from matplotlib.figure import Figure
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports its font cache
-    series = [one for one in series if one.known.size]
+    series = sorted([one for one in series if one.points], key=lambda one: -one.drawn[1, -1])
+    if not series:
+        return Markup()
+    last = [percent(one.drawn[1, -1]) if share else compact(one.drawn[1, -1]) for one in series]
+    most = int(size[0] / 2 / CHAR_WIDTH)
+    labels = [f"{cut(clean(one.label), most - len(end))} {end}".strip() for one, end in zip(series, last)]
     with rc_context(SETTINGS | {"svg.hashsalt": f"{title} {size}"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has it
         figure = Figure((size[0] / 72, size[1] / 72), facecolor="none")
         figure.text(0, 1 - 13 / size[1], clean(title), gid="name")
-        if not series:
-            figure.text(0.5, 0.5, "nothing logged yet", ha="center")
-            return _svg(figure, size, title)
-        labels = [_label(one, share, int(size[0] / 2 / CHAR_WIDTH)) for one in series]
-        width = size[0] - LEFT - 17 - CHAR_WIDTH * max(12, *map(len, labels))
-        height = size[1] - TOP - BOTTOM
-        place = (LEFT / size[0], BOTTOM / size[1], width / size[0], height / size[1])
+        width = size[0] - LEFT - 30 - CHAR_WIDTH * max(12, *map(len, labels))
+        place = (LEFT / size[0], BOTTOM / size[1], width / size[0], (size[1] - TOP - BOTTOM) / size[1])
         axes = figure.add_axes(place, facecolor="none", xlim=(0, max(run.last_step, 1)))
-        axes.set_ylim(*_y_range(series, share, zero))
-        _axes(axes, width, share)
         _stages(axes, width, run)
-        for one in series:
-            _curve(axes, width, one)
-        _end_labels(axes, (width, height), series, labels)
-        low, high = axes.get_ylim()
-        if hidden := sum(int(((one.raw[1] < low) | (one.raw[1] > high)).sum()) for one in series):
-            figure.text(1, 1 - (TOP - 4) / size[1], f"{hidden} off the scale", ha="right", gid="stage")
+        curves = [_curve(axes, width, one) for one in series]
+        _axes(axes, width, series, share)
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False, "handlelength": 1}
+        for text in axes.legend(curves, labels, **place).get_texts():
+            text.set_gid("end")
         return _svg(figure, size, title)
-
-
-def _label(one: Series, share: bool, most: int) -> str:
-    """The curve's label with its last value, in at most `most` characters."""
-    last, label = float(one.known[1, -1]), clean(one.label)
-    note = one.note or (percent(last) if share else compact(last))
-    most -= len(note) + 1
-    return f"{label if len(label) <= most else label[: most - 1] + '…'} {note}".strip()
-
-
-def _y_range(series: Sequence[Series], share: bool, zero: bool) -> tuple[float, float]:
-    # Of what is smoothed the raw values, too, but a rare spike must not flatten the curve.
-    raw = [fence(one.raw[1]) for one in series if one.kind == "smooth"]
-    values = np.concatenate([one.known[1] for one in series] + raw)
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1e-6 * max(abs(low), abs(high)):  # the rounding of equal values is no curve
-        low = high
-    margin = 0.07 * (high - low) or 0.05 * abs(high) or (0.05 if share else 1.0)
-    bottom = (
-        low - margin if low < 0 else 0.0 if zero or (share and low < high / 2) else max(low - margin, 0.0)
-    )
-    return bottom, min(high + margin, 1.0) if share and high <= 0.999 else high + margin
-
-
-def _axes(axes: Axes, width: float, share: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    def number(value: float, place: int | None = None) -> str:
-        return compact(value) if not 0.001 <= abs(value) < 1000 else f"{value:.6g}"
-
-    axes.xaxis.set_major_locator(MaxNLocator(max(int(width / 55), 2), steps=[1, 2, 5, 10], integer=True))
-    axes.xaxis.set_major_formatter(number)
-    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
-    axes.yaxis.set_major_formatter((lambda value, _: f"{100 * value:.6g}%") if share else number)
-    axes.annotate("steps", (1, 0), (17, -15), "axes fraction", "offset pixels", annotation_clip=False)
-    axes.tick_params(axis="x", color=COLORS["soft"])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color=COLORS["hair"], linewidth=1)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color(COLORS["soft"])
 
 
 def _stages(axes: Axes, width: float, run: Run) -> None:
@@ -234,36 +179,43 @@ def _stages(axes: Axes, width: float, run: Run) -> None:
             axes.text(middle, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", gid="stage")
 
 
-def _curve(axes: Axes, width: float, one: Series) -> None:
+def _curve(axes: Axes, width: float, one: Series) -> Line2D:
     style = {"color": COLORS[one.color], "linewidth": 1.8, "gid": "curve"}
     if one.kind == "smooth":
         axes.plot(*one.raw, color=COLORS[one.color], linewidth=1, alpha=0.3)
     if one.kind == "level":
         style |= {"linewidth": 1.3, "linestyle": (0, (4, 3)), "gid": "level"}
-    elif one.known.shape[1] <= width / DOT_GAP:
+    elif one.drawn.shape[1] <= width / DOT_GAP:
         style |= {"marker": "o", "markersize": 2}
         if one.kind == "marked":
             style |= {"markersize": 4.2, "markerfacecolor": COLORS["page"]}
-    axes.plot(*one.drawn, **style)
+    return axes.plot(*one.drawn, **style)[0]
 
 
-def _end_labels(
-    axes: Axes, size: tuple[float, float], series: Sequence[Series], labels: Sequence[str]
-) -> None:
-    """Labels in the order of the curves' ends, LABEL_GAP apart, each joined to its curve by a line."""
-    (width, height), (low, high) = size, axes.get_ylim()
-    ends = np.clip([(one.known[1, -1] - low) / (high - low) for one in series], 0.0, 1.0)
-    order, shifts = np.argsort(ends, kind="stable"), LABEL_GAP / height * np.arange(len(ends))
-    places = np.maximum.accumulate(ends[order] - shifts) + shifts  # up, away from the label below
-    places = np.minimum(places, 1 - 3.5 / height - shifts[::-1])  # and down again from the top
-    for number, place in zip(order, places, strict=True):
-        one, end = series[number], ends[number]
-        style = {"color": COLORS[one.color], "linewidth": 1.2, "clip_on": False, "transform": axes.transAxes}
-        last = one.known[0, -1] / axes.get_xlim()[1]
-        if last < 1:  # the curve ends before the picture does
-            axes.plot([last, 1], [end, end], linestyle=(0, (1, 3)), **style)
-        axes.plot([1, 1 + 9 / width, 1 + 13 / width], [end, place, place], **style)
-        axes.text(1 + 16 / width, place, labels[number], transform=axes.transAxes, va="center", gid="end")
+def _axes(axes: Axes, width: float, series: Sequence[Series], share: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    def number(value: float, place: int | None = None) -> str:
+        return compact(value) if not 0.001 <= abs(value) < 1000 else f"{value:.6g}"
+
+    axes.xaxis.set_major_locator(MaxNLocator(max(int(width / 55), 2), steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(number)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
+    axes.yaxis.set_major_formatter((lambda value, _: f"{100 * value:.6g}%") if share else number)
+    axes.annotate("steps", (1, 0), (17, -15), "axes fraction", "offset pixels", annotation_clip=False)
+    axes.tick_params(axis="x", color=COLORS["soft"])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=COLORS["hair"], linewidth=1)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(COLORS["soft"])
+    # Of what is smoothed the raw values count, too, but a rare spike must not flatten the curve.
+    values = np.concatenate([fence(one.raw[1]) if one.kind == "smooth" else one.raw[1] for one in series])
+    low, high = values.min(), values.max()
+    if high - low < 1e-6 * max(abs(low), abs(high)):  # the rounding of equal values is no curve
+        low = high
+    margin = 0.07 * (high - low) or 0.05 * abs(high) or (0.05 if share else 1.0)
+    bottom = low - margin if low < 0 or high / 2 < low < high else 0.0
+    axes.set_ylim(bottom, min(high + margin, 1.0) if share and high <= 0.999 else high + margin)
 
 
 TAG_PATTERNS = (

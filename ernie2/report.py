@@ -7,16 +7,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from itertools import groupby
-from math import nan
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from ernie2.config import cli
-from ernie2.pages import CHART_SIZE, HERE, TASK_COLORS, Series, environment, line_chart, write
+from ernie2.pages import CHART_SIZE, HERE, TASK_COLORS, Series, cut, environment, line_chart, write
 from ernie2.run_log import Run
 
 
@@ -35,38 +36,21 @@ def verdict(accuracy: float | None, chance: float | None) -> tuple[str, str]:
     return ("○ at chance" if way > -0.02 else "▼ below chance"), "bad"
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people: 40 s, 90 min, 3 h 2 min."""
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
-
-
 def _color(run: Run, task: str) -> str:
     """The color of a task, the same in every chart and table."""
     return f"t{run.tasks.index(task) % TASK_COLORS}"
 
 
-def _points(lines: Sequence[dict], key: str, head: str | None = None) -> list[tuple[float, float]]:
-    """(step, value) of the lines that have one, with a gap where a whole stage lies between two of them."""
-    points: list[tuple[float, float]] = []
-    stage = None
-    for line in lines:
-        value = line.get(key) if head is None else line[key].get(head)
-        if value is not None:
-            if stage is not None and line["stage"] > stage + 1:
-                points.append((line["step"], nan))
-            points.append((line["step"], value))
-            stage = line["stage"]
-    return points
+def _points(lines: Sequence[dict], *keys: str) -> list[tuple[float, float]]:
+    """(step, value) of the lines that have the value, under one key or nested ones."""
+    values = [(line["step"], reduce(lambda part, key: part.get(key, {}), keys, line)) for line in lines]
+    return [(step, value) for step, value in values if value != {}]
 
 
 def task_charts(run: Run, task: str, head: str) -> list[Markup]:
     """Loss and accuracy of a task's head, in training and on the dev split, with the chance level."""
     train, dev, charts = [line for line in run.train if line["task"] == task], run.dev(task), []
     begin = next(stage.start for stage in run.stages if stage.number == run.first_stage[task])
-    name = task if len(task) <= 26 else task[:25] + "…"
     for key, chance, what in (("losses", "chance_loss", "loss"), ("accuracy", "chance", "accuracy")):
         level = _points(dev, chance, head)
         series = [
@@ -74,7 +58,8 @@ def task_charts(run: Run, task: str, head: str) -> list[Markup]:
             Series("train", _points(train, key, head), _color(run, task), "smooth"),
             Series("dev", _points(dev, key, head), "ink", "marked"),
         ]
-        charts.append(line_chart(run, f"{name} · {head} {what}", series, share=key == "accuracy"))
+        title = f"{cut(task, 26)} · {head} {what}"
+        charts.append(line_chart(run, title, series, share=key == "accuracy"))
     return charts
 
 
@@ -84,54 +69,36 @@ def forgetting_charts(run: Run) -> list[Markup]:
     In percent, so that losses of all sizes can be compared. A wide chart and one for narrow screens."""
     series = []
     for task in run.tasks:
-        points = _points(run.since_own_stage(task), "losses", next(iter(run.heads(task)), ""))
+        points = _points(run.since_own_stage(task), "losses", *run.heads(task)[:1])
         if points and points[0][1]:
             change = [(step, loss / points[0][1] - 1) for step, loss in points]
-            series.append(Series(task, change, _color(run, task), "marked", note=f"{change[-1][1]:+.1%}"))
+            series.append(Series(task, change, _color(run, task), "marked"))
     if not series:
         return []
-    series.insert(0, Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level", note=" "))
+    series.insert(0, Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level"))
     title = "Change of dev loss since the end of the task's own stage"
     return [line_chart(run, title, series, share=True, size=size) for size in ((880, 250), (440, 300))]
 
 
-def _steps(run: Run) -> Iterator[dict]:
-    """A line of train.jsonl for each step: those of its tasks differ in losses and tokens alone."""
-    for _, lines in groupby(run.train, lambda line: line["step"]):
-        lines = list(lines)
-        tokens, padded = (sum(line.get(key, 0.0) for line in lines) for key in ("tokens", "padded_tokens"))
-        step = lines[-1]
-        if padded >= tokens > 0:
-            step = step | {"padding": 1 - tokens / padded}
-            if "tokens_per_s" in step:
-                step["padded_per_s"] = step["tokens_per_s"] * padded / tokens
-        yield step
-
-
 def machine_charts(run: Run) -> list[Markup]:
-    """Learning rate, gradient norm, throughput, padding, waiting; loss scale, skipped steps if any."""
-    steps = list(_steps(run))
+    """Learning rate, gradient norm, throughput, padding, waiting."""
+    steps = []
+    for _, group in groupby(run.train, itemgetter("step")):  # a line a task, which repeats all but its tokens
+        lines = list(group)
+        tokens, padded = (sum(line.get(key, 0.0) for line in lines) for key in ("tokens", "padded_tokens"))
+        steps.append(lines[-1] | ({"padding": 1 - tokens / padded} if padded >= tokens > 0 else {}))
 
     def chart(title: str, *curves: tuple[str, str, str], kind="smooth", share=False) -> Markup:
         series = [Series(label, _points(steps, key), color, kind) for label, key, color in curves]
-        return line_chart(run, title, series, share=share, zero=True)
+        return line_chart(run, title, series, share=share)
 
     padding = (("padding", "padding", "t7"), ("waiting", "data_wait_share", "t3"))
-    charts = [
+    return [
         chart("Learning rate", ("", "lr", "t0"), kind="line"),
         chart("Gradient norm before clipping", ("", "grad_norm", "t1")),
-        chart("Tokens a second", ("real", "tokens_per_s", "t2"), ("padded", "padded_per_s", "t4")),
+        chart("Tokens a second", ("", "tokens_per_s", "t2")),
         chart("Share of padding and of time waiting for data", *padding, share=True),
     ]
-    if len({step.get("loss_scale") for step in steps} - {None}) > 1:
-        charts.append(chart("Loss scale", ("", "loss_scale", "t6"), kind="line"))
-    if run.skipped:
-        title = "Steps skipped so far (no finite loss or gradient)"
-        charts.append(chart(title, ("", "skipped_steps", "t4"), kind="line"))
-    return charts
-
-
-# ---- pages --------------------------------------------------------------------------------------------
 
 
 def page(out_dir: str | Path) -> str:
@@ -158,9 +125,8 @@ def curves_svg(out_dir: str | Path) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    templates, css = environment(), (HERE / "report.css").read_text(encoding="utf-8")
-    templates.filters["duration"] = duration
-    return templates.get_template(template).render(values, css=Markup(css))
+    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    return environment().get_template(template).render(values, css=css)
 
 
 @cli

@@ -16,8 +16,6 @@ from ernie2.config import ConfigError, CurriculumConfig, build, load_yaml
 from ernie2.curriculum import make_plan
 
 LOGS = ("train.jsonl", "eval.jsonl")
-SILENT_SECONDS = 900
-"""A run without result.json is called stopped when its logs are older; evaluations and saves take less."""
 
 
 class Stage:
@@ -48,21 +46,19 @@ class Run:
 
     Attributes:
         train, evals: Lines of the two logs in order of step.
-        tasks: In order of first appearance.
-        first_stage: Task -> the stage it starts in.
-        result: Numbers of result.json; empty until the run has ended.
-        recipe: Section -> settings, of the newest checkpoint.
-        checkpoint: Name of the newest one.
+        tasks, first_stage: In order of first appearance, and the stage each starts in.
+        result, recipe: Numbers of result.json; section -> settings of the newest checkpoint.
         silent: Seconds since the logs last grew.
         notices: What a reader of the page must know of damaged files."""
 
     def __init__(self, out_dir: str | Path) -> None:
-        """Raises ConfigError: no such folder, or no log in it."""
+        """Raises ConfigError where there is no log."""
         self.folder, self.notices = Path(out_dir), []
         self.train, self.evals = (self._read_log(self.folder / name) for name in LOGS)
         self.lines = sorted(self.train + self.evals, key=lambda line: line["step"])
         if not self.lines:
-            raise ConfigError(f"{out_dir}: {_not_a_run(self.folder)}; give the out_dir of a pre-training run")
+            remedy = "give the out_dir of a run after its first log step (fine-tuning logs in metrics.jsonl)"
+            raise ConfigError(f"{out_dir}: no line of pre-training in train.jsonl or eval.jsonl; {remedy}")
         if not self.evals:
             self.notices.append("eval.jsonl has nothing yet: dev results appear after the first evaluation.")
         times = [path.stat().st_mtime for name in LOGS if (path := self.folder / name).is_file()]
@@ -98,21 +94,16 @@ class Run:
 
     def _read_log(self, path: Path) -> list[dict]:
         """Lines of a log in order of step; of a step logged twice (after a resume) the later line counts."""
-        kept: dict[tuple[int, str], dict] = {}
-        bad, infinite = [], []
+        kept, bad = {}, []
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         for number, line in enumerate(text.split("\n"), 1):
             if record := _record(line):
                 kept[record["step"], record["task"]] = record
-            elif line.strip():
+            if line.strip() and (not record or re.search(r": *-?(NaN|Infinity)\b", line)):
                 bad.append(number)
-            if re.search(r": *-?(NaN|Infinity)\b", line):
-                infinite.append(number)
-        for found, what in ((bad, "unreadable lines"), (infinite, "lines with numbers that are not finite")):
-            if found:
-                self.notices.append(
-                    f"{path.name}: {len(found):,} {what} left out, the first is line {found[0]:,}."
-                )
+        if bad:
+            what = f"{len(bad):,} lines are damaged or hold numbers that are not finite; left out"
+            self.notices.append(f"{path.name}: {what} (the first is line {bad[0]:,}).")
         return sorted(kept.values(), key=lambda record: record["step"])
 
     def _planned(self) -> dict[int, int]:
@@ -123,13 +114,6 @@ class Run:
             return {}
         end = int(_numbers(self.recipe.get("runtime")).get("max_steps") or plan.steps)
         return {stage.number: min(stage.last_step, end) - min(stage.first_step, end) for stage in plan.stages}
-
-    @property
-    def state(self) -> str:
-        """finished | running | stopped."""
-        if self.result and self.result.get("steps", self.last_step) >= self.last_step:
-            return "finished"
-        return "running" if self.silent < SILENT_SECONDS else "stopped"
 
     def heads(self, task: str) -> list[str]:
         """Heads of a task: its own (sentence or token) before the shared masked_lm."""
@@ -151,18 +135,6 @@ class Run:
         if not ends or own == self.stages[-1].number:
             return []
         return [line for line in self.dev(task) if line["step"] >= ends[-1]]
-
-
-def _not_a_run(folder: Path) -> str:
-    """What a folder without a readable line of pre-training is instead."""
-    if not folder.is_dir():
-        return "no such folder"
-    if (folder / "metrics.jsonl").is_file():
-        return "a fine-tuning run (its figures are in metrics.jsonl and result.json)"
-    if any((folder / name).is_file() for name in LOGS):
-        return "its logs hold no readable line yet; wait for the first log step"
-    near = sorted(path.parent for path in folder.glob("*/train.jsonl"))
-    return "neither train.jsonl nor eval.jsonl in it" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _record(line: str) -> dict | None:
