@@ -24,27 +24,20 @@ class _BarHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def setup(rank: int) -> logging.Logger:
+def setup(rank: int) -> None:
     """Lines of rank 0 go to standard error as they are; others show warnings alone, with their number."""
     handler = _BarHandler()
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
-    return logger
 
 
 class RunLog:
-    """The files a run writes besides checkpoints.
+    """The files a run writes besides checkpoints, and its console; `active`: this is rank 0, which writes.
 
-    Args:
-        out_dir: the run's folder.
-        start_step: steps done before this start.
-        total_steps: steps of the whole run.
-        visualdl: write VisualDL curves too.
-        active: False on every rank but 0: nothing is written.
-        kept: name of each .jsonl file -> whether a line of an earlier start stays; others are logged again.
-            Default: train and eval of pre-training, up to start_step."""
+    total_steps: of the whole run, start_step of them done before. kept: name of each .jsonl file ->
+    whether a line of an earlier start stays; default: train and eval of pre-training, up to start_step."""
 
     def __init__(
         self,
@@ -57,13 +50,10 @@ class RunLog:
     ) -> None:
         self.active, self.out_dir, self.total_steps = active, out_dir, total_steps
         self.start_step, self.started = start_step, time.monotonic()
-        self._files: dict[str, IO[str]] = {}
-        self._bar = self._writer = None
+        self._files, self._bar, self._writer = {}, None, None
         if not active:
             return
-        kept = kept or dict.fromkeys(
-            ("train", "eval"), lambda line: bool(start_step) and line["step"] <= start_step
-        )
+        kept = kept or dict.fromkeys(("train", "eval"), lambda line: 0 < line["step"] <= start_step)
         self._files = {name: reopen(out_dir / f"{name}.jsonl", stays) for name, stays in kept.items()}
         if sys.stderr.isatty():
             self._bar = tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
@@ -90,21 +80,20 @@ class RunLog:
             return
         self._write("train", record)
         if self._bar is None:
-            rate = f"{record['tokens_per_s']:,.0f}"
-            left = time_left(self.started, done - self.start_step, self.total_steps - done)
-            logger.info("%s  %s  %s tok/s  %s left", where, text, rate, left)
+            seconds = (time.monotonic() - self.started) / max(done - self.start_step, 1)
+            left = tqdm.format_interval(seconds * (self.total_steps - done))
+            logger.info("%s  %s  %s tok/s  %s left", where, text, f"{record['tokens_per_s']:,.0f}", left)
 
     def eval(self, record: dict[str, Any]) -> None:
         """One line of eval.jsonl and of the console."""
-        if not self.active:
-            return
-        self._write("eval", record)
-        heads = "  ".join(
-            f"{head} loss {record['losses'][head]:.3f} accuracy {record['accuracy'][head]:.3f} "
-            f"(chance {record['chance'][head]:.3f})"
-            for head in record["losses"]
-        )
-        logger.info("  dev  %-20s %s", record["task"], heads)
+        if self.active:
+            self._write("eval", record)
+            heads = "  ".join(
+                f"{head} loss {loss:.3f} accuracy {record['accuracy'][head]:.3f} "
+                f"(chance {record['chance'][head]:.3f})"
+                for head, loss in record["losses"].items()
+            )
+            logger.info("  dev  %-20s %s", record["task"], heads)
 
     def close(self) -> None:
         """Closes the files and the bar."""
@@ -113,18 +102,10 @@ class RunLog:
                 opened.close()
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
-        self._files[name].write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._files[name].flush()
-        for kind in ("losses", "accuracy") if self._writer is not None else ():
+        print(json.dumps(record, ensure_ascii=False), file=self._files[name], flush=True)
+        for kind, tag in (("losses", "loss"), ("accuracy", "accuracy")) if self._writer else ():
             for head, value in record[kind].items():
-                tag = f"{name}/{record['task']}/{head}_{'loss' if kind == 'losses' else kind}"
-                self._writer.add_scalar(tag, value, record["step"])
-
-
-def time_left(started: float, done: int, left: int) -> str:
-    """h:mm:ss for `left` steps at the mean rate of the `done` steps since `started` (time.monotonic())."""
-    minutes, seconds = divmod(int((time.monotonic() - started) / max(done, 1) * left), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+                self._writer.add_scalar(f"{name}/{record['task']}/{head}_{tag}", value, record["step"])
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -1,20 +1,16 @@
-"""Sums between two log lines: losses and accuracies by task and head, tokens, time. Read only at log
-steps."""
+"""Sums between two log lines: losses and accuracies by task and head, tokens, time."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
-import paddle
 
 from ernie2 import distributed
 from ernie2.batching import Batch
 from ernie2.heads import HeadResult
-
-Key = tuple[str, str]
 
 
 class Meter:
@@ -26,11 +22,10 @@ class Meter:
 
     def restart(self) -> None:
         """Forgets everything since the last log line."""
-        self._sums: dict[Key, list[paddle.Tensor]] = {}
-        self._counts: dict[Key, int] = defaultdict(int)
-        self._weights: dict[Key, float] = {}
-        self._tokens: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-        self._seconds = self._waited = 0.0
+        self._sums = {}  # (task, head) -> [loss, correct], on the device
+        self._counts, self._weights = Counter(), {}  # of the same keys
+        self._tokens = defaultdict(lambda: np.zeros(2, np.int64))  # task -> real and padded ones
+        self._waited = 0.0
         self._clock = time.monotonic()
 
     def restart_clock(self) -> None:
@@ -41,24 +36,21 @@ class Meter:
         """Time spent waiting for data."""
         self._waited += seconds
 
-    def global_counts(self, batches: list[Batch]) -> dict[Key, int]:
-        """(task, head) -> predictions of the step over all ranks: the denominators of the step's losses, at
-        least 1."""
+    def global_counts(self, batches: list[Batch]) -> dict[tuple[str, str], int]:
+        """(task, head) -> predictions of the step over all ranks, at least 1: its losses' denominators."""
         keys = sorted({(batch.task.name, head) for batch in batches for head in batch.counts()})
         tasks = sorted({batch.task.name for batch in batches})
-        values = np.zeros(len(keys) + 2 * len(tasks), np.int64)
+        heads, tokens = np.zeros(len(keys), np.int64), np.zeros((len(tasks), 2), np.int64)
         for batch in batches:
             for head, count in batch.counts().items():
-                values[keys.index((batch.task.name, head))] += count
-            at = len(keys) + 2 * tasks.index(batch.task.name)
-            values[at : at + 2] += [batch.tokens, batch.padded_tokens]
-        values = distributed.sum_over_ranks(values)
-        for i, task in enumerate(tasks):
-            self._tokens[task] += values[len(keys) + 2 * i : len(keys) + 2 * i + 2]
-            self.tokens += int(values[len(keys) + 2 * i])
+                heads[keys.index((batch.task.name, head))] += count
+            tokens[tasks.index(batch.task.name)] += [batch.tokens, batch.padded_tokens]
+        values = distributed.sum_over_ranks(np.concatenate([heads, tokens.ravel()]))
         counts = dict(zip(keys, values[: len(keys)].tolist(), strict=True))
-        for key, count in counts.items():
-            self._counts[key] += count
+        for task, pair in zip(tasks, values[len(keys) :].reshape(-1, 2), strict=True):
+            self._tokens[task] += pair
+            self.tokens += int(pair[0])
+        self._counts.update(counts)
         return {key: max(count, 1) for key, count in counts.items()}
 
     def add(self, batch: Batch, heads: dict[str, HeadResult]) -> None:
@@ -67,42 +59,37 @@ class Meter:
             key = (batch.task.name, loss.head)
             self._weights[key] = loss.weight
             if loss.head in heads:
-                result = heads[loss.head]
-                pair = [result.loss_sum.detach(), result.correct]
-                old = self._sums.get(key)
-                self._sums[key] = pair if old is None else [old[0] + pair[0], old[1] + pair[1]]
+                old, new = self._sums.get(key, (0.0, 0.0)), heads[loss.head]
+                self._sums[key] = (old[0] + new.loss_sum.detach(), old[1] + new.correct)
 
     def records(
         self, step: int, stage: int, lr: float, grad_norm: float, loss_scale: float
     ) -> list[dict[str, Any]]:
         """Objects for train.jsonl: one for each task trained since the last log line. Starts a new count."""
-        self._seconds += time.monotonic() - self._clock
+        seconds = max(time.monotonic() - self._clock, 1e-9)
         keys = sorted(self._counts)
-        local = np.array(
-            [[float(value) for value in self._sums.get(key, (0.0, 0.0))] for key in keys], np.float64
-        )
-        sums = distributed.sum_over_ranks(local)
-        means = {key: sums[i] / max(self._counts[key], 1) for i, key in enumerate(keys)}
-        all_tokens = sum(int(tokens[0]) for tokens in self._tokens.values())
+        local = np.array([[float(value) for value in self._sums.get(key, (0.0, 0.0))] for key in keys])
+        counts = np.array([[max(self._counts[key], 1)] for key in keys])
+        means = dict(zip(keys, (distributed.sum_over_ranks(local) / counts).tolist(), strict=True))
+        all_tokens = sum(int(tokens) for tokens, _ in self._tokens.values())
         records = []
         for task, (tokens, padded) in self._tokens.items():
-            heads = [key for key in keys if key[0] == task]
-            records.append(
-                {
-                    "step": step,
-                    "stage": stage,
-                    "task": task,
-                    "loss": float(sum(means[key][0] * self._weights[key] for key in heads)),
-                    "losses": {head: float(means[task, head][0]) for _, head in heads},
-                    "accuracy": {head: float(means[task, head][1]) for _, head in heads},
-                    "lr": lr,
-                    "tokens": int(tokens),
-                    "padded_tokens": int(padded),
-                    "tokens_per_s": all_tokens / max(self._seconds, 1e-9),
-                    "data_wait_share": self._waited / max(self._seconds, 1e-9),
-                    "grad_norm": grad_norm,
-                    "loss_scale": loss_scale,
-                }
-            )
+            heads = {head: means[name, head] for name, head in keys if name == task}
+            record = {
+                "step": step,
+                "stage": stage,
+                "task": task,
+                "loss": float(sum(mean[0] * self._weights[task, head] for head, mean in heads.items())),
+                "losses": {head: mean[0] for head, mean in heads.items()},
+                "accuracy": {head: mean[1] for head, mean in heads.items()},
+                "lr": lr,
+                "tokens": int(tokens),
+                "padded_tokens": int(padded),
+                "tokens_per_s": all_tokens / seconds,
+                "data_wait_share": self._waited / seconds,
+                "grad_norm": grad_norm,
+                "loss_scale": loss_scale,
+            }
+            records.append(record)
         self.restart()
         return records

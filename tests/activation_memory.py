@@ -19,7 +19,7 @@ import numpy as np
 from ernie2.batching import Batch
 from ernie2.config import Recipe, load_recipe
 from ernie2.malloc import keep_freed_memory
-from ernie2.memory import PADDING, estimate_memory, with_runtime
+from ernie2.memory import PADDING, estimate_memory, with_settings
 from ernie2.tasks import Task, select_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,10 +99,11 @@ def bytes_per_token(
         measured.append(int(subprocess.check_output(command, cwd=ROOT, text=True).split()[-1]))
         recipe = recipe_of(size, length, tokens, recompute)
         memory = estimate_memory(recipe, VOCAB_ROWS)
-        activations = memory.activations
+        activations = memory["activations"]
         if library:  # what a GPU keeps, in numbers of four bytes
-            activations = 2 * estimate_memory(with_runtime(recipe, precision="fp16"), VOCAB_ROWS).activations
-        estimated.append((activations + memory.logits) / PADDING)
+            on_gpu = with_settings(recipe, "runtime", precision="fp16")
+            activations = 2 * estimate_memory(on_gpu, VOCAB_ROWS)["activations"]
+        estimated.append((activations + memory["logits"]) / PADDING)
     return (measured[1] - measured[0]) / (many - few), (estimated[1] - estimated[0]) / (many - few)
 
 

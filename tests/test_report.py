@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ from report_run import dev_line, jsonl, train_line, write_run
 from ernie2.config import ConfigError
 from ernie2.pages import Series, compact, line_chart, smooth
 from ernie2.report import curves_svg, main, page, verdict
-from ernie2.run_log import load_run
+from ernie2.run_log import Run
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def _facts(text: str) -> dict[str, str]:
 def test_figures_of_a_finished_run(run_dir: Path) -> None:
     text = page(run_dir)
     assert "● Finished" in text and "synthetic_zh" in text and "500 of 500" in text
-    assert "1.20M" in text.replace("1.2M", "1.20M") and "3 h 2 min" in text and "1.28e-4" in text
+    assert "1.20M" in text.replace("1.2M", "1.20M") and "3:02:00" in text and "1.28e-4" in text
     assert _cells(text, "sentence_distance", "sentence") == [
         "sentence_distance",
         "sentence",
@@ -66,10 +65,7 @@ def test_skipped_steps_show_once_there_are_any(tmp_path: Path) -> None:
     lines = [train_line(step, 0, "a", skipped_steps=step // 20) for step in (10, 20, 30, 40)]
     (tmp_path / "train.jsonl").write_text(jsonl(lines))
     text = page(tmp_path)
-    assert (
-        _facts(text)["Skipped steps"] == "2"
-        and 'aria-label="Steps skipped so far (no finite loss or gradient)"' in text
-    )
+    assert _facts(text)["Skipped steps"] == "2"
 
 
 def test_forgetting_is_measured_from_the_end_of_the_own_stage(run_dir: Path) -> None:
@@ -78,7 +74,7 @@ def test_forgetting_is_measured_from_the_end_of_the_own_stage(run_dir: Path) -> 
         "0.611",
         "0.933",
         "+0.322 (+52.7%)",
-        "sentence_reordering +52.7%",
+        "sentence_reordering 52.7%",
         "▲ forgotten",
         "Stage 2",
         "Loss, end of training",
@@ -91,7 +87,7 @@ def test_stage_table(run_dir: Path) -> None:
     cells = _cells(page(run_dir), "Stage 2")
     assert cells[1] == "knowledge_masking 50%sentence_reordering 50%"
     # 10 log steps x 2 tasks x 8,000 tokens at 4,000 a second
-    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "40 s", "4k", "20.0%", "1.0%"]
+    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "0:00:40", "4k", "20.0%", "1.0%"]
 
 
 def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
@@ -104,7 +100,6 @@ def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
     plain = plain.replace("url(#", "").replace('href="#', "")
     assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "href="))
     assert len(text) < 1_000_000
-    assert "padded 5k" in text, "4,000 real tokens a second at 10,000 padded for 8,000 real"
     assert text.count('class="level"') >= 2 * 5, "chance is a dashed line in each task's charts"
 
 
@@ -141,7 +136,7 @@ def test_crashed_run_with_a_line_cut_off(run_dir: Path) -> None:
     with (run_dir / "train.jsonl").open("a") as file:
         file.write('{"step": 510, "sta')
     text = page(run_dir)
-    assert "The last line of train.jsonl (line 151) is cut off" in text and "◐ Running" in text
+    assert "train.jsonl: 1 lines are damaged or hold" in text and "◐ Running" in text
     for name in ("train.jsonl", "eval.jsonl"):
         os.utime(run_dir / name, (1e9, 1e9))
     text = page(run_dir)
@@ -156,14 +151,11 @@ def test_unreadable_lines_repeats_and_losses_that_are_not_numbers(tmp_path: Path
     ]
     broken = 'half{"step": 1}\n[1]\n{"step": true, "stage": 0, "task": "a"}\n' + "[" * 100_000 + "\n"
     (tmp_path / "train.jsonl").write_text(broken + jsonl(lines))
-    run = load_run(tmp_path)
+    run = Run(tmp_path)
     assert [(record["step"], record["lr"]) for record in run.train] == [(10, 0.5), (20, 1e-4)]
     notices = " ".join(run.notices)
-    assert "4 unreadable lines were left out (the first is line 1)" in notices
-    assert (
-        "1 steps are logged twice" in notices
-        and "not a finite number in 1 line(s) (first at step 20)" in notices
-    )
+    assert "5 lines are damaged or hold numbers that are not finite" in notices
+    assert "(the first is line 1)" in notices
     ElementTree.fromstring(page(tmp_path).partition("\n")[2])
 
 
@@ -175,7 +167,7 @@ def test_without_eval_or_withouttrain_line(run_dir: Path) -> None:
     assert "eval.jsonl has nothing yet" in text
     (run_dir / "eval.jsonl").write_text(kept)
     (run_dir / "train.jsonl").unlink()
-    assert "nothing logged yet" in page(run_dir)
+    assert "Learning rate" not in page(run_dir) and "ir_relevance · sentence loss" in page(run_dir)
 
 
 def test_stage_numbers_follow_the_paper_even_when_logs_count_from_one(tmp_path: Path) -> None:
@@ -197,51 +189,23 @@ def test_command_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize(
-    ("place", "words"),
-    [
-        ("nowhere", "no such folder"),
-        (".", "did you mean"),
-        ("empty", "neither train.jsonl nor eval.jsonl"),
-        ("young", "no readable line"),
-    ],
-)
-def test_mistakes(
-    run_dir: Path, tmp_path: Path, place: str, words: str, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.parametrize("place", ["nowhere", "empty", "young"])
+def test_mistakes(tmp_path: Path, place: str, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "train.jsonl").write_text("")
-    if place == "young":
-        (tmp_path / "young" / "eval.jsonl").write_text("\n")
-    with pytest.raises(ConfigError, match=words):
-        page(tmp_path / place)
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / place)])
-    assert stop.value.code == 2 and words in capsys.readouterr().err
+    message = f"{place}: no line of pre-training in train.jsonl or eval.jsonl; give the out_dir"
+    assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / place / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("result", "words"),
-    [
-        (
-            {"task": "chnsenticorp", "metrics": {}},
-            r"fine-tuning run \(task chnsenticorp\).* result\.json; .* pre-training",
-        ),
-        (None, "fine-tuning run, whose .* still without result.json"),
-    ],
-)
-def test_folder_of_a_fine_tuning_run(tmp_path: Path, result: dict | None, words: str) -> None:
-    (tmp_path / "train.jsonl").write_text(
-        jsonl([{"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}])
-    )
-    (tmp_path / "metrics.jsonl").write_text(
-        jsonl([{"run": 1, "step": 10, "metrics": {"dev": {"accuracy": 90.0}}}])
-    )
-    if result is not None:
-        (tmp_path / "result.json").write_text(json.dumps(result))
-    with pytest.raises(ConfigError, match=words):
+def test_folder_of_a_fine_tuning_run(tmp_path: Path) -> None:
+    line = {"run": 1, "step": 10, "steps": 20, "lr": 1e-5, "loss": 0.5}
+    (tmp_path / "train.jsonl").write_text(jsonl([line]))
+    (tmp_path / "metrics.jsonl").write_text(jsonl([{"run": 1, "step": 10, "metrics": {"dev": {}}}]))
+    with pytest.raises(ConfigError, match=r"no line of pre-training .*fine-tuning logs in metrics.jsonl"):
         page(tmp_path)
 
 
@@ -309,16 +273,13 @@ def test_numbers_for_people() -> None:
     ],
 )
 def test_scales(high: float, share: bool, labels: set[str]) -> None:
-    found = texts(Series("y", [(0, 0.0), (60_000, high)]), share=share, zero=True)
+    found = texts(Series("y", [(0, 0.0), (60_000, high)]), share=share)
     assert labels | {"0", "20k", "40k", "60k", "steps", "Stage 1"} <= {text for text, _ in found}
 
 
-def test_smoothing_keeps_level_and_gaps() -> None:
-    values = 1.0 + (-1.0) ** np.arange(200)
-    values[100] = np.nan
-    smoothed = smooth(np.stack([np.arange(200.0), values]))[1]
-    assert np.flatnonzero(np.isnan(smoothed)).tolist() == [100]
-    assert np.nanmax(np.abs(smoothed - 1.0)) < 0.35
+def test_smoothing_keeps_the_level() -> None:
+    smoothed = smooth(np.stack([np.arange(200.0), 1.0 + (-1.0) ** np.arange(200)]))[1]
+    assert np.abs(smoothed - 1.0).max() < 0.35
     few = np.array([[1.0, 2.0], [3.0, 9.0]])
     assert smooth(few) is few
 
@@ -328,7 +289,7 @@ def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
     points[200] = (200, 500.0)
     assert Series("y", points, kind="smooth").drawn[1].max() < 1.2
     found = {text for text, _ in texts(Series("y", points, kind="smooth"))}
-    assert "1 off the scale" in found and "1.2" in found and "500" not in found
+    assert "1.2" in found and "500" not in found
 
 
 def test_long_runs_do_not_make_large_pictures() -> None:

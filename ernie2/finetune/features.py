@@ -87,8 +87,8 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 
 
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
-    """For each window, bool (W): its tokens with most context here: on the shorter side, and a hundredth of the
-    window's length, as in Baidu's code (ties: earlier)."""
+    """For each window, bool (W): its tokens with most context here: on the shorter side, and a hundredth of
+    the window's length, as in Baidu's code (ties: earlier)."""
     best = np.full(tokens, -1.0)
     owner = np.full(tokens, -1)
     for number, (start, stop) in enumerate(ranges):
