@@ -18,33 +18,29 @@ from ernie2.tokenizer import Tokenizer
 
 MASK_LEVELS = ("basic", "phrase", "entity")
 """Masking levels that are shown; "word" is left out, as both others fall back on words."""
-WIDER_LEVELS = ("phrase", "entity")
-"""Levels whose units may span several words."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of an example: tokens [start, stop); a special token is one as well."""
+    """A word of an example, tokens [start, stop), and the levels of the units of several words that begin with
+    it, end with it and hold it; a special token is a word as well."""
 
     start: int
     stop: int
     special: bool
-    opens: tuple[str, ...] = ()
-    """Levels of the units of several words that begin here, the longest first."""
-    closes: tuple[str, ...] = ()
-    """Levels of those that end here, the shortest first."""
-    inside: frozenset[str] = frozenset()
-    """Levels of those that this word is in."""
+    opens: tuple[str, ...]
+    closes: tuple[str, ...]
+    inside: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A token that a draw of masks makes a target: what the model sees in its place (with ##), its text."""
+    """A token that a draw of masks makes a target: what the model sees in its place (with ##), its text, and
+    how: masked ([MASK] is seen), random (another token is) or kept (the truth is)."""
 
     seen: str
     truth: str
     kind: str
-    """masked ([MASK] is seen), random (another token is), or kept (the truth is)."""
 
 
 class Readable:
@@ -57,9 +53,10 @@ class Readable:
 
     def __init__(self, example: Example, tokenizer: Tokenizer) -> None:
         self.example, self.tokenizer = example, tokenizer
-        ids = example.token_ids.tolist()
-        self.texts = [self._text(row) for row in ids]
-        self.spaced = [False, *(self._space(a, b) for a, b in zip(ids, ids[1:]))]
+        ids, vocab, decode = example.token_ids.tolist(), tokenizer.vocab, tokenizer.decode
+        self.texts = [vocab.id_to_token[row][2 * vocab.continuation[row] :] for row in ids]
+        pairs = zip(ids, ids[1:])
+        self.spaced = [False, *(decode([a, b])[len(decode([a])) :].startswith(" ") for a, b in pairs)]
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -69,37 +66,38 @@ class Readable:
         """Readable text of tokens [start, stop)."""
         return "".join(" " * self.spaced[i] + self.texts[i] for i in range(start, stop)).strip()
 
-    def segments(self) -> list[tuple[int, int]]:
-        """[start, stop) of each segment, closed by a [SEP]; the first has [CLS], the last what may follow."""
-        ends = np.flatnonzero(self.example.token_ids == self.tokenizer.vocab.sep_id) + 1
-        edges = [0, *ends.tolist()]
-        edges += [len(self)] if edges[-1] < len(self) else []
-        return list(zip(edges, edges[1:]))
-
     def words(self) -> list[Word]:
         """The words in order, each token in one; without span ids a word is a token with its pieces (##)."""
         vocab, ids, spans = self.tokenizer.vocab, self.example.token_ids, self.example.span_ids
-        if spans is None:
-            units, special = np.cumsum(~vocab.continuation[ids]), vocab.special[ids]
-        else:
-            units, special = spans["word"], spans["word"] < 0
-        wider = {level: self.units(level) for level in WIDER_LEVELS} if spans is not None else {}
-        longest = sorted(
-            ((stop - start, level, start, stop) for level, found in wider.items() for start, stop in found),
-            reverse=True,
-        )
-        words = []
-        for start, stop in runs(np.where(special, -2 - np.arange(len(self)), units)):
-            opens = tuple(level for _, level, first, _ in longest if first == start)
-            closes = tuple(level for _, level, _, last in reversed(longest) if last == stop)
-            inside = frozenset(level for _, level, first, last in longest if first <= start and stop <= last)
-            words.append(Word(start, stop, bool(special[start]), opens, closes, inside))
-        return words
+        words = np.cumsum(~vocab.continuation[ids]) if spans is None else spans["word"]
+        special = vocab.special[ids] if spans is None else words < 0
+        levels = MASK_LEVELS[1:] if spans is not None else ()
+        units = sorted((b - a, level, a, b) for level in levels for a, b in self.units(level))
+        return [
+            Word(
+                start,
+                stop,
+                bool(special[start]),
+                tuple(level for _, level, a, _ in reversed(units) if a == start),
+                tuple(level for _, level, _, b in units if b == stop),
+                frozenset(level for _, level, a, b in units if a <= start and stop <= b),
+            )
+            for start, stop in runs(np.where(special, -2 - np.arange(len(self)), words))
+        ]
 
     def units(self, level: str) -> list[tuple[int, int]]:
-        """[start, stop) of the units of a level that hold several words; "phrase" or "entity"."""
+        """[start, stop) of the units of level "phrase" or "entity" that hold several words."""
         words, ids = self.example.span_ids["word"], self.example.span_ids[level]
         return [(a, b) for a, b in runs(ids) if ids[a] >= 0 and words[a] != words[b - 1]]
+
+    def named_segments(self, origins: list[int] | None) -> Iterator[tuple[str, list[Word]]]:
+        """(name, words) of each segment, up to its [SEP]; `origins`: where each stood in the original text."""
+        number, words = 0, []
+        for word in self.words():
+            words.append(word)
+            if self.example.token_ids[word.stop - 1] == self.tokenizer.vocab.sep_id or word.stop == len(self):
+                yield f"segment {number + 1}" + (f" ← {origins[number] + 1}" if origins else ""), words
+                number, words = number + 1, []
 
     def draw(self, level: str, rng: np.random.Generator, mask_prob: float = 0.15) -> dict[int, Predicted]:
         """A draw of masks as the trainer draws them: place of each token to predict -> what is seen."""
@@ -115,24 +113,15 @@ class Readable:
             found[place] = Predicted(vocab.id_to_token[seen], self.texts[place], kind)
         return found
 
-    def labelled(self, label: int) -> list[str]:
-        """Words whose first token has a token label, each once, in order."""
-        labels = self.example.token_labels
-        found = [self.text(word.start, word.stop) for word in self.words() if labels[word.start] == label]
-        return list(dict.fromkeys(found))
-
-    def token_classes(self) -> list[int]:
-        """The token labels that occur, in order."""
-        labels = self.example.token_labels
-        return np.unique(labels[labels != IGNORED]).tolist()
-
-    def _text(self, row: int) -> str:
-        token = self.tokenizer.vocab.id_to_token[row]
-        return token[2:] if self.tokenizer.vocab.continuation[row] else token
-
-    def _space(self, before: int, row: int) -> bool:
-        decode = self.tokenizer.decode
-        return decode([before, row])[len(decode([before])) :].startswith(" ")
+    def labelled(self) -> dict[int, list[str]]:
+        """Token label -> words whose first token has it, each once."""
+        labels, words = self.example.token_labels, self.words()
+        return {
+            label: list(
+                dict.fromkeys(self.text(one.start, one.stop) for one in words if labels[one.start] == label)
+            )
+            for label in np.unique(labels[labels != IGNORED]).tolist()
+        }
 
 
 def runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -143,17 +132,10 @@ def runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def original_positions(generator: Generator, decoded: Readable) -> list[int] | None:
     """Where each segment stood before the generator shuffled them, from 0; None where it does not shuffle."""
-    label, segments = decoded.example.sentence_label, len(decoded.segments())
+    label, vocab = decoded.example.sentence_label, decoded.tokenizer.vocab
+    segments = int((decoded.example.token_ids == vocab.sep_id).sum())
     order = None if label is None else generator.order(label)
     return list(order) if order is not None and len(order) == segments > 1 else None
-
-
-def named_segments(decoded: Readable, origins: list[int] | None) -> Iterator[tuple[str, list[Word]]]:
-    """(name, words) of each segment; `origins`: where each stood before they were shuffled."""
-    words = decoded.words()
-    for number, (start, stop) in enumerate(decoded.segments()):
-        name = f"segment {number + 1}" + (f" ← {origins[number] + 1}" if origins else "")
-        yield name, [word for word in words if start <= word.start < stop]
 
 
 def reading_order(origins: list[int]) -> str:
@@ -169,8 +151,6 @@ def introduction(generator: Generator) -> str:
 
 def printable(text: str) -> str:
     """The text with what could move the cursor or cannot be written replaced."""
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 

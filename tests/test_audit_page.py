@@ -12,7 +12,7 @@ import pytest
 import yaml
 from shard_making import audited, write_two_tasks, write_vocab
 
-from data_gen.audit.files import read_rejects
+from data_gen.audit import read_rejects
 from ernie2.tokenizer import Vocab
 
 
@@ -37,21 +37,17 @@ def test_damaged_files_are_named_and_the_rest_is_audited(shards: Path, capsys: p
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "WRONG" not in audited(capsys, shards)
     out = audited(capsys, shards, "--digests", code=1)
-    assert (
-        "damaged: " in out and "knowledge_masking/train/00001.*.npy: not the bytes that were written" in out
-    )
-    path.write_bytes(whole[:-7])
-    (shards / "knowledge_masking/train/00000.offsets.npy").unlink()
+    assert "knowledge_masking/train/00001.*.npy: not the bytes that were written" in out
+    path.write_bytes(whole[:-70])
     out = audited(capsys, shards, code=1)
-    assert "00001.span_ids_word.npy: truncated" in out and "00000.offsets.npy: missing" in out
-    assert "3 classes, 33.3% each" in out, "the other task is audited"
+    assert "00001.span_ids_word.npy: truncated" in out and "● sentence_distance  fine" in out
     page = (shards / "audit.html").read_text(encoding="utf-8")
-    assert "00000.offsets.npy: missing" in page and '<section><h2 id="sentence_distance">' in page
+    assert "00001.span_ids_word.npy: truncated" in page and '<section><h2 id="sentence_distance">' in page
     path.write_bytes(whole)
-    offsets = np.arange(51)
-    offsets[-1] = 10_000
-    np.save(shards / "knowledge_masking/train/00000.offsets.npy", offsets)
-    assert "00000.offsets.npy: offsets do not rise" in audited(capsys, shards, code=1)
+    (shards / "knowledge_masking/train/00000.offsets.npy").unlink()
+    assert "00000.offsets.npy: missing" in audited(capsys, shards, code=1)
+    np.save(shards / "knowledge_masking/train/00000.offsets.npy", np.arange(51)[::-1])
+    assert "knowledge_masking/train: offsets do not rise" in audited(capsys, shards, code=1)
 
 
 def test_an_index_that_cannot_be_read(shards: Path, capsys: pytest.CaptureFixture) -> None:
@@ -74,15 +70,13 @@ def test_rejects_of_each_reason(tmp_path: Path) -> None:
         {"task": None, "file": "c.gz", "line": None, "reason": "truncated", "text": ""},
     ]
     path = tmp_path / "rejects.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"reason": 3}\n{"task', encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"task', encoding="utf-8")
     found = read_rejects(path)
-    assert found[None, "bad_json"].count == 1 and found[None, "bad_json"].examples == ["a.jsonl:2"]
-    assert found["t", "short"].count == 5 and found["t", "short"].examples == [
-        "b.txt:1: 了",
-        "b.txt:2: 了",
-        "b.txt:3: 了",
-    ]
-    assert found[None, "truncated"].examples == ["c.gz"] and len(found) == 3
+    assert found == {
+        (None, "bad_json"): ["a.jsonl:2"],
+        ("t", "short"): ["b.txt:1: 了", "b.txt:2: 了", "b.txt:3: 了"],
+        (None, "truncated"): ["c.gz"],
+    }
     assert read_rejects(tmp_path / "none.jsonl") == {}
 
 
@@ -130,7 +124,7 @@ def test_the_page_is_whole_and_loads_nothing(shards: Path, capsys: pytest.Captur
         "What the masked tokens are part of",
     ]
     for words in (
-        "◐ Nothing is wrong; in 1 of 2 tasks something is odd",
+        "● Nothing is wrong or odd in 2 tasks",
         "居里夫人",
         "html left-overs",
         "prefers-color-scheme",
@@ -139,9 +133,6 @@ def test_the_page_is_whole_and_loads_nothing(shards: Path, capsys: pytest.Captur
     ):
         assert words in text
     assert text.count('<div class="example">') == 6 and 'class="unit e' in text and 'class="m masked"' in text
-    assert "tabs, ideographic and other odd spaces" in text and '<th scope="col">corpus</th>' in text
-    reading = text.partition("<h3>Reading the input</h3>")[2].partition("</table>")[0]
-    assert "For example" not in reading, "no column without a word in it"
     for label in (
         "label 0: adjacent",
         "label 1: same document, not adjacent",
@@ -164,7 +155,7 @@ def test_the_recipes_batches_count(shards: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     audited(capsys, shards, "--recipe", tmp_path / "mine.yaml")
     text = (shards / "audit.html").read_text(encoding="utf-8")
-    assert "padding, batches of 64" in text and '<td class="w">word</td>' in text
+    assert "padding, batches of 64" in text
     audited(capsys, shards)
     text = (shards / "audit.html").read_text(encoding="utf-8")
-    assert "padding, batches of 8,192" in text and '<td class="w">word</td>' not in text
+    assert "padding, batches of 8,192" in text

@@ -27,10 +27,8 @@ def table(path: Path) -> list[list[str]]:
 
 
 def rejected(path: Path) -> list[tuple[int, str]]:
-    return [
-        (row["line"], row["reason"])
-        for row in map(json.loads, Path(f"{path}.rejects.jsonl").read_text("utf-8").splitlines())
-    ]
+    lines = Path(f"{path}.rejects.jsonl").read_text("utf-8").splitlines()
+    return sorted((row["line"], row["reason"]) for row in map(json.loads, lines))
 
 
 # ---- sentences with their connective
@@ -65,12 +63,6 @@ def write_jsonl(path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def write_folder(path: Path) -> None:
-    path.mkdir()
-    for i, name in enumerate(("s1", "s2", "labels")):
-        (path / f"{name}.train").write_text("".join(row[i] + "\n" for row in PAIRS), encoding="utf-8")
-
-
 def write_parquet(path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -94,7 +86,6 @@ def write_parquet(path: Path) -> None:
         ("train.tsv", write_tsv),
         ("train.csv", write_csv),
         ("train.jsonl", write_jsonl),
-        ("DiscoveryBase", write_folder),
         ("train-00000-of-00001.parquet", write_parquet),
     ],
 )
@@ -120,7 +111,7 @@ def test_one_s_own_pairs_are_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     path.write_text("\n".join(rows), encoding="utf-8")
     common = ["import-discovery", path, "--to", tmp_path / "out.tsv.gz", "--language", "zh"]
-    assert call(*common) == 2 and "--columns sentence1,sentence2,marker" in capsys.readouterr().err
+    assert call(*common) == 2 and "expected sentence1,sentence2,marker" in capsys.readouterr().err
     common += ["--columns", "sentence1,sentence2,marker"]
     assert call(*common) == 2
     assert "3 of 5" in capsys.readouterr().err and not (tmp_path / "out.tsv.gz").exists()
@@ -129,7 +120,6 @@ def test_one_s_own_pairs_are_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
         ["他走了。", "天黑了。", "因此"],
         ["他来了。", "天亮了。", "所以"],
     ]
-    assert "unknown connectives: '哈哈' 1" in capsys.readouterr().out
     assert rejected(tmp_path / "out.tsv.gz") == [
         (2, "unknown_marker"),
         (3, "empty_sentence"),
@@ -171,10 +161,9 @@ def test_a_header_is_no_data_even_when_columns_are_given(
     ("name", "text", "part"),
     [
         ("a.tsv", "x\ty\n1\t2\n", "expected sentence1"),
-        ("a.doc", "x", "unknown kind of file"),
         ("a.tsv", "", "no line"),
         ("a.jsonl", "[1]\n", "1 of 1"),
-        ("a.jsonl", '{"s1": "a", "s2": "b"}\n', "wrong_columns"),
+        ("a.jsonl", '{"s1": "a", "s2": "b"}\n', "expected sentence1,sentence2,marker"),
         ("a.parquet", "x", "damaged parquet"),
     ],
 )
@@ -184,10 +173,6 @@ def test_files_that_are_no_pairs(
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert call("import-discovery", tmp_path / name, "--to", tmp_path / "out.tsv") == 2
     assert part in capsys.readouterr().err and not (tmp_path / "out.tsv").exists()
-    assert (
-        call("import-discovery", tmp_path, "--to", tmp_path / "out.tsv") == 2
-        and "s1.train" in capsys.readouterr().err
-    )
 
 
 # ---- click logs
@@ -242,24 +227,24 @@ def test_click_logs_are_added_up(
         row[1] for row in rows[1:] if row[2] == "0"
     } == weak
     assert all(row[0].upper() == row[1][0] for row in rows[1:])
-    assert ("dropped" in capsys.readouterr().out) == bool(dropped)
+    assert f"--min-shows: {dropped}\n" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.scratch"))
     assert rejected(tmp_path / "out.tsv") == [
-        (8, "more clicks than shows"),
+        (8, "shown less often than clicked, or never"),
         (9, "empty_title"),
         (10, "count that is no whole number"),
-        (11, "never shown"),
+        (11, "shown less often than clicked, or never"),
     ]
 
 
 def test_rows_of_clicked_and_not(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "log.tsv.gz").write_bytes(gzip.compress(b"q\tA\t0\nq\tA\t1\nq\tB\t0\nq\tC\t2\n"))
+    (tmp_path / "log.tsv.gz").write_bytes(gzip.compress(b"q\tA\t0\nq\tA\t1\nq\tB\t0\nq\tC\tx\n"))
     common = ["import-clicks", tmp_path / "log.tsv.gz", "--to", tmp_path / "out.tsv"]
     assert call(*common) == 2 and "--columns" in capsys.readouterr().err
     common += ["--columns", "query,title,clicked", "--max-reject-share", "0.3"]
     assert call(*common) == 0
     assert table(tmp_path / "out.tsv")[1:] == [["q", "A", "1"], ["q", "B", "0"]]
-    assert rejected(tmp_path / "out.tsv") == [(4, "clicked is neither 0 nor 1")]
+    assert rejected(tmp_path / "out.tsv") == [(4, "count that is no whole number")]
     (tmp_path / "head.tsv").write_text("query\tTitle\tclicked\na\tA1\t1\n", encoding="utf-8")
     assert (
         call(
@@ -315,7 +300,7 @@ def graded(tmp_path: Path) -> list[object]:
 def test_graded_relevance_is_joined(
     graded: list[object], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert call(*graded) == 2 and "4 of 9" in capsys.readouterr().err
+    assert call(*graded) == 2 and "3 of 9" in capsys.readouterr().err
     assert call(*graded, "--max-reject-share", "0.5", "--max-chars", "10") == 0
     assert table(tmp_path / "out.tsv") == [
         ["query", "title", "relevance"],
@@ -329,15 +314,12 @@ def test_graded_relevance_is_joined(
         (7, "passage not in the collection"),
         (8, "query not in the queries"),
         (9, "not qid, 0, pid, grade"),
-        (10, "grade that --grades does not name"),
     ]
     assert not list(tmp_path.glob("*.scratch"))
 
 
 def test_grades_can_be_said(graded: list[object], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert (
-        call(*graded, "--max-reject-share", "0.5", "--grades", "4=strong,3=strong,2=weak,1=none,0=none") == 0
-    )
+    assert call(*graded, "--max-reject-share", "0.5", "--grades", "4=2,3=2,2=1") == 0
     assert [row[2] for row in table(tmp_path / "out.tsv")[1:]] == ["2", "1", "2"]
     assert call(*graded, "--grades", "3=good") == 2 and "--grades" in capsys.readouterr().err
 

@@ -63,7 +63,7 @@ def test_permutations_are_spelt_out(vocab: Vocab, shards: Path, capsys: pytest.C
         "segment 1 ← 3 [CLS] 我国",
         "segment 2 ← 1 {居里",
         "segment 3 ← 2 他们",
-        "read in the order 2 3 1 it is the",
+        "read in the order 2 3 1 it is that",
     ):
         assert line in out
 
@@ -186,14 +186,8 @@ def test_a_folder_of_tasks_is_listed(vocab: Vocab, shards: Path, capsys: pytest.
     (shards / "broken").mkdir()
     (shards / "broken/index.json").write_text("{", encoding="utf-8")
     out = printed(capsys, shards)
-    assert (
-        "3 tasks:" in out and "  ir_relevance       3 train and 1 dev examples\n" in out and "half" not in out
-    )
-    assert (
-        "  sentence_distance  3 train" in out
-        and "not JSON" in out
-        and f"data_gen.show {shards / 'broken'}" not in out
-    )
+    assert "ir_relevance         3 train and 1 dev examples\n" in out and "half" not in out
+    assert "sentence_distance    3 train" in out and "not JSON" in out
 
 
 def test_mistakes(vocab: Vocab, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -203,12 +197,11 @@ def test_mistakes(vocab: Vocab, shards: Path, tmp_path: Path, capsys: pytest.Cap
     for arguments, part in [
         ((tmp_path / "none",), "no finished shards"),
         ((folder, "--class", 9), "no such example"),
-        ((tmp_path,), f"no finished shards there; there are some in {shards}"),
-        ((shards / "ir_relevanse",), f"there are some in {shards}"),
+        ((tmp_path,), "no finished shards there"),
         ((folder, "--split", "dev"), "no such example among the 0 of split dev"),
         ((folder, "--vocab", tmp_path / "v.txt"), "no vocabulary there"),
         ((folder, "--vocab", other), "not the vocabulary"),
-        ((folder, "-n", 0), "-n has to be 1"),
+        ((folder, "-n", 0), "-n of 1 or more"),
         ((folder, "--mask-prob", 2), "--mask-prob"),
     ]:
         assert part in printed(capsys, *arguments, code=2)

@@ -1,107 +1,85 @@
 """Baidu's text format of ERNIE 1.0's pre-training examples (data/demo_*_set.gz of PaddlePaddle/ERNIE, branch
 repro).
 
-A line is `token_ids;sentence_ids;position_ids;seg_labels;label`, numbers parted by spaces. By Baidu's README:
-seg_labels: 0 = a word begins at the token, 1 = the token goes on with it, -1 = [CLS] or [SEP], never masked;
-label: whether the second sentence follows the first one in its text, 1 = it does, 0 = it does not.
+A line is `token_ids;sentence_ids;position_ids;seg_labels;label`, numbers with spaces between them. By Baidu's
+README, seg_labels: 0 = a word begins, 1 = it goes on, -1 = [CLS] or [SEP], never masked; label: 1 = the
+second sentence follows the first one in its text, 0 = it does not.
 
-The format knows one level of units. On import it becomes the word level, and the phrase and entity levels
-equal it; on export any one level can be written. Positions are always 0, 1, 2, ...: a line with others is
-rejected.
-
-The label goes where the task has a sentence head, as the task's generator says (`Labels.next_sentence`) or
-the user does (`labels`). Tasks without a sentence head drop it, which is counted."""
+The format has one level of units. On import it becomes all levels; on export any one level can be written."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from data_gen.generators import load_generator
-from data_gen.interchange.examples import Parse, number_units, require
-from data_gen.interchange.lines import BadLine, written
-from ernie2.shards import LEVELS, Example, ShardReader
+from data_gen.interchange.examples import number_units, require
+from data_gen.interchange.lines import BadLine
+from ernie2.shards import LEVELS, Example
 from ernie2.strict import ConfigError
-from ernie2.tasks import Task, load_tasks
-from ernie2.tokenizer import Vocab
+from ernie2.tasks import Task
 
 BEGINS, CONTINUES, SPECIAL = 0, 1, -1
 FIELDS = ("token_ids", "sentence_ids", "position_ids", "seg_labels", "label")
 
 
-def labels_for(task: Task, language: str, given: dict[int, int] | None) -> dict[int, int] | None:
-    """Baidu's label -> class of a task: as given, else as its generator says; None for a task without a
-    sentence head.
+def import_labels(task: Task, language: str, labels: dict[int, int] | None) -> dict[int, int] | None:
+    """Baidu's label -> class: `labels`, or as the task's generator says; None without a sentence head.
 
-    Raises:
-        ConfigError: the task needs labels that the format does not have, or the meaning of the label is not
-        known."""
+    Raises ConfigError where the task needs labels that the format does not have, or none are known."""
     if task.token_classes:
         raise ConfigError(
-            f"--task {task.name}: its token head needs a label for every token, which this format does not "
-            "have"
+            f"--task {task.name}: its token head needs labels of tokens, which this format does not have"
         )
-    if not task.sentence_classes or given is not None:
-        return given if task.sentence_classes else None
     known = load_generator(task, language).labels
+    if not task.sentence_classes or labels:
+        return labels if task.sentence_classes else None
     if known is None or known.next_sentence is None:
         raise ConfigError(
-            f"--task {task.name}: say which of its {task.sentence_classes} classes Baidu's labels are, for "
-            f"example --labels 0=1,1=0"
+            f"--task {task.name}: which of its {task.sentence_classes} classes are Baidu's labels? Name "
+            "them, for example --labels 0=1,1=0"
         )
     follows, elsewhere = known.next_sentence
     return {1: follows, 0: elsewhere}
 
 
-def parser(labels: dict[int, int] | None, notes: dict[str, int]) -> Callable[[Vocab], Parse]:
-    """Makes the parser of lines.
+def export_labels(task: Task, language: str) -> dict[int, int] | None:
+    """Class -> Baidu's label, as the task's generator says; None where it does not."""
+    known = load_generator(task, language).labels
+    if known is None or known.next_sentence is None:
+        return None
+    return {label: int(label == known.next_sentence[0]) for label in range(len(known.names))}
+
+
+def parse_line(text: str, labels: dict[int, int] | None = None) -> Example:
+    """The example of a line.
 
     Args:
-        labels: Baidu's label -> class; None: the labels are dropped.
-        notes: Counts the labels that are dropped."""
+        text: The line.
+        labels: Baidu's label -> class; None: the label as it is.
 
-    def parse(text: str) -> Example:
-        example = parse_line(text)
-        if labels is None:
-            notes["pair label dropped"] = notes.get("pair label dropped", 0) + 1
-            return example
-        require(example.sentence_label in labels, "label that has no class")
-        example.sentence_label = labels[example.sentence_label]
-        return example
-
-    return lambda vocab: parse
-
-
-def parse_line(text: str) -> Example:
-    """The example of a line, the label as Baidu has it. Raises BadLine."""
+    Raises:
+        BadLine: it is not of this format, or its label has no class."""
     fields = text.split(";")
     require(len(fields) == len(FIELDS), f"not {len(FIELDS)} fields")
-    token_ids, sentence_ids, positions, seg_labels, label = map(_numbers, fields, FIELDS)
-    require(
-        len(token_ids) == len(sentence_ids) == len(positions) == len(seg_labels),
-        "fields of different lengths",
-    )
+    token_ids, sentence_ids, positions, units, label = map(_numbers, fields, FIELDS)
+    lengths = {len(token_ids), len(sentence_ids), len(positions), len(units)}
+    require(len(lengths) == 1, "fields of different lengths")
     require(len(label) == 1, "label is not one number")
     require(np.array_equal(positions, np.arange(len(positions))), "position_ids are not 0, 1, 2, ...")
-    require(
-        len(seg_labels) > 0 and seg_labels.min() >= SPECIAL and seg_labels.max() <= CONTINUES,
-        "seg_labels outside -1 to 1",
-    )
-    before = np.concatenate([[SPECIAL], seg_labels[:-1]])
-    require(
-        not ((seg_labels == CONTINUES) & (before == SPECIAL)).any(), "seg_labels: 1 where no word goes on"
-    )
-    spans = number_units(seg_labels == BEGINS, seg_labels != SPECIAL)
-    return Example(token_ids, sentence_ids, dict.fromkeys(LEVELS, spans), None, int(label[0]))
+    require(bool(np.isin(units, (BEGINS, CONTINUES, SPECIAL)).all()), "seg_labels outside -1 to 1")
+    before = np.concatenate([[SPECIAL], units[:-1]])
+    require(not ((units == CONTINUES) & (before == SPECIAL)).any(), "seg_labels: 1 where no word goes on")
+    number = int(label[0])
+    require(labels is None or number in labels, "label that has no class")
+    spans = dict.fromkeys(LEVELS, number_units(units == BEGINS, units != SPECIAL))
+    return Example(token_ids, sentence_ids, spans, None, labels[number] if labels else number)
 
 
 def _numbers(field: str, name: str) -> np.ndarray:
     try:
         return np.array(field.split(), np.int32)
     except (ValueError, OverflowError):
-        raise BadLine(f"{name}: not whole numbers parted by spaces") from None
+        raise BadLine(f"{name}: not whole numbers with spaces between them") from None
 
 
 def format_line(example: Example, level: str = "word", labels: dict[int, int] | None = None) -> str:
@@ -110,43 +88,17 @@ def format_line(example: Example, level: str = "word", labels: dict[int, int] | 
     Args:
         example: Of shards, with spans.
         level: Whose units become seg_labels.
-        labels: Class -> Baidu's label; None: the class itself. An example without a label gets 0."""
-    spans = example.span_ids[level].astype(np.int32)
-    begins = np.ones(len(spans), bool)
-    begins[1:] = spans[1:] != spans[:-1]
-    seg_labels = np.where(spans < 0, SPECIAL, np.where(begins, BEGINS, CONTINUES))
-    label = example.sentence_label
-    label = 0 if label is None else label if labels is None else labels[label]
-    columns = (example.token_ids, example.sentence_ids, np.arange(len(spans)), seg_labels)
-    return ";".join([*(" ".join(map(str, column.tolist())) for column in columns), str(label)])
-
-
-def export_lines(
-    folder: Path, split: str, to: Path, level: str = "word", labels: dict[int, int] | None = None
-) -> int:
-    """Writes a split of a task's shards, in its order; gzip where the name ends in .gz. Returns the number of
-    lines.
+        labels: Class -> Baidu's label; None: the class itself. An example without a label gets 0.
 
     Raises:
-        ConfigError: no finished shards there, or shards without spans, or a class that `labels` does not
-        name."""
-    reader = ShardReader(folder, split)
-    name = reader.index["task"]
-    if f"span_ids_{level}" not in reader.index["fields"]:
-        raise ConfigError(
-            f"{folder}: task '{name}' has no masked LM and so no units, which this format needs"
-        )
-    task = load_tasks().get(name)
-    if labels is None and task is not None:
-        known = load_generator(task, reader.index["language"]).labels
-        if known is not None and known.next_sentence is not None:
-            labels = {label: int(label == known.next_sentence[0]) for label in range(len(known.names))}
-    with written(to) as file:
-        for i in range(len(reader)):
-            example = reader[i]
-            if labels is not None and example.sentence_label not in (None, *labels):
-                raise ConfigError(
-                    f"--labels: class {example.sentence_label} of task '{name}' has no label; name it too"
-                )
-            file.write(format_line(example, level, labels) + "\n")
-    return len(reader)
+        ConfigError: a class that labels do not have."""
+    units = example.span_ids[level].astype(np.int32)
+    begins = np.diff(units, prepend=SPECIAL - 1) != 0
+    seg_labels = np.where(units < 0, SPECIAL, np.where(begins, BEGINS, CONTINUES))
+    label = example.sentence_label or 0
+    if labels is not None and example.sentence_label is not None:
+        if label not in labels:
+            raise ConfigError(f"--labels: class {label} has no label; name it too")
+        label = labels[label]
+    columns = (example.token_ids, example.sentence_ids, np.arange(len(units)), seg_labels)
+    return ";".join([*(" ".join(map(str, column.tolist())) for column in columns), str(label)])

@@ -1,46 +1,29 @@
-"""Lines of foreign files, in and out: where they come from, those that cannot be used, and their order.
-
-What is wrong with a line is told by `BadLine`; it is left out, counted and written to a file of rejects with
-file, line and reason, and the import stops when more than a stated share of the lines is bad."""
+"""Lines of foreign files: read, rejected by reason, shuffled, written."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import io
-import json
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
 
+from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import DamagedFile, Stream
+from ernie2.disk import replacing, write_json_lines
 from ernie2.strict import ConfigError
-
-LINES_BEFORE_JUDGING = 1_000
-"""Lines read before the share of bad ones can stop an import that is still reading."""
-CACHE_KB = 64_000
-"""Memory that sorting and joining may take."""
-UNPACKED = 8
-"""How much larger the text of a compressed file is taken to be."""
 
 
 class BadLine(ValueError):
-    """A line cannot be used. The message is the reason: the same for every like case, because it is counted
-    by it."""
+    """A line that cannot be used; the message is the reason that it is counted by."""
 
 
 class Line(NamedTuple):
-    """A line and where it stands.
-
-    Attributes:
-        path: The file.
-        number: From 1.
-        text: Without its end.
-        dev: Whether the file was named as one of the dev split."""
+    """A line of a file, without its end, numbered from 1; `dev`: the file is one of the dev split."""
 
     path: Path
     number: int
@@ -48,180 +31,116 @@ class Line(NamedTuple):
     dev: bool = False
 
 
-class RejectLog:
-    """Rejects of an import, written as they come: one JSON object {file, line, reason, text} a line.
+class RejectLog(RejectCounter):
+    """Rejects of an import, written to `path` at its end: {file, line, reason, text}, 10,000 of each reason.
 
     Attributes:
-        path: The file of rejects; not there when nothing was rejected. None: they are counted only.
-        seen: Lines read, good or bad.
-        counts: reason -> lines rejected.
-        notes: reason -> lines of which something was set aside, through no fault of theirs.
-        explain: Says the one cause behind all that is bad, with its option, where there is one; else ""."""
+        seen, bytes: Lines read, good or bad, and their size."""
 
-    def __init__(self, path: Path | None, max_share: float) -> None:
-        """Raises ConfigError for a share that is none."""
-        if not 0 <= max_share <= 1:
-            raise ConfigError(f"--max-reject-share: found {max_share}, expected a share between 0 and 1")
+    def __init__(self, path: Path, max_share: float) -> None:
+        super().__init__(keep=10_000)
         self.path, self.max_share = path, max_share
-        self.seen = 0
-        self.counts: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
-        self.explain: Callable[[], str] = str
-        self._first: dict[str, str] = {}
-        self._file: TextIO | None = None
+        self.seen = self.bytes = 0
 
     def __enter__(self) -> RejectLog:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self.counts:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json_lines(self.path, self.rows())
 
-    def add(self, path: Path, number: int | None, reason: str, text: str = "") -> None:
-        """Rejects a line; `number` None: a file from somewhere on. Raises ConfigError when too many are bad
-        by now."""
-        self.counts[reason] += 1
-        self._first.setdefault(reason, f"{path}:{number}" if number else str(path))
-        if self.path is not None:
-            self._write({"file": str(path), "line": number, "reason": reason, "text": text[:80]})
-        if self.seen >= LINES_BEFORE_JUDGING:
+    def add(self, source: str, reason: str, text: str = "") -> None:
+        """Counts a reject of `file:line`, or of a file. Raises ConfigError where too many are bad by now."""
+        super().add(source, reason, text)
+        if self.seen >= 1_000:
             self.judge()
 
-    def _write(self, row: dict[str, str | int | None]) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
     def judge(self) -> None:
-        """Raises ConfigError where there is no line, more than the allowed share is bad, or none is good."""
-        bad = self.counts.total()
+        """Raises ConfigError where there is no line, too large a share is bad, or none is good."""
         if not self.seen:
+            raise ConfigError(f"no line in the files; {self.summary() or 'they are empty'}")
+        if self.total > self.max_share * self.seen or self.total >= self.seen:
             raise ConfigError(
-                f"no line in the files ({self.reasons() or 'they are empty'}); nothing to import"
-            )
-        if bad > self.max_share * self.seen or bad >= self.seen:
-            if cause := self.explain():
-                raise ConfigError(f"{cause} ({bad} of {self.seen} lines rejected; all are in {self.path})")
-            raise ConfigError(
-                f"--max-reject-share: {bad} of {self.seen} lines rejected, more than {self.max_share:g} of "
-                "them "
-                f"({self.reasons()}); all are in {self.path}; mend the files, or allow more"
+                f"--max-reject-share: {self.total} of {self.seen} lines rejected, expected at most "
+                f"{self.max_share:g} of them; repair the files, or allow more; {self.summary()}"
             )
 
-    def reasons(self) -> str:
-        """Counts by reason with a place each, for messages."""
-        return "; ".join(
-            f"{reason}: {count:,}, first {self._first[reason]}" for reason, count in self.counts.most_common()
+    def summary(self) -> str:
+        """Each reason with its count and first place; empty where nothing was rejected."""
+        reasons = (
+            f"{reason}: {count:,}, first {self.examples[reason][0][0]}"
+            for reason, count in self.counts.most_common()
         )
+        return f"rejected: {'; '.join(reasons)}; see {self.path}" if self.counts else ""
 
 
-def read(paths: Sequence[Path], rejects: RejectLog, dev: bool = False) -> Iterator[Line]:
-    """Lines of text files, plain or compressed, UTF-8, but for empty ones.
+def read(paths: Sequence[Path], rejects: RejectLog, dev_paths: Sequence[Path] = ()) -> Iterator[Line]:
+    """Lines of UTF-8 files, plain or compressed, without the empty ones.
 
-    A line that is not UTF-8 is rejected; of a damaged file what can be read is read, and the rest rejected as
-    one line. Raises ConfigError for a file that cannot be opened."""
-    for path in paths:
-        number, rest = 0, b""
+    Lines that are not UTF-8, and what follows damage in a file, are rejected. Raises ConfigError for a file
+    that cannot be opened."""
+    for place, path in enumerate([*paths, *dev_paths]):
+        number = 0
         try:
-            stream = Stream(path)
-            with contextlib.closing(stream):
-                for chunk in _ended(stream):
-                    lines = (rest + chunk).splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
-                    rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-                    for line in lines:
-                        number += 1
-                        yield from _decoded(path, number, line, dev, rejects)
+            for number, line in enumerate(_byte_lines(path), 1):
+                if not line.strip():
+                    continue
+                rejects.seen += 1
+                rejects.bytes += len(line)
+                text = line.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf" if number == 1 else b"")
+                try:
+                    yield Line(path, number, text.decode("utf-8"), place >= len(paths))
+                except UnicodeDecodeError:
+                    rejects.add(f"{path}:{number}", "not UTF-8", text.decode("utf-8", "replace"))
         except DamagedFile as error:
-            rejects.add(path, None, f"from line {number + 1} on: {error}")
+            rejects.add(str(path), f"from line {number + 1} on: {error}")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _ended(stream: Stream) -> Iterator[bytes]:
-    """The chunks, and a line feed where the last line has none."""
-    last = b"\n"
-    for last in stream:
-        yield last
-    if not last.endswith(b"\n"):
-        yield b"\n"
-
-
-def _decoded(path: Path, number: int, line: bytes, dev: bool, rejects: RejectLog) -> Iterator[Line]:
-    if number == 1:
-        line = line.removeprefix(b"\xef\xbb\xbf")
-    if not line.strip():
-        return
-    rejects.seen += 1
-    try:
-        yield Line(path, number, line.decode("utf-8").rstrip("\r\n"), dev)
-    except UnicodeDecodeError:
-        rejects.add(path, number, "not UTF-8", line.rstrip(b"\r\n").decode("utf-8", "replace"))
+def _byte_lines(path: Path) -> Iterator[bytes]:
+    """Lines with their ends: LF, CRLF or CR."""
+    rest = b""
+    with contextlib.closing(Stream(path)) as stream:
+        for chunk in stream:
+            lines = (rest + chunk).splitlines(keepends=True)
+            rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+            yield from lines
+    yield from rest.splitlines(keepends=True)
 
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[TextIO]:
-    """A UTF-8 text file to write; gzip for .gz. It gets its name when all went well. The same text gives the
-    same bytes.
-
-    Raises ConfigError where it cannot be made."""
-    path = Path(path)
-    tmp = path.with_name(f"{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        raw = tmp.open("wb")
-    except OSError as error:
-        raise ConfigError(f"--to: {path} cannot be written ({error.strerror})") from None
-    try:
-        with raw:
-            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
-            with packed, io.TextIOWrapper(packed, "utf-8", errors="backslashreplace", newline="\n") as file:
-                yield file
-        tmp.replace(path)
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
-def unpacked_bytes(paths: Iterable[Path]) -> int:
-    """About how many bytes the text of files has."""
-    return sum(
-        path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".bz2", ".zst") else 1) for path in paths
-    )
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a whole number that 64 bits hold."""
-    return text.isascii() and text.isdigit() and len(text) < 19
+    """A UTF-8 file, gzip for .gz, that gets its name when it is whole; equal texts give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, sync=False) as temporary, temporary.open("wb") as raw:
+        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+        with packed, io.TextIOWrapper(packed, "utf-8", errors="backslashreplace", newline="\n") as file:
+            yield file
 
 
 @contextlib.contextmanager
 def scratch(beside: Path) -> Iterator[sqlite3.Connection]:
-    """A database in a file of its own beside an output, to sort and join more than fits in memory; gone
-    afterwards.
-
-    Raises:
-        ConfigError: the disk is full, or the file cannot be made."""
+    """A temporary database beside an output, to sort and join more than fits in memory."""
     path = Path(f"{beside}.scratch")
-    path.unlink(missing_ok=True)  # of an import that was killed
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            folder = str(path.parent.absolute()).replace("'", "''")
             db.executescript(f"""
-                PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE_KB};
-                PRAGMA temp_store_directory = '{str(path.parent.absolute()).replace("'", "''")}'; BEGIN;
+                PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -64000;
+                PRAGMA temp_store_directory = '{folder}'; BEGIN;
             """)
             yield db
-    except sqlite3.OperationalError as error:
-        raise ConfigError(f"--to: {path} cannot be written ({error}); make room and run it again") from None
     finally:
         path.unlink(missing_ok=True)
 
 
 def shuffled(lines: Iterable[Line], seed: int, beside: Path) -> Iterator[Line]:
-    """The lines in random order, the same for the same lines and seed; `beside`: where a temporary file may
-    be."""
+    """The lines in random order, the same for the same lines and seed; `beside` as of `scratch`."""
     rng, files = np.random.default_rng(seed), {}
     rows = (
         (int(rng.integers(2**63)), files.setdefault(line.path, len(files)), line.number, line.text, line.dev)
