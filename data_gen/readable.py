@@ -22,8 +22,8 @@ MASK_LEVELS = ("basic", "phrase", "entity")
 
 @dataclass(frozen=True)
 class Word:
-    """A word of an example, tokens [start, stop), and the levels of the units of several words that begin with
-    it, end with it and hold it; a special token is a word as well."""
+    """A word of an example, tokens [start, stop), and the levels of the units of several words that begin
+    with it, end with it and hold it; a special token is a word as well."""
 
     start: int
     stop: int
@@ -91,7 +91,7 @@ class Readable:
         return [(a, b) for a, b in runs(ids) if ids[a] >= 0 and words[a] != words[b - 1]]
 
     def named_segments(self, origins: list[int] | None) -> Iterator[tuple[str, list[Word]]]:
-        """(name, words) of each segment, up to its [SEP]; `origins`: where each stood in the original text."""
+        """(name, words) of each segment, up to its [SEP]; `origins`: as of `original_positions`."""
         number, words = 0, []
         for word in self.words():
             words.append(word)

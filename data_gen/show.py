@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from data_gen.readable import (
     MASK_LEVELS,
     Readable,
     Word,
-    cut,
     introduction,
     original_positions,
     printable,
@@ -37,7 +37,6 @@ WHEN = ("auto", "always", "never")
 STYLES = {
     "head": "bold",
     "soft": "dim",
-    "special": "dim",
     "label": "bold green",
     "entity": "bold magenta",
     "phrase": "underline cyan",
@@ -74,8 +73,7 @@ def task_folders(shards: Path) -> list[Path]:
     if (shards / "index.json").exists():
         return [shards]
     folders = sorted(path.parent for path in shards.glob("[!.]*/index.json"))
-    folders = [folder for folder in folders if folder.suffix not in (".tmp", ".old")]
-    if not folders:
+    if not (folders := [folder for folder in folders if folder.suffix not in (".tmp", ".old")]):
         raise ConfigError(
             f"{shards}: no finished shards there; name <shards_dir> or <shards_dir>/<task>, or make them "
             "with: python -m data_gen RECIPE.yaml"
@@ -126,17 +124,15 @@ class Shower:
             brackets = [(f" {a}{level} of several words{b}", level) for level, (a, b) in BRACKETS.items()]
             self._print("In the text: spaces between words,", *brackets)
         if task.has_masked_lm and self.levels:
-            seen = (("__", "masked"), " is [MASK], ", ("another token", "random"), " is drawn at random, ")
-            self._print(
-                "In a mask: ", *seen, ("the same", "kept"), " stays; below it what is to be predicted."
-            )
+            seen = (("__", "masked"), " is [MASK], ", ("another token", "random"), " is random, ")
+            self._print("In a mask: ", *seen, ("the same", "kept"), " stays; below it what to predict.")
         self._print("")
 
     def example(self, title: str, example: Example, rng: np.random.Generator) -> None:
         """All there is in an example; `rng` draws the masks."""
         decoded = Readable(example, self.tokenizer)
-        head = cut(f"── {self.generator.task.name}, {title}: {len(decoded)} tokens ", self.console.width)
-        self._print((head + "─" * (self.console.width - cell_len(head)), "head"))
+        title = f"── {self.generator.task.name}, {title}: {len(decoded)} tokens"
+        self.console.rule(Text(title, "head"), align="left", style="head")
         if example.sentence_label is not None:
             label = example.sentence_label
             self._print((printable(f"label {label}: {self.generator.describe(label)}"), "label"))
@@ -156,9 +152,7 @@ class Shower:
                 name = ""
         if origins:
             order = reading_order(origins)
-            self._named(
-                "", Text(f"(← place in the original text; read in the order {order} it is that)", "soft")
-            )
+            self._named("", Text(f"(← place in the original; read in the order {order} it is that)", "soft"))
 
     def _token_labels(self, decoded: Readable) -> None:
         labels = decoded.example.token_labels.tolist()
@@ -170,7 +164,7 @@ class Shower:
 
     def _masks(self, decoded: Readable, level: str, rng: np.random.Generator) -> None:
         seen, truths = list(decoded.texts), [""] * len(decoded)
-        styles = ["special" if unit < 0 else "" for unit in decoded.example.span_ids["word"]]
+        styles = ["soft" if unit < 0 else "" for unit in decoded.example.span_ids["word"]]
         for place, target in decoded.draw(level, rng, self.mask_prob).items():
             text, styles[place], truths[place] = seen[place], target.kind, target.truth
             seen[place] = {"masked": "_" * max(cell_len(text), 1), "kept": text}.get(target.kind, target.seen)
@@ -200,14 +194,12 @@ class Shower:
         self.console.print(whole)
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
-        for line in Text.assemble(*parts).wrap(self.console, self.console.width):
-            line.rstrip()
-            self.console.print(line)
+        self.console.print(Text.assemble(*parts))
 
 
 def _bracketed(decoded: Readable, word: Word) -> Text:
     """A word with the brackets of the phrases and entities that it opens or closes."""
-    style = "special" if word.special else min(word.inside, default="")
+    style = "soft" if word.special else min(word.inside, default="")
     return Text.assemble(
         *((BRACKETS[level][0], level) for level in word.opens),
         *((printable(decoded.texts[i]), style) for i in range(word.start, word.stop)),
@@ -240,7 +232,6 @@ def class_number(text: str, generator: Generator) -> int:
     task, wanted = generator.task, text.casefold().strip().rstrip(",，")
     classes = range(task.sentence_classes or task.token_classes or 0)
     names = {label: generator.describe(label) for label in classes}
-    names = {label: name for label, name in names.items() if "not used" not in name}
     found = [label for label, name in names.items() if name.casefold() == wanted]
     found = found or [label for label, name in names.items() if wanted in name.casefold()]
     if len(found) == 1:
@@ -252,16 +243,13 @@ def class_number(text: str, generator: Generator) -> int:
     )
 
 
-def chosen(reader: ShardReader, count: int, label: int | None, start: int) -> Iterator[int]:
-    """Numbers of the first `count` examples from `start` on; of class `label` (of any token)."""
+def chosen(reader: ShardReader, label: int | None, start: int) -> Iterator[int]:
+    """Numbers of the examples from `start` on, of class `label` (of any token)."""
     for i in range(start, len(reader)):
         example = reader[i]
         labels = [example.sentence_label] if example.token_labels is None else example.token_labels
         if label is None or label in labels:
             yield i
-            count -= 1
-            if not count:
-                return
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -294,7 +282,7 @@ def main(argv: Sequence[str]) -> int:
     index, generator, tokenizer = load_shards(args.folder, args.vocab)
     label = None if args.label is None else class_number(args.label, generator)
     reader = ShardReader(args.folder, args.split)
-    numbers = list(chosen(reader, args.n, label, args.start))
+    numbers = list(islice(chosen(reader, label, args.start), args.n))
     if not numbers:
         raise ConfigError(f"{args.folder}: no such example among the {len(reader)} of split {args.split}")
     levels = {"all": MASK_LEVELS, "none": ()}.get(args.masks, (args.masks,))

@@ -88,7 +88,6 @@ def test_mistakes(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -
         ((tmp_path / "empty",), "no finished shards"),
         ((tmp_path / "nowhere",), "no finished shards"),
         ((shards, "--vocab", other), "not the vocabulary"),
-        ((shards, "--sample", 0), "--sample"),
         ((shards, "--recipe", tmp_path / "no.yaml"), "no such file"),
         ((shards, "--out", tmp_path / "no/page.html"), "choose another place with --out"),
     ]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import tiny_example
 
-from data_gen.interchange import baidu, jsonl
+from data_gen import interchange
 from data_gen.interchange.__main__ import main
 from data_gen.interchange.lines import BadLine, RejectLog, read
 from ernie2.shards import LEVELS, Example, ShardReader
@@ -68,13 +68,13 @@ def lines_file(path: Path, count: int, seed: int = 0) -> list[str]:
 
 
 def test_a_line_becomes_an_example_and_back() -> None:
-    example = baidu.parse_line(LINE)
+    example = interchange.parse_baidu(LINE)
     assert example.token_ids.tolist() == [1, 7, 8, 9, 2, 10, 11, 2] and example.sentence_label == 1
     assert example.sentence_ids.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
     assert {tuple(ids.tolist()) for ids in example.span_ids.values()} == {(-1, 0, 0, 1, -1, 2, 3, -1)}
-    assert baidu.format_line(example) == LINE
+    assert interchange.format_baidu(example) == LINE
     example.span_ids["entity"] = np.array([-1, 0, 0, 0, -1, 1, 1, -1])
-    assert baidu.format_line(example, "entity", {1: 0}).endswith(";-1 0 1 1 -1 0 1 -1;0")
+    assert interchange.format_baidu(example, "entity", {1: 0}).endswith(";-1 0 1 1 -1 0 1 -1;0")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_line_becomes_an_example_and_back() -> None:
 )
 def test_a_bad_line_is_named(line: str, reason: str) -> None:
     with pytest.raises(BadLine, match=reason):
-        baidu.parse_line(line)
+        interchange.parse_baidu(line)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -144,7 +144,9 @@ def test_a_task_without_a_sentence_head_drops_the_label(
     assert "pair label dropped: 300" in capsys.readouterr().out
     splits = [ShardReader(tmp_path / "s/knowledge_masking", split) for split in ("train", "dev")]
     assert len(splits[0]) + len(splits[1]) == 300 and 10 < len(splits[1]) < 60
-    made = [baidu.format_line(reader[i]).rsplit(";", 1)[0] for reader in splits for i in range(len(reader))]
+    made = [
+        interchange.format_baidu(reader[i]).rsplit(";", 1)[0] for reader in splits for i in range(len(reader))
+    ]
     wanted = [line.rsplit(";", 1)[0] for line in lines]
     assert sorted(made) == sorted(wanted) and made != wanted, "shuffled, but the same lines"
     index = splits[0].index
@@ -288,7 +290,8 @@ def test_jsonl_round_trip_is_exact_for_every_head(tmp_path: Path, tiny_tasks: di
                 example.span_ids = numbered(example) if task.has_masked_lm else None
             path = tmp_path / f"{name}.jsonl"
             text = "".join(
-                jsonl.format_line(example, vocab if with_tokens else None) + "\n" for example in examples
+                interchange.format_jsonl(example, vocab if with_tokens else None) + "\n"
+                for example in examples
             )
             path.write_text(text, encoding="utf-8")
             assert (
@@ -326,13 +329,13 @@ def test_jsonl_round_trip_is_exact_for_every_head(tmp_path: Path, tiny_tasks: di
 
 def test_jsonl_fills_in_what_can_be_left_out(vocab_file: Path) -> None:
     vocab = Vocab.load(vocab_file)
-    example = jsonl.parse_line(
+    example = interchange.parse_jsonl(
         '{"tokens": ["[CLS]", "t1", "##p0", "[UNK]", "[SEP]", "t2", "[SEP]"], "_id": 7}', vocab
     )
     assert example.sentence_ids.tolist() == [0, 0, 0, 0, 0, 1, 1]
     assert {tuple(ids.tolist()) for ids in example.span_ids.values()} == {(-1, 0, 0, 1, -1, 2, -1)}
     spans = '{"word": [[1, 2], [2, 4]], "entity": [[1, 4]]}'
-    example = jsonl.parse_line(f'{{"token_ids": [1, 5, 6, 7, 2], "spans": {spans}}}', vocab)
+    example = interchange.parse_jsonl(f'{{"token_ids": [1, 5, 6, 7, 2], "spans": {spans}}}', vocab)
     assert [example.span_ids[level].tolist() for level in LEVELS] == [[-1, 0, 1, 1, -1]] * 2 + [
         [-1, 0, 0, 0, -1]
     ]
@@ -361,7 +364,7 @@ def test_jsonl_fills_in_what_can_be_left_out(vocab_file: Path) -> None:
 )
 def test_a_bad_object_is_named(vocab_file: Path, line: str, reason: str) -> None:
     with pytest.raises(BadLine, match=reason):
-        jsonl.parse_line(line, Vocab.load(vocab_file))
+        interchange.parse_jsonl(line, Vocab.load(vocab_file))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -227,7 +227,7 @@ def test_click_logs_are_added_up(
         row[1] for row in rows[1:] if row[2] == "0"
     } == weak
     assert all(row[0].upper() == row[1][0] for row in rows[1:])
-    assert f"--min-shows: {dropped}\n" in capsys.readouterr().out
+    assert f", {dropped} dropped\n" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.scratch"))
     assert rejected(tmp_path / "out.tsv") == [
         (8, "shown less often than clicked, or never"),

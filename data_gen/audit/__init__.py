@@ -232,13 +232,11 @@ class TaskAudit:
     def classes(self, head: str) -> list[ClassCount]:
         """The classes of a head in order, without those that a generator calls "not used"."""
         both = [self.splits[split].labels[head] for split in SPLITS]
-        totals = [max(int(counts.sum()), 1) for counts in both]
-        found = []
-        for label in range(len(both[0])):
+        totals, found = [max(int(counts.sum()), 1) for counts in both], []
+        for label, counts in enumerate(np.stack(both, 1).tolist()):
             if "not used" not in (name := self.generator.describe(label)):
-                counts = tuple(int(one[label]) for one in both)
                 shares = tuple(count / total for count, total in zip(counts, totals))
-                found.append(ClassCount(label, name, counts, shares))
+                found.append(ClassCount(label, name, tuple(counts), shares))
         return found
 
     def histogram(self, bars: int = 32) -> list[tuple[str, float, float]]:
@@ -266,30 +264,16 @@ class TaskAudit:
         return 1 / max(len(counts), 1), min(limits, default=None)
 
 
-def examine(
-    found: TaskAudit,
-    folder: Path,
-    recipe: Recipe,
-    *,
-    digests: bool = False,
-    sample_tokens: int = SAMPLE_TOKENS,
-) -> None:
-    """Measures the shards of one task, whose index, generator and tokenizer are known.
+def examine(found: TaskAudit, folder: Path, recipe: Recipe, digests: bool = False) -> None:
+    """Measures the shards in <shards_dir>/<task>, whose index, generator and tokenizer are known.
 
-    Args:
-        found: Takes the figures.
-        folder: <shards_dir>/<task>.
-        recipe: Its batch settings plan the batches.
-        digests: Compares every byte with the digests in index.json.
-        sample_tokens: Tokens of a split that are looked into.
-
-    Raises:
-        ConfigError: files are missing or damaged, or hold what the task cannot have."""
+    The recipe's batch settings plan the batches; `digests`: every byte is compared with index.json. Raises
+    ConfigError where files are missing or damaged, or hold what the task cannot have."""
     task, vocab = found.generator.task, found.tokenizer.vocab
     readers = {split: ShardReader(folder, split, task) for split in SPLITS}
     if digests:
         _compare_digests(folder, found.index)
-    splits = {split: measure(reader, task, vocab, sample_tokens) for split, reader in readers.items()}
+    splits = {split: measure(reader, task, vocab) for split, reader in readers.items()}
     longest = found.index.get("max_seq_len") or len(splits["train"].lengths) - 1
     found.padding = padding(readers["train"], task, recipe, longest)
     shards, own = folder.absolute().parent, f"{found.name}.rejects.jsonl"
@@ -332,10 +316,9 @@ def telling_examples(reader: ShardReader) -> list[Example]:
     """EXAMPLES of the first 400: of different classes, with a phrase or an entity, not too long."""
 
     def dull(example: Example) -> int:
-        spans, labels = example.span_ids or {}, example.token_labels
+        spans = example.span_ids or {}
         plain = all(np.array_equal(spans["word"], units) for units in spans.values())
-        few = labels is not None and len(np.unique(labels)) < 3
-        return 2 * (len(example.token_ids) > 160) + plain + few
+        return 2 * (len(example.token_ids) > 160) + plain
 
     examples = sorted((reader[i] for i in range(min(len(reader), 400))), key=dull)
     by_class: dict[int | None, Example] = {}

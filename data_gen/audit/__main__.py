@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_gen import readable
-from data_gen.audit import KINDS, LEVELS, SAMPLE_TOKENS, TaskAudit, default_recipe, examine
+from data_gen.audit import KINDS, LEVELS, TaskAudit, default_recipe, examine
 from data_gen.readable import cut, printable
 from data_gen.show import WHEN, console, load_shards, task_folders
 from ernie2.config import ConfigError, cli, load_recipe
@@ -349,7 +349,7 @@ def audit(args: argparse.Namespace) -> list[TaskAudit]:
             task.bad.append(str(error))
             continue
         try:
-            examine(task, folder, recipe, digests=args.digests, sample_tokens=args.sample)
+            examine(task, folder, recipe, args.digests)
             judge(task, args.allow_missing)
         except ConfigError as error:
             task.bad.append(str(error))
@@ -365,14 +365,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--recipe", help="its batch settings count; default: default figures")
     add("--out", type=Path, metavar="FILE", help="the page; default SHARDS/audit.html")
     add("--digests", action="store_true", help="read every byte and compare it with the digests")
-    add("--sample", type=int, default=SAMPLE_TOKENS, metavar="TOKENS", help="tokens of a split looked into")
     add("--allow-missing", action="store_true", help="a class without an example is no failure")
     add("--color", choices=WHEN, default="auto", help="auto: on a terminal, unless NO_COLOR is set")
     add("--vocab", help="vocabulary; default <shards_dir>/vocab.txt")
-    args = parser.parse_args(argv)
-    if args.sample < 1:
-        raise ConfigError(f"--sample: found {args.sample}, expected 1 or more tokens")
-    return args
+    return parser.parse_args(argv)
 
 
 @cli

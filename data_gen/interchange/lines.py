@@ -141,14 +141,10 @@ def scratch(beside: Path) -> Iterator[sqlite3.Connection]:
 
 def shuffled(lines: Iterable[Line], seed: int, beside: Path) -> Iterator[Line]:
     """The lines in random order, the same for the same lines and seed; `beside` as of `scratch`."""
-    rng, files = np.random.default_rng(seed), {}
-    rows = (
-        (int(rng.integers(2**63)), files.setdefault(line.path, len(files)), line.number, line.text, line.dev)
-        for line in lines
-    )
+    rng = np.random.default_rng(seed)
+    rows = ((int(rng.integers(2**63)), str(one.path), *one[1:]) for one in lines)
     with scratch(beside) as db:
-        db.execute("CREATE TABLE lines (key INTEGER, file INTEGER, number INTEGER, text TEXT, dev INTEGER)")
+        db.execute("CREATE TABLE lines (key INTEGER, path TEXT, number INTEGER, text TEXT, dev INTEGER)")
         db.executemany("INSERT INTO lines VALUES (?, ?, ?, ?, ?)", rows)
-        paths = list(files)
-        for _, file, number, text, dev in db.execute("SELECT * FROM lines ORDER BY key"):
-            yield Line(paths[file], number, text, bool(dev))
+        for _, path, number, text, dev in db.execute("SELECT * FROM lines ORDER BY key"):
+            yield Line(Path(path), number, text, bool(dev))
