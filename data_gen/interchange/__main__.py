@@ -355,7 +355,7 @@ def main(argv: Sequence[str]) -> int:
         args.function(args)
     except (OSError, sqlite3.OperationalError) as error:
         raise ConfigError(
-            f"--to: {args.to} cannot be written ({error}); make room, or name another"
+            f"--to: {args.to} cannot be written ({error}); free some space, or name another place"
         ) from error
     return 0
 
