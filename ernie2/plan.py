@@ -117,11 +117,12 @@ def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, **options: float | 
     found = figures(recipe, plan, ranks, options.get("tokens_per_s"), options.get("device_memory"))
     hours = f", {found['hours']:.1f} h at {options['tokens_per_s']:,.0f} tokens/s" if "hours" in found else ""
     schedule, batch, model, parts = recipe.curriculum, recipe.batch, recipe.model, found["memory"]
+    count = batch.micro_batches
     masking = [" | ".join(recipe.masking.levels(stage.number)) for stage in plan.stages]
     lines = [
         f"{recipe.name}: {schedule.mode}, {schedule.step}, optimizer steps by task and stage",
         f"\n{stage_table(plan)}\n",
-        f"batch    {batch.tokens:,} tokens a step = {batch.micro_batches} micro-batch{'es' * (batch.micro_batches > 1)} of "
+        f"batch    {batch.tokens:,} tokens a step = {count} micro-batch{'es' * (count > 1)} of "
         f"{batch.micro_tokens:,} over {ranks} rank{'s' * (ranks > 1)}",
         f"model    {model.size}, {found['parameters'] / 1e6:.1f} M parameters, {model.hidden_act}, "
         f"{recipe.runtime.precision}",
@@ -151,8 +152,8 @@ def closing_page(recipe: Recipe, where: str, result: dict[str, Any]) -> str:
     for task, splits in result["tasks"].items():
         dev = splits["dev"]
         for head, loss in dev["losses"].items():
-            figures = (loss, dev["accuracy"][head], dev["chance"][head])
-            rows.append([task, head, *(f"{figure:.3f}" for figure in figures)])
+            values = (loss, dev["accuracy"][head], dev["chance"][head])
+            rows.append([task, head, *(f"{value:.3f}" for value in values)])
     newest = f"{recipe.out_dir}/step_{result['steps']:07d}"
     first = next(iter(result["tasks"]), recipe.task_names()[0])
     return f"""

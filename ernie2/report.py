@@ -69,10 +69,9 @@ class Run:
         self.name = str(recipe.get("name") or result.get("name") or self.folder.resolve().name)
 
         ends = {line["stage"]: line["step"] for line in self.lines}  # each stage's end is logged
-        starts = dict(zip(ends, [0, *ends.values()], strict=False))
         self.stages = [
-            Stage(number, starts[number], end, [line for line in self.train if line["stage"] == number])
-            for number, end in ends.items()
+            Stage(number, start, end, [line for line in self.train if line["stage"] == number])
+            for (number, end), start in zip(ends.items(), [0, *ends.values()], strict=False)
         ]
         self.whole = Stage(0, 0, self.last_step, self.train)
         self.bands = [(stage.start, stage.stop, self.stage_name(stage.number)) for stage in self.stages]
