@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -28,7 +27,6 @@ from ernie2.strict import ConfigError, cli
 from ernie2.tasks import select_tasks
 
 TESTED_PADDLE = ("3.3.1", "2.6.2")
-NEEDED = ("numpy", "pyyaml", "tqdm", "jieba", "tokenizers", "safetensors", "joblib", "visualdl", "paddlenlp")
 
 
 @dataclass
@@ -44,35 +42,22 @@ class Finding:
         self.state = self.state or ("problem" if self.remedy else "ok")
 
 
-Findings = Iterator[Finding]
-
-
-def examine(recipe: Recipe) -> list[Finding]:
-    """Every check, in the order of a start."""
-    installed = {one.name.lower(): one.version for one in metadata.distributions()}
-    return [*versions(installed), *devices(recipe), *ports(), *folder(recipe), *disk(recipe), *shards(recipe)]
-
-
-def versions(installed: Mapping[str, str]) -> Findings:
-    """Python, paddle and the other packages. installed: package -> version."""
+def versions(installed: Mapping[str, str]) -> Iterator[Finding]:
+    """Python and paddle. installed: package -> version."""
     yield Finding("python", python_version())
     paddle = installed.get("paddlepaddle-gpu") or installed.get("paddlepaddle") or "not installed"
     name, suffix = ("constraints-paddle2.txt", "2") if paddle.startswith("2.") else ("constraints.txt", "")
-    install, state = f"pip install -c {name} -e '.[cpu{suffix}]' (or '.[gpu{suffix}]')", "warning"
+    install = f"pip install -c {name} -e '.[cpu{suffix}]' (or '.[gpu{suffix}]')"
     try:
         paddle_version.check(paddle)
+        state = "ok" if paddle in TESTED_PADDLE else "warning"
     except ImportError:
         state = "problem"
-    if paddle in TESTED_PADDLE:
-        yield Finding("paddle", paddle)
-    else:
-        yield Finding("paddle", f"{paddle}; tested: {', '.join(TESTED_PADDLE)}", install, state)
-    missing = [package for package in NEEDED if package not in installed]
-    found = f"not installed: {', '.join(missing)}" if missing else "all installed"
-    yield Finding("packages", found, install if missing else "")
+    remedy = "" if state == "ok" else f"{install}; tested: {', '.join(TESTED_PADDLE)}"
+    yield Finding("paddle", paddle, remedy, state)
 
 
-def devices(recipe: Recipe) -> Findings:
+def devices(recipe: Recipe) -> Iterator[Finding]:
     """What paddle computes on, whether it computes right, and whether the model fits."""
     try:
         import paddle
@@ -85,9 +70,8 @@ def devices(recipe: Recipe) -> Findings:
         card = paddle.device.cuda.get_device_properties(number)
         found = f"GPU {number}: {card.name}, compute capability {card.major}.{card.minor}"
         right = bool((paddle.matmul(paddle.ones([64, 64]), paddle.ones([64, 64])) == 64).all())
-        yield Finding(
-            "devices", found, "" if right else "it computes wrong: another build of paddle, or card"
-        )
+        remedy = "" if right else "it computes wrong: another build of paddle, or another card"
+        yield Finding("devices", found, remedy)
         yield _fit(recipe, card.total_memory, 1)
     if gpus:
         return
@@ -107,12 +91,11 @@ def devices(recipe: Recipe) -> Findings:
 
 def _fit(recipe: Recipe, memory: int, processes: int) -> Finding:
     (device,) = fits(recipe, vocabulary_rows(recipe), processes, memory / GIB)
-    if device["fits"]:
-        return Finding("memory", fit_line(device))
-    return Finding("memory", fit_line(device), "set it, or runtime.recompute=true", "warning")
+    remedy, state = ("", "ok") if device["fits"] else ("set it, or runtime.recompute=true", "warning")
+    return Finding("memory", fit_line(device), remedy, state)
 
 
-def ports() -> Findings:
+def ports() -> Iterator[Finding]:
     """On a cluster: whether other nodes reach this machine by its name, and whether MASTER's port is free."""
     host, _, port = os.environ.get("MASTER", "").rpartition(":")
     if int(os.environ.get("NNODES") or 1) < 2 or not host:
@@ -130,49 +113,42 @@ def ports() -> Findings:
     yield Finding("ports", f"{name} is {address}; MASTER is {host}, port {port}", remedy)
 
 
-def folder(recipe: Recipe) -> Findings:
+def folder(recipe: Recipe) -> Iterator[Finding]:
     """Whether out_dir can be written and no other run uses it."""
     path = there = Path(recipe.out_dir).absolute()
     while not there.exists():
         there = there.parent
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        found = f"{there} cannot be written: {error.strerror}"
-        yield Finding("out_dir", found, "name another out_dir, or change its owner")
-        return
-    if user := out_dir.in_use(path):
+    found, remedy = f"{path} can be written", ""
+    if not os.access(there, os.W_OK):
+        found, remedy = f"{there} cannot be written", "name another out_dir, or change its owner"
+    elif user := out_dir.in_use(path):
         found = f"{path} is in use by another run ({user})"
-        yield Finding("out_dir", found, "wait for it, stop it, or name another out_dir")
-    else:
-        yield Finding("out_dir", f"{path} can be written")
+        remedy = "wait for it, stop it, or name another out_dir"
+    yield Finding("out_dir", found, remedy)
 
 
-def disk(recipe: Recipe) -> Findings:
+def disk(recipe: Recipe) -> Iterator[Finding]:
     """Whether the checkpoints fit on the disk."""
     one = parameter_count(recipe, vocabulary_rows(recipe)) * 4 * 3  # weights and two moments
     path = Path(recipe.out_dir)
     saved = sum(entry.stat().st_size for entry in path.glob("step_*/*") if entry.is_file())
     needed, free = max(one * (recipe.runtime.keep_last + 1) - saved, one), out_dir.free_bytes(path)
     found = f"checkpoints: {size(needed)} needed ({size(one)} each, estimate), {size(free)} free at {path}"
-    if free > needed:
-        yield Finding("disk", found)
-    else:
-        remedy = "free some space, lower runtime.keep_last, or name another out_dir"
-        yield Finding("disk", found, remedy, "warning" if free > one else "problem")
+    state = "ok" if free > needed else "warning" if free > one else "problem"
+    remedy = "" if state == "ok" else "free some space, lower runtime.keep_last, or name another out_dir"
+    yield Finding("disk", found, remedy, state)
 
 
-def shards(recipe: Recipe) -> Findings:
+def shards(recipe: Recipe) -> Iterator[Finding]:
     """Whether every task's shards are there and whole."""
     for name in recipe.task_names():
         path = Path(recipe.data.shards_dir) / name
         try:
             (task,) = select_tasks([name], "curriculum.stages")
+            found = "not made yet"
             if (path / "index.json").exists():
-                count = sum(len(ShardReader(path, split, task)) for split in SPLITS)
-                yield Finding("shards", f"{name}: {count:,} samples")
-            else:
-                yield Finding("shards", f"{name}: not made yet")
+                found = f"{sum(len(ShardReader(path, split, task)) for split in SPLITS):,} samples"
+            yield Finding("shards", f"{name}: {found}")
         except ConfigError as error:
             yield Finding("shards", str(error), "run data_gen again")
 
@@ -198,7 +174,16 @@ def main(argv: list[str]) -> int:
     recipe, _, args = parse_recipe(parser, argv)
     if args.gpu:
         return _try_gpus(Path(args.out))
-    found, digests = examine(recipe), run_digests(recipe)
+    installed = {one.name.lower(): one.version for one in metadata.distributions()}
+    found = [
+        *versions(installed),
+        *devices(recipe),
+        *ports(),
+        *folder(recipe),
+        *disk(recipe),
+        *shards(recipe),
+    ]
+    digests = run_digests(recipe)
     well = all(finding.state != "problem" for finding in found)
     as_json = {"ok": well, "digests": digests, "findings": [asdict(finding) for finding in found]}
     print(json.dumps(as_json, indent=1) if args.json else page(found, digests))

@@ -111,8 +111,8 @@ class RunLog:
 def describe(record: dict[str, Any]) -> str:
     """A train record in a few words."""
     heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
-    where = f"stage {record['stage']}  {record['task']}"
-    return f"{where}  loss {record['loss']:.3f} ({heads})  lr {record['lr']:.2e}"
+    loss = f"loss {record['loss']:.3f} ({heads})"
+    return f"stage {record['stage']}  {record['task']}  {loss}  lr {record['lr']:.2e}"
 
 
 def reopen(path: Path, kept: Callable[[dict[str, Any]], bool]) -> IO[str]:

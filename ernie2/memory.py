@@ -1,9 +1,7 @@
 """How much memory a training step takes on one device, before it runs, and what fits. No tensors here.
 
-Weights, gradients, moments and master weights are exact but for the heads of single tasks. Activations are
-counted from what the layers keep for the backward pass. On a CPU the count is checked against the kernel's
-own high-water mark (tests/activation_memory.py); fp16 on a GPU keeps the same tensors in half the bytes,
-which has not been measured."""
+Exact but for the heads of single tasks and for activations, which are counted from what the layers keep: on a
+CPU checked against the kernel's high-water mark (tests/activation_memory.py), on a GPU not measured."""
 
 from __future__ import annotations
 
@@ -85,8 +83,8 @@ def usable_bytes(kind: str, device_bytes: float, processes: int = 1) -> int:
 def micro_token_choices(recipe: Recipe, ranks: int = 1) -> list[int]:
     """Values of batch.micro_tokens that leave batch.tokens as it is, the largest first.
 
-    They divide the step evenly over the ranks (over as many micro-batches as there are ranks, at least, where
-    batch.tokens is no multiple of the ranks) and hold a sample of data.max_seq_len."""
+    Each holds a sample of data.max_seq_len and divides the step evenly over the ranks; where batch.tokens is
+    no multiple of the ranks, there are as many micro-batches as ranks at least."""
     tokens = recipe.batch.tokens
     share = ranks if tokens % ranks == 0 else 1
     divisors = range(share, tokens // recipe.data.max_seq_len + 1, share)
@@ -109,20 +107,13 @@ def with_settings(recipe: Recipe, section: str, **settings: Any) -> Recipe:
 
 def remedy(recipe: Recipe, ranks: int = 1) -> str:
     """What to set where a run on `ranks` devices found no memory: keys with values, for an error message."""
-    needed, micro = (
-        estimate_memory(recipe, vocabulary_rows(recipe), ranks)["total"],
-        recipe.batch.micro_tokens,
-    )
-    smaller = [tokens for tokens in micro_token_choices(recipe, ranks) if tokens <= micro // 2]
-    ways = [
-        f"batch.micro_tokens={tokens} instead of {micro} (the step stays the same)" for tokens in smaller[:1]
-    ]
+    needed = estimate_memory(recipe, vocabulary_rows(recipe), ranks)["total"]
+    micro, ways = recipe.batch.micro_tokens, []
+    if smaller := [tokens for tokens in micro_token_choices(recipe, ranks) if tokens <= micro // 2]:
+        ways.append(f"batch.micro_tokens={smaller[0]} instead of {micro} (the step stays the same)")
     if not recipe.runtime.recompute:
         ways.append("runtime.recompute=true (about a third more time)")
-    if not ways:
-        ways = [
-            f"a data.max_seq_len below {recipe.data.max_seq_len}, a smaller model.size or a larger device"
-        ]
+    ways.append(f"a data.max_seq_len below {recipe.data.max_seq_len} or a smaller model.size")
     return (
         f"a step needs about {size(needed)} on a device (estimate); set {', or '.join(ways)}; "
         f"python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits"

@@ -20,7 +20,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ernie2.disk import write_text
-from ernie2.run_log import Run
 from ernie2.strict import ConfigError
 
 if TYPE_CHECKING:
@@ -41,12 +40,8 @@ CHART_SIZE = (440, 200)  # half the page's width, so narrow that a phone need no
 CHAR_WIDTH = 7.0  # of a label's character: wide fonts at the size for phones (report.css) still fit
 TOP, BOTTOM, LEFT = 34, 22, 45  # margins around the plot
 DOT_GAP = 12  # between the marked points of a curve; denser dots would cover the line
-SETTINGS = {
-    "font.size": 11,
-    "path.simplify_threshold": 1.0,  # long runs log more points than there are pixels
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
+SETTINGS = {"font.size": 11, "path.simplify_threshold": 1.0, "svg.fonttype": "none", "text.parse_math": False}
+"""Of matplotlib. Points closer than a pixel are merged: long runs log many."""
 
 
 def clean(value: object) -> str:
@@ -77,14 +72,9 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def environment(*folders: Path) -> Environment:
     """jinja2 over the templates of this folder and others: escapes everything, fails on what is not there."""
-    made = Environment(
-        loader=FileSystemLoader([*folders, HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.loader = FileSystemLoader([*folders, HERE])
+    made.finalize = lambda value: value if isinstance(value, Markup) else clean(value)
     made.filters |= {"compact": compact, "percent": percent, "comma": "{:,}".format}
     made.filters["duration"] = lambda seconds: timedelta(seconds=round(seconds))
     return made
@@ -99,45 +89,42 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(message) from None
 
 
-# ---- line charts --------------------------------------------------------------------------------------
+Stages = Sequence[tuple[int, int, str]]
+"""Steps before each stage, its last step, its name."""
 
 
 @dataclass
 class Series:
     """A curve of a chart: (step, value) in order of steps, in one of the colors of VARIABLES.
 
-    smooth: faint raw values under their moving average; marked: a dot at each point; level: dashed."""
+    smooth: faint values under their moving average, rare spikes cut; level: dashed."""
 
     label: str
     points: Sequence[tuple[float, float]]
     color: str = "ink"
-    kind: Literal["line", "smooth", "marked", "level"] = "line"
+    kind: Literal["line", "smooth", "level"] = "line"
 
     def __post_init__(self) -> None:
-        self.raw = np.array(self.points, float).reshape(-1, 2).T
-        self.drawn = smooth(self.raw) if self.kind == "smooth" else self.raw
+        self.raw = self.drawn = np.array(self.points, float).reshape(-1, 2).T
+        if self.kind == "smooth" and len(self.points) >= 20:
+            self.raw, self.drawn = smooth(*self.raw)
 
 
-def fence(values: np.ndarray) -> np.ndarray:
-    """Values, but no further beyond the middle 96% of them than those 96% are wide: without rare spikes."""
+def smooth(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values without spikes far beyond the middle 96% of them, and their centered moving average over a 20th.
+
+    Each with its steps, as (2, 2, N)."""
     low, high = np.percentile(values, [2, 98])
-    return np.clip(values, 2 * low - high, 2 * high - low)
-
-
-def smooth(points: np.ndarray) -> np.ndarray:
-    """Centered moving average over a 20th of points (2, N), rare spikes fenced; fewer than 20 stay."""
-    steps, values = points
-    if len(values) < 20:
-        return points
+    values = np.clip(values, 2 * low - high, 2 * high - low)
     window = np.ones(2 * max(len(values) // 40, 2) + 1)
-    sums, counts = (np.convolve(one, window, "same") for one in (fence(values), np.ones(len(values))))
-    return np.stack([steps, sums / counts])
+    sums, counts = (np.convolve(one, window, "same") for one in (values, np.ones(len(values))))
+    return np.array([[steps, values], [steps, sums / counts]])
 
 
 def line_chart(
-    run: Run, title: str, series: Sequence[Series], share: bool = False, size: tuple[int, int] = CHART_SIZE
+    stages: Stages, title: str, series: Sequence[Series], share: bool = False, size: tuple = CHART_SIZE
 ) -> Markup:
-    """Draws curves over the steps of a run, its stages behind them, as one `<svg>`; nothing without points.
+    """Draws curves over the stages of a run as one `<svg>`; nothing without points.
 
     share: values are shares of one, shown in percent. size: pixels; the page may scale the picture."""
     from matplotlib import rc_context  # here: it takes most of a second
@@ -156,27 +143,26 @@ def line_chart(
         figure.text(0, 1 - 13 / size[1], clean(title), gid="name")
         width = size[0] - LEFT - 30 - CHAR_WIDTH * max(12, *map(len, labels))
         place = (LEFT / size[0], BOTTOM / size[1], width / size[0], (size[1] - TOP - BOTTOM) / size[1])
-        axes = figure.add_axes(place, facecolor="none", xlim=(0, max(run.last_step, 1)))
-        _stages(axes, width, run)
+        axes = figure.add_axes(place, facecolor="none", xlim=(0, max(stages[-1][1], 1)))
+        _stages(axes, width, stages)
         curves = [_curve(axes, width, one) for one in series]
-        _axes(axes, width, series, share)
+        _axes(axes, width, share)
         place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False, "handlelength": 1}
         for text in axes.legend(curves, labels, **place).get_texts():
             text.set_gid("end")
         return _svg(figure, size, title)
 
 
-def _stages(axes: Axes, width: float, run: Run) -> None:
+def _stages(axes: Axes, width: float, stages: Stages) -> None:
     """Shades every other stage; names those that are wide enough."""
-    for number, stage in enumerate(run.stages):
+    for number, (start, stop, name) in enumerate(stages):
         if number % 2 == 0:
-            axes.axvspan(stage.start, stage.stop, color=COLORS["band"], linewidth=0, zorder=0, gid="band")
-        characters = (stage.stop - stage.start) / max(run.last_step, 1) * width / 6.2
-        name = run.stage_name(stage.number)
+            axes.axvspan(start, stop, color=COLORS["band"], linewidth=0, zorder=0, gid="band")
+        characters = (stop - start) / axes.get_xlim()[1] * width / 6.2
         name = name if len(name) < characters else name.split()[-1]
         if len(name) < characters:
-            middle = (stage.start + stage.stop) / 2
-            axes.text(middle, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", gid="stage")
+            at = {"transform": axes.get_xaxis_transform(), "ha": "center", "gid": "stage"}
+            axes.text((start + stop) / 2, 1.02, name, **at)
 
 
 def _curve(axes: Axes, width: float, one: Series) -> Line2D:
@@ -185,14 +171,12 @@ def _curve(axes: Axes, width: float, one: Series) -> Line2D:
         axes.plot(*one.raw, color=COLORS[one.color], linewidth=1, alpha=0.3)
     if one.kind == "level":
         style |= {"linewidth": 1.3, "linestyle": (0, (4, 3)), "gid": "level"}
-    elif one.drawn.shape[1] <= width / DOT_GAP:
-        style |= {"marker": "o", "markersize": 2}
-        if one.kind == "marked":
-            style |= {"markersize": 4.2, "markerfacecolor": COLORS["page"]}
+    elif len(one.points) <= width / DOT_GAP:
+        style |= {"marker": "o", "markersize": 3}
     return axes.plot(*one.drawn, **style)[0]
 
 
-def _axes(axes: Axes, width: float, series: Sequence[Series], share: bool) -> None:
+def _axes(axes: Axes, width: float, share: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     def number(value: float, place: int | None = None) -> str:
@@ -208,14 +192,9 @@ def _axes(axes: Axes, width: float, series: Sequence[Series], share: bool) -> No
     axes.grid(axis="y", color=COLORS["hair"], linewidth=1)
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.spines["bottom"].set_color(COLORS["soft"])
-    # Of what is smoothed the raw values count, too, but a rare spike must not flatten the curve.
-    values = np.concatenate([fence(one.raw[1]) if one.kind == "smooth" else one.raw[1] for one in series])
-    low, high = values.min(), values.max()
-    if high - low < 1e-6 * max(abs(low), abs(high)):  # the rounding of equal values is no curve
-        low = high
-    margin = 0.07 * (high - low) or 0.05 * abs(high) or (0.05 if share else 1.0)
-    bottom = low - margin if low < 0 or high / 2 < low < high else 0.0
-    axes.set_ylim(bottom, min(high + margin, 1.0) if share and high <= 0.999 else high + margin)
+    low, high = axes.dataLim.intervaly
+    if 0 <= low <= high / 2 or low == high >= 0:
+        axes.set_ylim(bottom=0)
 
 
 TAG_PATTERNS = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,7 @@ V100_MEMORY = (32, 16)  # GiB
 
 def recipe_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """A parser for RECIPE.yaml [key=value ...]."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=prog, description=doc, formatter_class=raw)
+    parser = argparse.ArgumentParser(prog=prog, description=doc)
     parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE, help="default %(default)s")
     parser.add_argument("overrides", nargs="*", help="key=value, for example curriculum.steps_per_task=100")
     return parser
@@ -118,29 +116,25 @@ def figures(
     }
 
 
-def opening_page(
-    recipe: Recipe,
-    plan: Plan,
-    ranks: int = 1,
-    tokens_per_s: float | None = None,
-    device_memory: float | None = None,
-) -> str:
-    """What a run prints before its first step."""
-    found = figures(recipe, plan, ranks, tokens_per_s, device_memory)
+def opening_page(recipe: Recipe, plan: Plan, ranks: int = 1, **options: float | None) -> str:
+    """What a run prints before its first step. options: tokens_per_s and device_memory of `figures`."""
+    found = figures(recipe, plan, ranks, options.get("tokens_per_s"), options.get("device_memory"))
+    hours = f", {found['hours']:.1f} h at {options['tokens_per_s']:,.0f} tokens/s" if "hours" in found else ""
     schedule, batch, model, parts = recipe.curriculum, recipe.batch, recipe.model, found["memory"]
+    count = batch.micro_batches
     masking = [" | ".join(recipe.masking.levels(stage.number)) for stage in plan.stages]
     lines = [
         f"{recipe.name}: {schedule.mode}, {schedule.step}, optimizer steps by task and stage",
         f"\n{stage_table(plan)}\n",
-        f"batch    {batch.tokens:,} tokens a step = {batch.micro_batches} micro-batches of "
-        f"{batch.micro_tokens:,} over {ranks} ranks",
+        f"batch    {batch.tokens:,} tokens a step = {count} micro-batch{'es' * (count > 1)} of "
+        f"{batch.micro_tokens:,} over {ranks} rank{'s' * (ranks > 1)}",
         f"model    {model.size}, {found['parameters'] / 1e6:.1f} M parameters, {model.hidden_act}, "
         f"{recipe.runtime.precision}",
         f"memory   about {size(parts['total'])} on a device (estimate):",
         "         " + ", ".join(f"{name} {size(part)}" for name, part in list(parts.items())[:-1] if part),
         *(f"fit      {fit_line(device)}" for device in found["fits"]),
         f"work     {found['tokens'] / 1e6:,.1f} M tokens, {found['flops']:.1e} floating-point operations"
-        + (f", {found['hours']:.1f} h at {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""),
+        + hours,
         f"masking  {', '.join(masking if len(set(masking)) > 1 else masking[:1])}",
     ]
     if recipe.runtime.max_steps:
@@ -162,8 +156,8 @@ def closing_page(recipe: Recipe, where: str, result: dict[str, Any]) -> str:
     for task, splits in result["tasks"].items():
         dev = splits["dev"]
         for head, loss in dev["losses"].items():
-            figures = (loss, dev["accuracy"][head], dev["chance"][head])
-            rows.append([task, head, *(f"{figure:.3f}" for figure in figures)])
+            values = (loss, dev["accuracy"][head], dev["chance"][head])
+            rows.append([task, head, *(f"{value:.3f}" for value in values)])
     newest = f"{recipe.out_dir}/step_{result['steps']:07d}"
     first = next(iter(result["tasks"]), recipe.task_names()[0])
     return f"""
@@ -181,15 +175,12 @@ def stage_table(plan: Plan) -> str:
     """The paper's Table 7 for this plan: optimizer steps of each task in each stage."""
 
     def row(name: str, counts: Sequence[int], total: int) -> list[str]:
-        return [name, *(_steps(count) for count in (*counts, total))]
+        found = (*counts, total)
+        return [name, *(f"{n // 1000}k" if n and n % 1000 == 0 else f"{n:,}" if n else "-" for n in found)]
 
     head = ["task", *(f"stage {stage.number + 1}" for stage in plan.stages), "all"]
     tasks = [row(name, counts, sum(counts)) for name, counts in plan.table()]
     return _align([head, *tasks, row("steps", [stage.steps for stage in plan.stages], plan.steps)])
-
-
-def _steps(count: int) -> str:
-    return "-" if not count else f"{count // 1000}k" if count % 1000 == 0 else f"{count:,}"
 
 
 def _align(rows: list[list[str]], left: int = 1) -> str:
@@ -244,8 +235,9 @@ def main(argv: list[str]) -> None:
     parser = recipe_parser("python -m ernie2.plan", __doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ranks", type=int, default=1, help="devices that share a step")
-    memory = "memory of a device (default: 32 and 16, the V100s, for fp16 and bf16; this machine's for fp32)"
-    parser.add_argument("--device-memory", type=float, metavar="GIB", help=memory)
+    parser.add_argument(
+        "--device-memory", type=float, metavar="GIB", help="default: of V100s; fp32: this machine"
+    )
     parser.add_argument("--tokens-per-s", type=float, help="over all devices, for the time estimate")
     recipe, where, args = parse_recipe(parser, argv)
     for key in ("ranks", "device_memory", "tokens_per_s"):
@@ -254,15 +246,16 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{key.replace('_', '-')}: found {value}, expected more than 0")
     tasks = select_tasks(recipe.task_names(), f"{where}: curriculum.stages")
     plan = make_plan(recipe.curriculum)
-    options = (recipe, plan, args.ranks, args.tokens_per_s, args.device_memory)
+    options = {"tokens_per_s": args.tokens_per_s, "device_memory": args.device_memory}
     if args.json:
         measured = balance(recipe, tasks, args.ranks) or {"imbalance": None, "padding": None}
-        text = json.dumps(figures(*options) | measured, indent=1)
+        print(json.dumps(figures(recipe, plan, args.ranks, **options) | measured, indent=1))
     else:
-        found = balance_lines(balance(recipe, tasks, args.ranks), args.ranks)
-        shards = [_shards_line(recipe, plan, task.name) for task in tasks]
-        text = "\n".join([opening_page(*options), *found, *shards])
-    sys.stdout.write(text + "\n")
+        print(opening_page(recipe, plan, args.ranks, **options))
+        for line in balance_lines(balance(recipe, tasks, args.ranks), args.ranks):
+            print(line)
+        for task in tasks:
+            print(_shards_line(recipe, plan, task.name))
 
 
 if __name__ == "__main__":

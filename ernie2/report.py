@@ -1,43 +1,144 @@
 """`python -m ernie2.report OUT_DIR`: a pre-training run as one self-contained HTML page. No tensors here.
 
-ernie2/run_log.py reads the logs, report.html is the page."""
+Read are train.jsonl and eval.jsonl (one of them is enough), result.json and the newest checkpoint's
+recipe.yaml; what is damaged is left out and mentioned. The page is report.html."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from ernie2.config import cli
+from ernie2.config import ConfigError, cli, load_yaml
 from ernie2.pages import CHART_SIZE, HERE, TASK_COLORS, Series, cut, environment, line_chart, write
-from ernie2.run_log import Run
 
 
-def verdict(accuracy: float | None, chance: float | None) -> tuple[str, str]:
-    """(text, CSS class) for a dev accuracy beside chance, the accuracy of the best constant guess.
+class Stage:
+    """Sums over the train.jsonl lines of steps `start` to `stop`; what is not logged is 0 or None."""
 
-    Above: 1.2 times chance or a tenth of the way from chance to 1, so that the rule suits both masked_lm
-    (chance near 0) and unbalanced classes (near 1). Barely above: 1.05 times or a fiftieth of the way."""
-    if accuracy is None or chance is None:
-        return "not evaluated", "soft"
-    gain, way = accuracy - chance, (accuracy - chance) / (1 - chance) if chance < 1 else 0.0
-    if gain > 0 and (gain >= 0.2 * chance or way >= 0.1):
-        return "● above chance", "good"
-    if gain > 0 and (gain >= 0.05 * chance or way >= 0.02):
-        return "◐ barely above chance", ""
-    return ("○ at chance" if way > -0.02 else "▼ below chance"), "bad"
+    def __init__(self, number: int, start: int, stop: int, lines: list[dict]) -> None:
+        self.number, self.start, self.stop, self.tasks = number, start, stop, Counter()
+        self.seconds = waited = padded = 0.0  # of training, without evaluations and saves
+        for line in lines:  # one a task and log step, with the task's tokens since the log step before
+            tokens = line.get("tokens", 0.0)
+            seconds = tokens / line["tokens_per_s"] if line.get("tokens_per_s") else 0.0
+            self.tasks[line["task"]] += tokens
+            self.seconds += seconds
+            waited += seconds * line.get("data_wait_share", 0.0)
+            padded += line.get("padded_tokens", 0.0)
+        self.tokens = self.tasks.total()
+        self.padding = max(1 - self.tokens / padded, 0.0) if padded else None
+        self.waiting = waited / self.seconds if self.seconds else None
+
+
+class Run:
+    """The logs of a run in any state: `train`, `evals` and both (`lines`) in order of step.
+
+    result and recipe hold the numbers of result.json and the sections of the newest checkpoint's recipe;
+    notices what a reader must know of damaged files."""
+
+    def __init__(self, out_dir: str | Path) -> None:
+        """Raises ConfigError where there is no log."""
+        self.folder, self.notices = Path(out_dir), []
+        logs = [self.folder / name for name in ("train.jsonl", "eval.jsonl")]
+        self.train, self.evals = map(self._read_log, logs)
+        self.lines = sorted(self.train + self.evals, key=lambda line: line["step"])
+        if not self.lines:
+            remedy = "give the out_dir of a run after its first log step (fine-tuning logs in metrics.jsonl)"
+            raise ConfigError(f"{out_dir}: no line of pre-training in train.jsonl or eval.jsonl; {remedy}")
+        self.silent = max(time.time() - max(path.stat().st_mtime for path in logs if path.is_file()), 0.0)
+        self.first_stage = {line["task"]: line["stage"] for line in reversed(self.lines)}
+        self.tasks = list(dict.fromkeys(line["task"] for line in self.lines))
+        self.last_step: int = self.lines[-1]["step"]
+        self.skipped = int(max((line.get("skipped_steps", 0) for line in self.train), default=0))
+
+        saved = max(self.folder.glob("step_*/recipe.yaml"), default=None)
+        self.checkpoint = saved.parent.name if saved else None
+        result, recipe = self._read(self.folder / "result.json"), self._read(saved) if saved else {}
+        self.result = _numbers(result)
+        self.recipe = {name: section for name, section in recipe.items() if isinstance(section, dict)}
+        self.name = str(recipe.get("name") or result.get("name") or self.folder.resolve().name)
+
+        ends = {line["stage"]: line["step"] for line in self.lines}  # each stage's end is logged
+        self.stages = [
+            Stage(number, start, end, [line for line in self.train if line["stage"] == number])
+            for (number, end), start in zip(ends.items(), [0, *ends.values()], strict=False)
+        ]
+        self.whole = Stage(0, 0, self.last_step, self.train)
+        self.bands = [(stage.start, stage.stop, self.stage_name(stage.number)) for stage in self.stages]
+
+    def _read(self, path: Path) -> dict:
+        """A file of settings, JSON or YAML; empty where it is missing or damaged."""
+        try:
+            return load_yaml(path) if path.is_file() else {}
+        except (ConfigError, RecursionError) as error:
+            self.notices.append(f"{path.name} was left out: {error}")
+            return {}
+
+    def _read_log(self, path: Path) -> list[dict]:
+        """Lines of a log in order of step; of a step logged twice (after a resume) the later line counts."""
+        kept, bad = {}, []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        for number, line in enumerate(text.split("\n"), 1):
+            if record := _record(line):
+                kept[record["step"], record["task"]] = record
+            if line.strip() and (not record or re.search(r": *-?(NaN|Infinity)\b", line)):
+                bad.append(number)
+        if bad:
+            what = f"{len(bad):,} lines are damaged or hold numbers that are not finite; left out"
+            self.notices.append(f"{path.name}: {what} (the first is line {bad[0]:,}).")
+        return sorted(kept.values(), key=lambda record: record["step"])
+
+    def heads(self, task: str) -> list[str]:
+        """Heads of a task: its own (sentence or token) before the shared masked_lm."""
+        lines = [line["losses"] | line["accuracy"] for line in self.lines if line["task"] == task]
+        return sorted({head: None for line in lines for head in line}, key=lambda head: head == "masked_lm")
+
+    def stage_name(self, number: int) -> str:
+        """Stages count from 1, as in the paper's Table 7, also when the logs count from 0."""
+        return f"Stage {number + (self.lines[0]['stage'] == 0)}"
+
+    def dev(self, task: str) -> list[dict]:
+        """Evaluations of a task in order of step."""
+        return [line for line in self.evals if line["task"] == task]
+
+    def since_own_stage(self, task: str) -> list[dict]:
+        """Evaluations of a task from the end of its first stage on; empty while no other stage follows."""
+        own = self.first_stage[task]
+        ends = [line["step"] for line in self.dev(task) if line["stage"] == own]
+        if not ends or own == self.stages[-1].number:
+            return []
+        return [line for line in self.dev(task) if line["step"] >= ends[-1]]
+
+
+def _record(line: str) -> dict | None:
+    """One log line with only what is well-formed in it; None when it is not a log line."""
+    try:
+        data = json.loads(line)
+        record = _numbers(data)
+        record |= {"step": int(record["step"]), "stage": int(record["stage"]), "task": data["task"]}
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    record |= {key: _numbers(data.get(key)) for key in ("losses", "accuracy", "chance", "chance_loss")}
+    return record if isinstance(data["task"], str) else None
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """The finite numbers of a mapping (not true, false or beyond 1e300)."""
+    items = values.items() if isinstance(values, dict) else ()
+    return {key: value for key, value in items if type(value) in (int, float) and abs(value) <= 1e300}
 
 
 def _color(run: Run, task: str) -> str:
-    """The color of a task, the same in every chart and table."""
     return f"t{run.tasks.index(task) % TASK_COLORS}"
 
 
@@ -56,10 +157,10 @@ def task_charts(run: Run, task: str, head: str) -> list[Markup]:
         series = [
             Series("chance", [(begin, level[0][1]), *level] if level else [], "soft", "level"),
             Series("train", _points(train, key, head), _color(run, task), "smooth"),
-            Series("dev", _points(dev, key, head), "ink", "marked"),
+            Series("dev", _points(dev, key, head)),
         ]
         title = f"{cut(task, 26)} · {head} {what}"
-        charts.append(line_chart(run, title, series, share=key == "accuracy"))
+        charts.append(line_chart(run.bands, title, series, share=key == "accuracy"))
     return charts
 
 
@@ -72,32 +173,22 @@ def forgetting_charts(run: Run) -> list[Markup]:
         points = _points(run.since_own_stage(task), "losses", *run.heads(task)[:1])
         if points and points[0][1]:
             change = [(step, loss / points[0][1] - 1) for step, loss in points]
-            series.append(Series(task, change, _color(run, task), "marked"))
-    if not series:
-        return []
-    series.insert(0, Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level"))
-    title = "Change of dev loss since the end of the task's own stage"
-    return [line_chart(run, title, series, share=True, size=size) for size in ((880, 250), (440, 300))]
+            series.append(Series(task, change, _color(run, task)))
+    level = Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level")
+    title, sizes = "Change of dev loss since the end of the task's own stage", ((880, 250), (440, 300))
+    return [line_chart(run.bands, title, [level, *series], True, size) for size in sizes if series]
 
 
 def machine_charts(run: Run) -> list[Markup]:
-    """Learning rate, gradient norm, throughput, padding, waiting."""
-    steps = []
-    for _, group in groupby(run.train, itemgetter("step")):  # a line a task, which repeats all but its tokens
-        lines = list(group)
-        tokens, padded = (sum(line.get(key, 0.0) for line in lines) for key in ("tokens", "padded_tokens"))
-        steps.append(lines[-1] | ({"padding": 1 - tokens / padded} if padded >= tokens > 0 else {}))
-
-    def chart(title: str, *curves: tuple[str, str, str], kind="smooth", share=False) -> Markup:
-        series = [Series(label, _points(steps, key), color, kind) for label, key, color in curves]
-        return line_chart(run, title, series, share=share)
-
-    padding = (("padding", "padding", "t7"), ("waiting", "data_wait_share", "t3"))
+    """Learning rate, gradient norm and throughput."""
+    charts = (
+        ("Learning rate", "lr", "line"),
+        ("Gradient norm before clipping", "grad_norm", "smooth"),
+        ("Tokens a second", "tokens_per_s", "smooth"),
+    )
     return [
-        chart("Learning rate", ("", "lr", "t0"), kind="line"),
-        chart("Gradient norm before clipping", ("", "grad_norm", "t1")),
-        chart("Tokens a second", ("", "tokens_per_s", "t2")),
-        chart("Share of padding and of time waiting for data", *padding, share=True),
+        line_chart(run.bands, title, [Series("", _points(run.train, key), f"t{number}", kind)])
+        for number, (title, key, kind) in enumerate(charts)
     ]
 
 
@@ -113,7 +204,6 @@ def page(out_dir: str | Path) -> str:
         machine=machine_charts(run),
         color={task: _color(run, task) for task in run.tasks},
         now=time.strftime("%Y-%m-%d %H:%M"),
-        verdict=verdict,
     )
 
 
@@ -135,9 +225,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m ernie2.report", description=__doc__)
     parser.add_argument("out_dir", help="the run's out_dir, with train.jsonl and eval.jsonl")
     parser.add_argument("--out", metavar="FILE", help="the page (default: OUT_DIR/report.html)")
-    parser.add_argument(
-        "--svg", metavar="FILE", help="write the curves alone as SVG (and the page only with --out)"
-    )
+    parser.add_argument("--svg", metavar="FILE", help="the curves alone, as SVG (the page only with --out)")
     options = parser.parse_args(argv)
     wanted = [(options.svg, curves_svg)] if options.svg else []
     if options.out or not options.svg:

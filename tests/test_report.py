@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,9 +14,8 @@ import pytest
 from report_run import dev_line, jsonl, train_line, write_run
 
 from ernie2.config import ConfigError
-from ernie2.pages import Series, compact, line_chart, smooth
-from ernie2.report import curves_svg, main, page, verdict
-from ernie2.run_log import Run
+from ernie2.pages import Series, compact, environment, line_chart, smooth
+from ernie2.report import Run, curves_svg, main, page
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def _facts(text: str) -> dict[str, str]:
 
 def test_figures_of_a_finished_run(run_dir: Path) -> None:
     text = page(run_dir)
-    assert "● Finished" in text and "synthetic_zh" in text and "500 of 500" in text
+    assert "● Finished" in text and "synthetic_zh" in text and _facts(text)["Steps"] == "500"
     assert "1.20M" in text.replace("1.2M", "1.20M") and "3:02:00" in text and "1.28e-4" in text
     assert _cells(text, "sentence_distance", "sentence") == [
         "sentence_distance",
@@ -87,15 +85,15 @@ def test_stage_table(run_dir: Path) -> None:
     cells = _cells(page(run_dir), "Stage 2")
     assert cells[1] == "knowledge_masking 50%sentence_reordering 50%"
     # 10 log steps x 2 tasks x 8,000 tokens at 4,000 a second
-    assert cells[2:] == ["101 – 200", "100 of 100", "160k", "0:00:40", "4k", "20.0%", "1.0%"]
+    assert cells[2:] == ["101 – 200", "100", "160k", "0:00:40", "4k", "20.0%", "1.0%"]
 
 
 def test_pictures_are_valid_xml_and_load_nothing(run_dir: Path) -> None:
     text = page(run_dir)
     root = ElementTree.fromstring(text.partition("\n")[2])
     pictures = [one for one in root.iter("{http://www.w3.org/2000/svg}svg") if one.get("class") == "chart"]
-    # nine task heads, forgetting (wide and narrow), learning rate, gradient, throughput, padding and waiting
-    assert len(pictures) == 2 * 9 + 2 + 4
+    # nine task heads, forgetting (wide and narrow), learning rate, gradient, throughput
+    assert len(pictures) == 2 * 9 + 2 + 3
     plain = text.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
     plain = plain.replace("url(#", "").replace('href="#', "")
     assert not any(word in plain for word in ("http", "<script", "url(", "@import", "src=", "href="))
@@ -164,7 +162,6 @@ def test_without_eval_or_withouttrain_line(run_dir: Path) -> None:
     (run_dir / "eval.jsonl").unlink()
     text = page(run_dir)
     assert "No evaluation is logged yet." in text and "Nothing to compare yet" in text
-    assert "eval.jsonl has nothing yet" in text
     (run_dir / "eval.jsonl").write_text(kept)
     (run_dir / "train.jsonl").unlink()
     assert "Learning rate" not in page(run_dir) and "ir_relevance · sentence loss" in page(run_dir)
@@ -231,20 +228,18 @@ def test_no_paddle() -> None:
     ],
 )
 def test_verdict(accuracy: float, chance: float, words: str) -> None:
-    assert verdict(accuracy, chance)[0].startswith(words)
+    assert words in environment().get_template("parts.html").module.verdict(accuracy, chance)
 
 
 # ---- charts
 # -----------------------------------------------------------------------------------------------------------
 
-RUN = SimpleNamespace(
-    stages=[SimpleNamespace(number=0, start=0, stop=60_000)], last_step=60_000, stage_name=lambda _: "Stage 1"
-)
+STAGES = [(0, 60_000, "Stage 1")]
 
 
 def texts(*series: Series, title: str = "x", **options: object) -> list[tuple[str, float]]:
     """(text, y) of all that a chart says."""
-    root = ElementTree.fromstring(line_chart(RUN, title, series, **options))
+    root = ElementTree.fromstring(line_chart(STAGES, title, series, **options))
     return [(one.text, float(one.get("y"))) for one in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
@@ -278,10 +273,9 @@ def test_scales(high: float, share: bool, labels: set[str]) -> None:
 
 
 def test_smoothing_keeps_the_level() -> None:
-    smoothed = smooth(np.stack([np.arange(200.0), 1.0 + (-1.0) ** np.arange(200)]))[1]
+    _, (_, smoothed) = smooth(np.arange(200.0), 1.0 + (-1.0) ** np.arange(200))
     assert np.abs(smoothed - 1.0).max() < 0.35
-    few = np.array([[1.0, 2.0], [3.0, 9.0]])
-    assert smooth(few) is few
+    assert Series("few", [(1, 3.0), (2, 9.0)], kind="smooth").drawn[1].tolist() == [3.0, 9.0]
 
 
 def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
@@ -295,7 +289,7 @@ def test_a_spike_neither_flattens_nor_lifts_the_curve() -> None:
 def test_long_runs_do_not_make_large_pictures() -> None:
     rng = np.random.default_rng(0)
     points = list(zip(range(0, 60_000), rng.normal(size=60_000)))
-    assert len(line_chart(RUN, "x", [Series("y", points, kind="smooth")])) < 60_000
+    assert len(line_chart(STAGES, "x", [Series("y", points, kind="smooth")])) < 60_000
 
 
 def test_one_evaluation_still_draws_chance(tmp_path: Path) -> None:
@@ -322,5 +316,5 @@ def test_chinese_names_markup_and_dollars_are_text() -> None:
 
 def test_chart_of_one_point_and_of_constant_values() -> None:
     for points in ([(5, 0.0)], [(0, 3.0), (9, 3.0)], [(0, -1e-9), (1, 1e-9)], [(0, 1e12), (5, 2e12)]):
-        for kind in ("line", "smooth", "marked", "level"):
+        for kind in ("line", "smooth", "level"):
             assert texts(Series("y", points, kind=kind))

@@ -128,7 +128,7 @@ def test_pictures_show_their_curves(
     image = pytest.importorskip("PIL.Image", reason="no pillow to read a screenshot with")
     browser.open(pages["report"], DESK, scheme=scheme, scale=2)
     charts = browser.evaluate(CHARTS)
-    assert len(charts) == 2 * 9 + 1 + 4
+    assert len(charts) == 2 * 9 + 1 + 3
     pixels = np.asarray(image.open(browser.screenshot(tmp_path / "page.png")).convert("RGB"))
     assert tuple(pixels[4, 4]) == GROUNDS[scheme] == tuple(pixels[-4, -4])
     drawn = np.abs(pixels[::3, ::3] - np.int16(GROUNDS[scheme])).max(axis=2) > 60
