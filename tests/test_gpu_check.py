@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie2 import gpu_check
+from ernie2 import doctor, gpu_check
 
 
 @pytest.mark.slow
@@ -31,3 +31,14 @@ def test_a_trial_that_dies_is_a_row_and_not_the_end(tmp_path: Path, monkeypatch:
     rows = gpu_check.check(tmp_path)
     assert [state for _, state, _ in rows] == ["ok"] * 3 + ["problem"] * 5
     assert "| fp16 beside fp32 | problem | exit code 1: out of luck |" in gpu_check.page(rows)
+
+
+def test_the_doctor_writes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(gpu_check, "check", lambda folder: [("attention", "problem", f"{folder.is_dir()}")])
+    assert doctor.main(["--gpu", "--out", str(tmp_path / "page.md")]) == 1
+    assert (
+        "| attention | problem | True |" in (tmp_path / "page.md").read_text()
+        and "written to" in capsys.readouterr().out
+    )
