@@ -31,7 +31,7 @@ V100_MEMORY = (32, 16)  # GiB
 def recipe_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """A parser for RECIPE.yaml [key=value ...]."""
     parser = argparse.ArgumentParser(prog=prog, description=doc)
-    parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE, help="default %(default)s")
+    parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE, help=f"default {DEFAULT_RECIPE}")
     parser.add_argument("overrides", nargs="*", help="key=value, for example curriculum.steps_per_task=100")
     return parser
 
