@@ -172,6 +172,7 @@ INTERRUPTED = """
 import os, signal
 from data_gen.engine import Engine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
     with Engine("local", 2) as engine:
