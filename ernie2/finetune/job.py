@@ -188,10 +188,8 @@ class Job:
 
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
-        roles = [
-            [role] if isinstance(role, str) else role or [] for role in to_mapping(self.task.files).values()
-        ]
-        found = {name: find_file(self.run.data_dir, name) for role in roles for name in role}
+        names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
+        found = {name: find_file(self.run.data_dir, name) for name in names}
         return {
             "settings": {
                 key: value for key, value in yaml.safe_load(self.settings).items() if key not in FREE
