@@ -209,8 +209,8 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     if missing is not None:
         raise ConfigError(
             f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
-            f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), and "
-            f"`columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), "
+            f"and `columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
         raise ConfigError(
