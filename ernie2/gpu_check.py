@@ -24,11 +24,10 @@ from ernie2.config import SIZES, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.plan import estimate
 from ernie2.shards import LEVELS, Example, ShardWriter
-from ernie2.tasks import Task, select_tasks
+from ernie2.tasks import Task, load_tasks
 from ernie2.tokenizer import SPECIAL_TOKENS, Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
-TASKS = ("knowledge_masking", "sentence_distance")
 PEAKS = {"V100": 125, "T4": 65, "A100": 312, "A10": 125, "A30": 165, "H100": 989, "H200": 989, "H800": 989}
 """TFLOP/s in half precision without sparsity, by NVIDIA's data sheets; a part of the card's name."""
 STEPS, HALF_TOLERANCE, RESUME_TOLERANCE = 20, 2e-2, 1e-3
@@ -197,7 +196,10 @@ def _recipe(folder: Path, length: int) -> Path:
     vocab_file, shards = folder / "vocab.txt", folder / f"shards_{length}"
     tokens = [*SPECIAL_TOKENS, *(f"t{number}" for number in range(2_000))]
     vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    for task in select_tasks(list(TASKS), "the check"):
+    # one with a sentence head and one without
+    known = [task for task in load_tasks().values() if not task.token_classes]
+    tasks = [next(task for task in known if bool(task.sentence_classes) is head) for head in (False, True)]
+    for task in tasks:
         _write_shards(shards / task.name, task, Vocab.load(vocab_file), length)
     recipe = {
         "name": "gpu_check",
@@ -206,7 +208,11 @@ def _recipe(folder: Path, length: int) -> Path:
         "model": {"vocab_file": str(vocab_file), "max_position_embeddings": 513, "dropout": 0.0},
         "data": {"shards_dir": str(shards), "max_seq_len": length},
         "batch": {"tokens": 2048, "micro_tokens": 1024, "pool_batches": 8},
-        "curriculum": {"mode": "multitask", "stages": [list(TASKS)], "steps_per_task": STEPS // len(TASKS)},
+        "curriculum": {
+            "mode": "multitask",
+            "stages": [[task.name for task in tasks]],
+            "steps_per_task": STEPS // 2,
+        },
         "lr": {"peak": 1e-3, "warmup_steps": 5},
         "runtime": {"log_every": 1, "eval_every": 1000, "save_every": 1000, "eval_tokens": 2048},
     }

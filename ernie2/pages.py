@@ -111,9 +111,7 @@ class Series:
 
 
 def smooth(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values without spikes far beyond the middle 96% of them, and their centered moving average over a 20th.
-
-    Each with its steps, as (2, 2, N)."""
+    """Values without spikes far beyond 96% of them, and their moving average over a 20th, as (2, 2, N)."""
     low, high = np.percentile(values, [2, 98])
     values = np.clip(values, 2 * low - high, 2 * high - low)
     window = np.ones(2 * max(len(values) // 40, 2) + 1)
@@ -172,7 +170,7 @@ def _curve(axes: Axes, width: float, one: Series) -> Line2D:
     if one.kind == "level":
         style |= {"linewidth": 1.3, "linestyle": (0, (4, 3)), "gid": "level"}
     elif len(one.points) <= width / DOT_GAP:
-        style |= {"marker": "o", "markersize": 3}
+        style |= {"marker": "o", "markersize": 3, "clip_on": False}
     return axes.plot(*one.drawn, **style)[0]
 
 

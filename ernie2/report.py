@@ -180,14 +180,15 @@ def forgetting_charts(run: Run) -> list[Markup]:
 
 
 def machine_charts(run: Run) -> list[Markup]:
-    """Learning rate, gradient norm and throughput."""
+    """Learning rate, gradient norm and throughput: of the whole step, in the line of each of its tasks."""
+    steps = list({line["step"]: line for line in run.train}.values())
     charts = (
         ("Learning rate", "lr", "line"),
         ("Gradient norm before clipping", "grad_norm", "smooth"),
         ("Tokens a second", "tokens_per_s", "smooth"),
     )
     return [
-        line_chart(run.bands, title, [Series("", _points(run.train, key), f"t{number}", kind)])
+        line_chart(run.bands, title, [Series("", _points(steps, key), f"t{number}", kind)])
         for number, (title, key, kind) in enumerate(charts)
     ]
 
