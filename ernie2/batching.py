@@ -86,19 +86,20 @@ def padded(rows: Sequence[np.ndarray], width: int, fill: int = 0) -> np.ndarray:
 
 
 def cut_by_tokens(numbers: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Cuts sequences sorted by length into runs of at most `tokens` tokens, padding included; at least one
-    each.
+    """Cuts sequences, in their order, into runs of at most `tokens` tokens, padding included; at least one
+    sequence each.
 
     Args:
-        numbers: sequence numbers, the shortest first.
+        numbers: sequence numbers.
         lengths: tokens of every sequence there is.
         tokens: limit of a run."""
-    runs, first = [], 0
-    for i in range(1, len(numbers) + 1):
-        if i == len(numbers) or (i - first + 1) * int(lengths[numbers[i]]) > tokens:
+    runs, first, longest = [], 0, 0
+    for i, number in enumerate(numbers):
+        longest = max(longest, int(lengths[number]))
+        if i > first and (i - first + 1) * longest > tokens:
             runs.append(numbers[first:i])
-            first = i
-    return runs
+            first, longest = i, int(lengths[number])
+    return [*runs, numbers[first:]] if len(numbers) else []
 
 
 class Collator:

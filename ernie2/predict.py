@@ -25,16 +25,8 @@ from ernie2.out_dir import ORIGIN
 from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192
-WRITTEN = (
-    "model.safetensors",
-    "config.json",
-    "vocab.txt",
-    "recipe.yaml",
-    "task.yaml",
-    "best/*",
-    "predictions/*",
-)
-WRITTEN += ("origin.json", "runs.json", "result.json", "train.jsonl", "metrics.jsonl")
+WRITTEN = "*.safetensors config.json vocab.txt *.yaml best/* predictions/* origin.json runs.json result.json"
+WRITTEN += " train.jsonl metrics.jsonl"
 """Files of fine-tuning that no prediction is written over."""
 
 
@@ -45,8 +37,7 @@ def predict_file(
 
     Args:
         model_dir: what fine-tuning saved: best/, or the out_dir that holds it.
-        source: input file.
-        target: output file.
+        source, target: input and output file.
         nbest: for span, also write {question id: [{text, probability, start, end}, ...]} here.
 
     Raises:
@@ -54,7 +45,7 @@ def predict_file(
             cannot be written or would be written over something; these before the model is loaded."""
     source, model_dir = Path(source), Path(model_dir)
     run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
-    written = [path for folder in (model_dir, run) for name in WRITTEN for path in folder.glob(name)]
+    written = [path for folder in (model_dir, run) for name in WRITTEN.split() for path in folder.glob(name)]
     taken = {"the input": [source], "a file of the model or of its run": written}
     target = check_output("--output", target, taken)
     if nbest is not None:
@@ -72,24 +63,19 @@ def predict_file(
 def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]) -> Path:
     """The file that an option names, links followed; the folder of --output is made, and both are tried out.
 
-    Args:
-        key: the option.
-        path: what it names.
-        taken: files that must not be written over, by what they are.
-
-    Raises:
-        ConfigError: a folder, one of `taken`, or a place where no file can be written."""
+    `taken` are files that must not be written over, by what they are. Raises ConfigError naming the option.
+    """
     try:
         target = Path(path).resolve()
-        for what, files in taken.items():
-            if any(_same(target, file) for file in files):
-                raise ConfigError(f"{key}: {path} is {what}, which would be written over; name another file")
+        wrong = [
+            f"is {what}, which would be written over" for what, files in taken.items() if _in(target, files)
+        ]
         if target.exists() and not target.is_file():
-            raise ConfigError(
-                f"{key}: {path} is {'a folder' if target.is_dir() else 'no ordinary file'}; name a file"
-            )
+            wrong.append(f"is {'a folder' if target.is_dir() else 'no ordinary file'}")
         if target.suffix in (".gz", ".bz2", ".zst"):
-            raise ConfigError(f"{key}: {path}: predictions are not compressed; name a .json or .jsonl file")
+            wrong.append("is compressed, but predictions are not")
+        if wrong:
+            raise ConfigError(f"{key}: {path} {wrong[0]}; name another file, .json or .jsonl")
         if key == "--output":
             make_folder(target.parent, key)
         with tempfile.TemporaryFile(dir=target.parent):
@@ -99,17 +85,21 @@ def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]
         raise ConfigError(f"{key}: {path} cannot be written: {reason}; name another file") from None
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+def _in(target: Path, files: Sequence[Path]) -> bool:
+    there = target.exists()  # a hard link has another name
+    return any(
+        file.resolve() == target or there and file.exists() and file.samefile(target) for file in files
+    )
 
 
 def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) -> None:
     if not source.is_file():
         raise ConfigError(f"--input: no file {source}")
-    wanted = ".json" if task.kind == "span" else ".tsv"
+    wanted, form = {"span": (".json", "SQuAD JSON")}.get(
+        task.kind, (".tsv", "a header line with text_a, fields separated by tabs")
+    )
     found = Path(source.name.removesuffix(".gz")).suffix
     if found != wanted:
-        form = "SQuAD JSON" if task.kind == "span" else "a header line with text_a, fields parted by tabs"
         raise ConfigError(
             f"--input: {source}: a {task.kind} model reads {wanted} files ({form}; also .gz), found "
             f"'{found}'; convert it"
@@ -121,12 +111,8 @@ def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) ->
 def main(argv: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ernie2.predict", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "model_dir", help="folder of a fine-tuned model (best/), or the out_dir that holds it"
-    )
-    parser.add_argument(
-        "--input", required=True, help="data file in the task's format; labels are not needed"
-    )
+    parser.add_argument("model_dir", help="a fine-tuned model's folder (best/), or the out_dir that holds it")
+    parser.add_argument("--input", required=True, help="data in the task's format; labels are not needed")
     parser.add_argument("--output", required=True, help="predictions: .jsonl, for span .json")
     parser.add_argument("--nbest", help="n-best answers of a span model: .json")
     args = parser.parse_args(argv)

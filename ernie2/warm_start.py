@@ -7,7 +7,6 @@ copied; all else of the encoder has to be there in the model's own shape. No ten
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from ernie2.logs import logger
-from ernie2.strict import ConfigError
+from ernie2.strict import ConfigError, load_yaml
 
 WEIGHTS = "model.safetensors"
 EMBEDDINGS = {
@@ -27,9 +26,18 @@ EMBEDDINGS = {
     "task_type_vocab_size": "ernie.embeddings.task_type_embeddings.weight",
 }
 """Key of config.json -> the parameter whose rows it counts."""
-_NAMES = {"word": "token", "position": "position", "token_type": "sentence", "task_type": "task"}
 _TOKEN_ROWS = (EMBEDDINGS["vocab_size"], "cls.predictions.decoder_bias")
 _TASKS = EMBEDDINGS["task_type_vocab_size"]
+_KINDS = {
+    r"ernie\.encoder\.layers\.(\d+)\.": r"layer \1",
+    r"ernie\.embeddings\.word_embeddings\.": "token embedding",
+    r"ernie\.embeddings\.position_embeddings\.": "position embedding",
+    r"ernie\.embeddings\.token_type_embeddings\.": "sentence embedding",
+    r"ernie\.embeddings\.task_type_embeddings\.": "task embedding",
+    r"ernie\.embeddings\.": "LayerNorm of the embeddings",
+    r"ernie\.pooler\.": "pooler",
+    r"cls\.predictions\.": "masked-LM head",
+}
 
 
 def _read(path: Path, read: Any) -> Any:
@@ -65,27 +73,14 @@ def embedding_rows(folder: str | Path) -> dict[str, int]:
 
 def _with_prefix(named: dict[str, Any]) -> dict[str, Any]:
     """An encoder that was saved alone has names without `ernie.`."""
-    return (
-        named
-        if any(name.startswith("ernie.") for name in named)
-        else {f"ernie.{key}": named[key] for key in named}
-    )
+    prefix = "" if any(name.startswith("ernie.") for name in named) else "ernie."
+    return {prefix + name: value for name, value in named.items()}
 
 
 def kind_of(name: str) -> str:
-    """What a parameter belongs to, in words: `layer 3`, `sentence embedding`, `pooler`, ..."""
-    if match := re.match(r"ernie\.encoder\.layers\.(\d+)\.", name):
-        return f"layer {match[1]}"
-    if match := re.match(r"ernie\.embeddings\.(\w+)_embeddings\.", name):
-        return f"{_NAMES.get(match[1], match[1])} embedding"
-    for prefix, kind in (
-        ("ernie.embeddings.", "LayerNorm of the embeddings"),
-        ("ernie.pooler.", "pooler"),
-        ("cls.predictions.", "masked-LM head"),
-    ):
-        if name.startswith(prefix):
-            return kind
-    return ".".join(name.split(".")[:-1]) or name
+    """What a parameter belongs to: `layer 3`, `sentence embedding`, `pooler`, ..."""
+    found = ((re.match(pattern, name), kind) for pattern, kind in _KINDS.items())
+    return next((match.expand(kind) for match, kind in found if match), name.rpartition(".")[0] or name)
 
 
 def start_from(
@@ -106,47 +101,59 @@ def start_from(
         ConfigError: the token embedding, a layer or another part of the encoder is missing or of another
             shape, the checkpoint has layers that the model has not, or the share is too small; names it."""
     arrays = _with_prefix(read_arrays(Path(folder) / WEIGHTS))
-    wrong, said, found, wanted = [], [], 0, 0
+    wrong, notes, found, wanted = [], [], 0, 0
     for name, parameter in model.named_parameters():
-        array, shape, kind = arrays.pop(name, None), list(parameter.shape), kind_of(name)
+        array = arrays.pop(name, None)
         if name.startswith(skip):
             continue
-        in_encoder = name.startswith("ernie.")
-        wanted += parameter.size if in_encoder else 0
-        if array is None and name == _TASKS:
-            array = np.zeros((0, shape[1]), np.float32)
-        if array is None or list(array.shape) != shape and not _may_differ(name, array, shape, tokens):
-            there = "missing" if array is None else f"of another shape, {list(array.shape)} there"
-            what = f"the {kind} is {there}{'' if array is None else f' and {shape} here'} ({name})"
-            if in_encoder and (array is not None or kind != "pooler"):
-                wrong.append(what)
-            else:
-                said.append(f"{what}: it starts at random")
-            continue
-        _check_numbers(f"{folder}: {name}", array)
-        said += _rows_copied(name, array, shape)
-        parameter.set_value(_fitted(name, array.astype(np.float32), parameter))
-        found += min(array.size, parameter.size) if in_encoder else 0
+        fitted, note = _fitted(name, array, parameter, tokens)
+        size = parameter.size if name.startswith("ernie.") else 0
+        wanted += size
+        if fitted is not None:
+            _check_numbers(f"{folder}: {name}", fitted if array is None else array)
+            parameter.set_value(fitted.astype(np.float32))
+            found += 0 if array is None else min(array.size, size)
+            notes += [note] if note else []
+        elif size and (array is not None or kind_of(name) != "pooler"):
+            wrong.append(note)
+        else:
+            notes.append(f"{note}: it starts at random")
     kinds = dict.fromkeys(map(kind_of, arrays))
     wrong += [f"its {kind} has no place here" for kind in kinds if kind.startswith("layer ")]
     _refuse(wrong, found / wanted, least, folder, key)
-    logger.info(
-        "weights from %s: %.2f%% of the encoder's %s parameters", folder, 100 * found / wanted, f"{wanted:,}"
-    )
-    for line in said:
-        logger.warning("  %s", line)
+    share = f"{100 * found / wanted:.2f}% of the encoder's {wanted:,} parameters"
+    logger.info("weights from %s: %s", folder, share)
+    for note in notes:
+        logger.warning("  %s", note)
     if arrays:
         logger.info("  not used: %s", ", ".join(sorted(arrays)[:6]) + (", ..." if len(arrays) > 6 else ""))
 
 
-def _rows_copied(name: str, array: np.ndarray, shape: list[int]) -> list[str]:
-    """What is to be said where a checkpoint has more or fewer rows than the model."""
-    kind = kind_of(name)
-    if not len(array):
-        return [f"the {kind} is missing: all {shape[0]} rows are 0, which changes nothing"]
-    if len(array) == shape[0]:
-        return []
-    return [f"{kind}: {len(array):,} rows there, {shape[0]:,} here{_rest_in_words(name, array, shape)}"]
+def _fitted(
+    name: str, array: np.ndarray | None, parameter: Any, tokens: int
+) -> tuple[np.ndarray | None, str]:
+    """The array in the parameter's shape, None where it cannot be; and what the user should know of it."""
+    shape, kind = list(parameter.shape), kind_of(name)
+    if array is None and name == _TASKS:
+        return np.zeros(shape, np.float32), f"the {kind} is missing: all {shape[0]} rows are 0"
+    if array is None:
+        return None, f"the {kind} is missing ({name})"
+    there = list(array.shape)
+    if there == shape:
+        return array, ""
+    rows_may_differ = name in (*EMBEDDINGS.values(), *_TOKEN_ROWS) and there[1:] == shape[1:] and there
+    if not rows_may_differ or name in _TOKEN_ROWS and min(there[0], shape[0]) < tokens:
+        return None, f"the {kind} is of another shape, {there} there and {shape} here ({name})"
+    note = f"{kind}: {there[0]:,} rows there, {shape[0]:,} here"
+    if there[0] > shape[0]:
+        return array[: shape[0]], f"{note}, the first are taken"
+    if name == _TASKS or not there[0]:
+        rest, note = np.zeros(shape, np.float32), f"{note}, further ones are 0"
+    elif name in _TOKEN_ROWS:
+        rest, note = parameter.astype("float32").numpy(), f"{note}, further ones are padding"
+    else:
+        rest, note = np.resize(array, shape), f"{note}, further ones are the first ones again"
+    return np.concatenate([array, rest[there[0] :]]), note
 
 
 def _refuse(wrong: list[str], share: float, least: float, folder: str | Path, key: str) -> None:
@@ -170,72 +177,26 @@ def _check_numbers(where: str, array: np.ndarray) -> None:
         raise ConfigError(f"{where} holds values that are not finite numbers; the run it comes from diverged")
 
 
-def _may_differ(name: str, array: np.ndarray, shape: list[int], tokens: int) -> bool:
-    """Whether an array that has other rows than the parameter can be fitted."""
-    if name not in (*EMBEDDINGS.values(), *_TOKEN_ROWS) or list(array.shape[1:]) != shape[1:]:
-        return False
-    return name not in _TOKEN_ROWS or min(len(array), shape[0]) >= tokens
-
-
-def _fitted(name: str, array: np.ndarray, parameter: Any) -> np.ndarray:
-    """The array with as many rows as the parameter: further ones are as `_rest_in_words` says."""
-    rows = parameter.shape[0]
-    if len(array) >= rows:
-        return array[:rows]
-    if name == _TASKS:
-        return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), np.float32)])
-    if name in _TOKEN_ROWS:
-        return np.concatenate([array, parameter.astype("float32").numpy()[len(array) :]])
-    return np.resize(array, (rows, *array.shape[1:]))
-
-
-def _rest_in_words(name: str, array: np.ndarray, shape: list[int]) -> str:
-    if len(array) >= shape[0]:
-        return ", the first are taken"
-    rest = (
-        "0, which changes nothing"
-        if name == _TASKS
-        else "padding"
-        if name in _TOKEN_ROWS
-        else "the first ones again"
-    )
-    return f", further ones are {rest}"
-
-
 def check_same_function(folder: str | Path, config: dict[str, Any], key: str) -> None:
     """Refuses a model that would compute something else from a checkpoint's weights, though all shapes fit.
 
     Args:
-        folder: the checkpoint; without a config.json nothing can be compared, which is said.
+        folder: the checkpoint; without a config.json nothing can be compared, which is logged.
         config: this model's, under the names of config.json.
         key: the setting that names the folder."""
     path = Path(folder) / "config.json"
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        logger.warning(
-            "%s: no such file; whether activation and heads are the checkpoint's cannot be checked", path
-        )
+    if not path.is_file():
+        logger.warning("%s: no such file; activation and heads cannot be compared with the model's", path)
         return
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable: {error}") from None
-    if not isinstance(theirs, dict):
-        raise ConfigError(f"{path}: not an encoder configuration: expected an object")
-    for name in ("hidden_act", "num_attention_heads"):
-        if name in theirs and theirs[name] != config[name]:
-            remedy = (
-                "set model.hidden_act to it"
-                if name == "hidden_act"
-                else "model.size has to be the checkpoint's"
-            )
+    theirs = config | load_yaml(path)
+    for name, remedy in (
+        ("hidden_act", "set model.hidden_act to it"),
+        ("num_attention_heads", "model.size has to be the checkpoint's"),
+    ):
+        if theirs[name] != config[name]:
             raise ConfigError(
                 f"{key}: {folder} was trained with {name} {theirs[name]}, this model has {config[name]}; "
                 f"{remedy}"
             )
-    if theirs.get("layer_norm_eps", config["layer_norm_eps"]) != config["layer_norm_eps"]:
-        logger.warning(
-            "  layer_norm_eps: %s in %s, %s here (as the recipe says)",
-            theirs["layer_norm_eps"],
-            path,
-            config["layer_norm_eps"],
-        )
+    if (epsilon := theirs["layer_norm_eps"]) != config["layer_norm_eps"]:
+        logger.warning("  layer_norm_eps: %s in %s, %s here", epsilon, path, config["layer_norm_eps"])

@@ -200,10 +200,10 @@ def test_minus_one_is_a_label_where_the_task_has_it(tmp_path, kind, keys):
 @pytest.mark.parametrize(
     "data, message",
     [
-        ("text_a\tlabel\n甲\t0\n".encode("utf-16"), "a UTF-16 file"),
-        ("text_a\tlabel\na\t0\n".encode("utf-16-le"), ":1: a NUL character"),
-        (b"text_a\tlabel\na\t0\nb\0\t0\n", ":3: a NUL character"),
-        (gzip.compress(b"text_a\n", mtime=0), "a gzip file"),
+        ("text_a\tlabel\n甲\t0\n".encode("utf-16"), ":1: not UTF-8 .*UTF-16"),
+        ("text_a\tlabel\na\t0\n".encode("utf-16-le"), ":1: not UTF-8 .byte 0x00"),
+        (b"text_a\tlabel\na\t0\nb\0\t0\n", ":3: not UTF-8"),
+        (gzip.compress(b"text_a\n", mtime=0), "a gzip file's name ends in .gz"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path, data, message):
@@ -246,7 +246,7 @@ def test_regression_labels_are_numbers(tmp_path):
         ("text\tlabel\n甲\t0\n", r"x\.tsv:1: no column 'text_a' in the header, found: text, label"),
         ("text_a\n甲\n", r"x\.tsv:1: no column 'label'"),
         ("text_a\tlabel\n甲\t0\t1\n", r"x\.tsv:2: found 3 tab-separated fields, expected 2"),
-        ("text_a\ttext_a\tlabel\n", r"x\.tsv:1: a column name is given twice"),
+        ("text_a\ttext_a\tlabel\n", r"x\.tsv:1: a column name comes twice"),
         ("text_a\tlabel\n", r"x\.tsv: no samples"),
         ("", r"x\.tsv:1: no column 'text_a'"),
     ],
@@ -393,21 +393,26 @@ def test_answers_are_read_in_every_clear_shape(tmp_path, answers, references, sp
 @pytest.mark.parametrize(
     "answers, message",
     [
-        (5, r"answers: expected \[\{text, answer_start\}, \.\.\.\], found int 5"),
-        (False, r"answers: expected .*, found bool"),
-        ([5], r"answers\[0\]: no key 'text' \(found int"),
-        ([{"text": ["中国"], "answer_start": [3]}], r"answers\[0\]\.text: expected text, found list"),
+        (5, "answers: expected a valid (list|array), found 5"),
+        (False, "answers: expected a valid (list|array), found false"),
+        ([5], r"answers\[0\]: expected an object, found 5"),
+        (
+            [{"text": ["中国"], "answer_start": [3]}],
+            r"answers\[0\]\.text: expected a valid string, found the list",
+        ),
         (
             {"text": ["中国"], "answer_start": []},
-            r"answers: text and answer_start are not lists of the same length",
+            "answers: .*text and answer_start are not lists of the same length",
         ),
-        ([{"text": "中国", "answer_start": "third"}], r"answers\[0\]\.answer_start: expected a whole number"),
-        ([{"text": "中国", "answer_start": True}], r"answers\[0\]\.answer_start: expected a whole number"),
+        (
+            [{"text": "中国", "answer_start": "third"}],
+            r"answers\[0\]\.answer_start: expected a valid integer",
+        ),
+        ([{"text": "中国", "answer_start": True}], r"answers\[0\]\.answer_start: expected a valid integer"),
         (
             [{"text": "中国", "answer_start": float("nan")}],
-            r"answers\[0\]\.answer_start: expected a whole number",
+            r"answers\[0\]\.answer_start: expected a valid integer",
         ),
-        ([{"text": "\ud800", "answer_start": 3}], r"answers\[0\]\.text: half of a surrogate pair"),
     ],
 )
 def test_answers_of_no_clear_shape_are_refused_in_training_only(tmp_path, answers, message):
@@ -433,19 +438,26 @@ def test_answers_of_no_clear_shape_are_refused_in_training_only(tmp_path, answer
 @pytest.mark.parametrize(
     "text, message",
     [
-        ('{"a": 1}\n{"a": 2}\n', r"a\.json:2: .*a second JSON value begins here.*expected one SQuAD JSON"),
-        ('{"data": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.json: not valid JSON: .*recursion"),
-        ('{"data": [' + "1" * 5000 + "]}", r"a\.json: not valid JSON: .*digits"),
+        ('{"a": 1}\n{"a": 2}\n', r"a\.json: .*JSON lines.* at line 2 .*expected one SQuAD JSON"),
+        ('{"data": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.json: Invalid JSON: recursion"),
+        ('{"data": [' + "1" * 5000 + "]}", r"a\.json: Invalid JSON: number out of range"),
+        (
+            r'{"data": [{"paragraphs": [{"context": "\ud800", "qas": []}]}]}',
+            r"a\.json: Invalid JSON: .*hex escape",
+        ),
         (
             '{"data": [{"paragraphs": [{"context": NaN, "qas": []}]}]}',
-            r"context: expected text, found float nan",
+            "context: expected a valid string, found nan",
         ),
-        ('{"data": [{"paragraphs": {}}]}', r"data\[0\]\.paragraphs: expected a list, found dict"),
-        (squad({"id": None, "question": "？"}), r"id: expected text or a whole number, found NoneType"),
-        (squad({"id": True, "question": "？"}), r"id: expected text or a whole number, found bool"),
-        ("{", r"a\.json:1: not valid JSON"),
-        ("[]", r"top level: no key 'data'"),
-        (squad({"id": "q"}), r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: no key 'question'"),
+        (
+            '{"data": [{"paragraphs": {}}]}',
+            r"data\[0\]\.paragraphs: expected a valid (list|array), found a section",
+        ),
+        (squad({"id": None, "question": "？"}), "id: expected a valid string, found nothing"),
+        (squad({"id": True, "question": "？"}), "id: expected a valid string, found true"),
+        ("{", r"a\.json: Invalid JSON.* at line 1 "),
+        ("[]", "expected an object"),
+        (squad({"id": "q"}), r"data\[0\]\.paragraphs\[0\]\.qas\[0\]\.question: no such key"),
         (squad(question("q", "北", 0), question("q", "北", 0)), r"qas\[1\]: question id 'q' is used twice"),
         (squad({"id": "q", "question": "？"}), r"question 'q' has no reference answers"),
     ],

@@ -141,7 +141,7 @@ def test_questions_need_no_answers(models, tmp_path):
             "in.csv",
             "text_a,label\n",
             [],
-            "reads .tsv files (a header line with text_a, fields parted by tabs",
+            "reads .tsv files (a header line with text_a, fields separated by tabs",
         ),
         (
             "regression",
@@ -191,7 +191,7 @@ def test_mistakes(kind, name, text, extra, message, models, tmp_path, capsys):
         (["--output", "{model}/best/model.safetensors"], "is a file of the model"),
         (["--output", "{model}/result.json"], "is a file of the model or of its run"),
         (["--output", "{model}/predictions/dev.json"], "is a file of the model or of its run"),
-        (["--output", "o.json.gz"], "predictions are not compressed"),
+        (["--output", "o.json.gz"], "is compressed"),
         (["--output", "o.json", "--nbest", "none/n.json"], "--nbest: none/n.json cannot be written"),
         (["--output", "o.json", "--nbest", "./o.json"], "--nbest: ./o.json is --output"),
         (["--output", "o.json", "--nbest", "in.json"], "--nbest: in.json is the input"),

@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import paddle
 
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
@@ -44,9 +42,8 @@ def fine_tune(job: Job) -> dict[str, Any]:
     config, stop = job.start.config, distributed.Stop()
     cpu.prepare()
     attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size, job.task.max_seq_len)
-    model = build_model(
-        job.task, job.start, job.run, job.seed(1)
-    )  # before out_dir is made: weights may not fit
+    # Before out_dir is made: weights may not fit.
+    model = build_model(job.task, job.start, job.run, job.seed(1))
     ended = job.open()
     for number in range(ended + 1, job.run.repeat + 1):
         if number > 1:
@@ -63,107 +60,83 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
     """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns its entry in result.json.
 
     None where a SIGTERM came: everything that the same command needs to go on is saved."""
-    task, run, seed = job.task, job.run, job.seed(number)
-    optimizer = build_optimizer(model, task.weight_decay, run.betas, run.eps)
-    scaler = LossScaler(run.precision == "fp16")
-    trainer = Trainer(job, model, optimizer, distributed.Replica(model), scaler, stop)
-    steps, evaluations = job.plan(seed)
-    done, best, log = trainer.restore(number, len(steps))
+    run, (steps, evaluations) = job.run, job.plan(job.seed(number))
+    trainer = Trainer(job, model, number, len(steps), stop)
+    log = trainer.log
     model.train()
     while True:
-        if done in evaluations:
-            best = evaluate_dev(job, model, number, done, best, log)
-        if done == len(steps):
+        if trainer.done in evaluations:
+            trainer.evaluate_dev()
+        if trainer.done == len(steps):
             break
-        lr = job.learning_rate(done, len(steps))
-        grad_norm = trainer.step(steps[done], (seed, done), lr, log)
-        done += 1
+        lr = job.learning_rate(trainer.done, len(steps))
+        grad_norm = trainer.step(steps[trainer.done], lr)
+        done = trainer.done
         if done % run.log_every == 0 or done in evaluations:
             log.train({"step": done, "lr": lr, "grad_norm": grad_norm})
         if stop.agreed or done in evaluations or done % run.save_every == 0:
-            trainer.save(number, done, best, log)
+            trainer.save()
         if stop.agreed:
             log.close()
             return None
 
+    best = trainer.best
     if job.data.test:
         restore_weights(model, job.folder(number) / "best")
         metrics, predictions = evaluate(job, model, job.data.test)
         best["metrics"] = best["metrics"] | metrics
-        log.metrics({"seed": seed, "step": best["best_step"], "metrics": metrics})
+        log.metrics({"seed": trainer.seed, "step": best["best_step"], "metrics": metrics})
         write(job, number, predictions)
     log.close()
     return best | {"steps": len(steps), "seconds": round(trainer.seconds, 1)}
 
 
-@dataclass
 class Trainer:
-    """What a step moves, and what a checkpoint holds of it."""
+    """Run `number` of `steps` steps: what a step moves, what a checkpoint holds of it, and its log. Goes on
+    from the run's newest checkpoint."""
 
-    job: Job
-    model: ErnieForFinetuning
-    optimizer: paddle.optimizer.Optimizer
-    replica: distributed.Replica
-    scaler: LossScaler
-    stop: distributed.Stop
-    started: float = 0.0
-    """When the run began, by time.monotonic(); earlier starts count as if they had just ended."""
+    def __init__(
+        self, job: Job, model: ErnieForFinetuning, number: int, steps: int, stop: distributed.Stop
+    ) -> None:
+        self.job, self.model, self.number, self.seed, self.stop = job, model, number, job.seed(number), stop
+        self.optimizer = build_optimizer(model, job.task.weight_decay, job.run.betas, job.run.eps)
+        self.replica, self.scaler = distributed.Replica(model), LossScaler(job.run.precision == "fp16")
+        state: dict[str, Any] = {"step": 0, "best": {}, "sums": None, "seconds": 0.0}
+        if folder := job.newest_checkpoint(number):
+            state = load_training(folder, model, self.optimizer)
+            self.scaler.load_state_dict(state["scaler"])
+            logs.logger.info("run %d: going on from %s", number, folder)
+        self.done, self.best = state["step"], state["best"]
+        self.log = FinetuneLog(job, number, self.done, steps, state["sums"])
+        self._started = time.monotonic() - state["seconds"]
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run so far."""
-        return time.monotonic() - self.started
+        """Time spent on this run so far, in earlier starts too."""
+        return time.monotonic() - self._started
 
-    def restore(self, number: int, steps: int) -> tuple[int, dict[str, Any], FinetuneLog]:
-        """Goes on from a run's newest checkpoint. Returns steps done, best evaluation so far, log."""
-        state: dict[str, Any] = {"step": 0, "best": {}, "sums": None, "seconds": 0.0}
-        if folder := self.job.newest_checkpoint(number):
-            state = load_training(folder, self.model, self.optimizer)
-            self.scaler.load_state_dict(state["scaler"])
-            logs.logger.info("run %d: going on from %s", number, folder)
-        self.started = time.monotonic() - state["seconds"]
-        return (
-            state["step"],
-            state["best"],
-            FinetuneLog(self.job, number, state["step"], steps, state["sums"]),
-        )
-
-    def save(self, number: int, done: int, best: dict[str, Any], log: FinetuneLog) -> None:
+    def save(self) -> None:
         """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due comes after."""
-        job, start = self.job, self.job.start
+        job, start, sums = self.job, self.job.start, self.log.sums
         if job.rank == 0:
-            state = {
-                "seed": job.seed(number),
-                "tokens": log.sums["tokens"],
-                "seconds": self.seconds,
-                "scaler": self.scaler.state_dict(),
-                "best": best,
-                "sums": log.sums,
-            }
+            state = {"seed": self.seed, "tokens": sums["tokens"], "seconds": self.seconds}
+            state |= {"scaler": self.scaler.state_dict(), "best": self.best, "sums": sums}
+            moments = optimizer_arrays(self.model, self.optimizer)
+            folder, settings = job.folder(self.number), job.settings
             save_training(
-                job.folder(number),
-                done,
-                self.model,
-                optimizer_arrays(self.model, self.optimizer),
-                start.config,
-                start.vocab_file,
-                job.settings,
-                state,
+                *(folder, self.done, self.model, moments, start.config, start.vocab_file, settings, state),
                 keep_last=1,
             )
         distributed.barrier()
 
-    def step(self, numbers: np.ndarray, key: tuple[int, int], lr: float, log: FinetuneLog) -> float:
+    def step(self, numbers: np.ndarray, lr: float) -> float:
         """Forward and backward of this rank's micro-batches, one sum over ranks, one update.
+
+        Dropout is drawn for each sequence by (seed, step, sequence). Returns the gradients' norm.
 
         Args:
             numbers: sequences of the step, over all ranks.
-            key: seed and step (from 0). Dropout is drawn for each sequence by (seed, step, sequence).
             lr: learning rate.
-            log: gets the step's sums.
-
-        Returns:
-            The gradients' norm.
 
         Raises:
             ConfigError: the loss or the norm is not a finite number."""
@@ -172,7 +145,7 @@ class Trainer:
         counts = [count_targets(task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
         losses = []
         for micro in range(job.rank, len(batches), job.ranks):
-            cpu.seed_samples((key[0], DROPOUT_STREAM, key[1]), parts[micro])
+            cpu.seed_samples((self.seed, DROPOUT_STREAM, self.done), parts[micro])
             with self.replica.micro_batch(last=micro + job.ranks >= len(batches)):
                 logits = logits_of(self.replica.forward, batches[micro], task, job.run.precision)
                 loss = loss_sum(task, logits, batches[micro]) * weights[micro]
@@ -182,64 +155,60 @@ class Trainer:
         local = np.array([float(sum(losses[1:], losses[0])), self.stop.asked], np.float64)
         total, asked = distributed.sum_over_ranks(local)
         self.stop.agreed = bool(asked)
-        if self.accepts(total, norm, key):
+        if self.accepts(total, norm):
             self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
-        log.count(
-            loss=total,
-            targets=sum(counts),
-            tokens=sum(b.tokens for b in batches),
-            padded_tokens=sum(b.padded_tokens for b in batches),
+        self.done += 1
+        tokens, computed = (
+            sum(getattr(batch, key) for batch in batches) for key in ("tokens", "padded_tokens")
         )
+        self.log.count(loss=total, targets=sum(counts), tokens=tokens, padded_tokens=computed)
         return norm
 
-    def accepts(self, loss: float, norm: float, key: tuple[int, int]) -> bool:
+    def accepts(self, loss: float, norm: float) -> bool:
         """Whether the step may move the weights; not where fp16 overflows. Raises ConfigError: other NaN."""
         task, precision = self.job.task, self.job.run.precision
         overflow = self.scaler.enabled and math.isfinite(loss) and not math.isfinite(norm)
         if not overflow and not math.isfinite(loss + norm):
             other = "" if precision == "fp32" else f", or use another precision than {precision}"
             raise ConfigError(
-                f"seed {key[0]}, step {key[1] + 1}: the loss is {loss:g}, the gradient norm {norm:g}: the "
-                f"run has diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion "
+                f"seed {self.seed}, step {self.done + 1}: the loss is {loss:g}, the gradient norm {norm:g}: "
+                f"the run has diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion "
                 f"({task.warmup_proportion:g}){other}"
             )
         self.scaler.update(overflow)
         return not overflow
+
+    def evaluate_dev(self) -> None:
+        """Evaluates dev, and keeps the model where it is the best so far."""
+        job, at = self.job, {"seed": self.seed, "step": self.done}
+        metrics, predictions = evaluate(job, self.model, job.data.dev)
+        # Rank 0 decides for all: ranks may differ in the last bit.
+        values = [value for split in metrics.values() for value in split.values()]
+        selection = job.from_rank_0(float(np.mean(values)))
+        is_best = selection > self.best.get("selection", -math.inf)
+        self.log.metrics(at | {"metrics": metrics, "selection": selection, "best": is_best})
+        if not is_best:
+            return
+        if job.rank == 0:
+            save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
+        write(job, self.number, predictions)
+        distributed.barrier()  # the others wait until it is whole
+        self.best = {"seed": self.seed, "best_step": self.done, "selection": selection, "metrics": metrics}
 
 
 def evaluate(
     job: Job, model: ErnieForFinetuning, parts: list[Split]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split -> metrics (labelled splits only), and split -> predictions."""
-    predictions = {}
+    metrics, predictions = {}, {}
     for part in parts:
         outputs = run_model(model, part, job.task, job.pad_id, job.run.micro_tokens, job.run.precision)
         predictions[part.name] = decode(job.task, part.samples, part.features, outputs)
-    labelled = [part for part in parts if part.labelled]
-    return {
-        part.name: score(job.task, part.samples, predictions[part.name]) for part in labelled
-    }, predictions
-
-
-def evaluate_dev(
-    job: Job, model: ErnieForFinetuning, number: int, done: int, best: dict[str, Any], log: FinetuneLog
-) -> dict[str, Any]:
-    """Evaluates dev after step `done`, keeps the best model. Returns the best evaluation so far."""
-    metrics, predictions = evaluate(job, model, job.data.dev)
-    selection = float(np.mean([value for split in metrics.values() for value in split.values()]))
-    # Rank 0 decides for all: ranks may differ in the last bit.
-    selection = float(distributed.sum_over_ranks(np.array([selection if job.rank == 0 else 0.0]))[0])
-    is_best, seed = selection > best.get("selection", -math.inf), job.seed(number)
-    log.metrics({"seed": seed, "step": done, "metrics": metrics, "selection": selection, "best": is_best})
-    if not is_best:
-        return best
-    if job.rank == 0:
-        save_finetuned(job.folder(number) / "best", model, job.task, job.start)
-    write(job, number, predictions)
-    distributed.barrier()  # the others wait until it is whole
-    return {"seed": seed, "best_step": done, "selection": selection, "metrics": metrics}
+        if part.labelled:
+            metrics[part.name] = score(job.task, part.samples, predictions[part.name])
+    return metrics, predictions
 
 
 def write(job: Job, number: int, predictions: dict[str, Any]) -> None:

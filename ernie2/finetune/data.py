@@ -25,9 +25,7 @@ from ernie2.tokenizer import Tokenizer, Vocab
 
 UNKNOWN_WARN, UNKNOWN_STOP = 0.05, 0.5  # shares of [UNK] among a split's tokens
 UNKNOWN_FEW = 20  # fewer tokens than this say little of a vocabulary
-POOL_BATCHES = (
-    32  # batches whose sequences are sorted by length together: padding stays small, the order random
-)
+POOL_BATCHES = 32  # batches sorted by length together: padding stays small, the order random
 
 
 @dataclass
@@ -40,24 +38,27 @@ class Data:
     notes: list[str]
     """What the user should know of the files."""
 
+    @property
+    def splits(self) -> list[Split]:
+        """All of them."""
+        return [self.train, *self.dev, *self.test]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Split -> rows, and what was skipped, repaired or cut, by reason."""
         return {
             part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
-            for part in (self.train, *self.dev, *self.test)
+            for part in self.splits
         }
 
 
 def prepare_data(task: FinetuneTask, run: FinetuneRun, tokenizer: Tokenizer) -> Data:
     """Reads and tokenises all splits. Raises ConfigError naming file and line or key."""
-    splits, notes = load_splits(task, run)
-    for role, parts in splits.items():
-        for part in parts:
-            tokenise(part, tokenizer, task, training=role == "train")
-    train = splits["train"][0]
-    if not train.features:
-        raise ConfigError(f"{train.path}: nothing to learn from: {dict(train.counts)}")
-    return Data(train, splits["dev"], splits["test"], notes)
+    data = load_splits(task, run)
+    for part in data.splits:
+        tokenise(part, tokenizer, task, training=part is data.train)
+    if not data.train.features:
+        raise ConfigError(f"{data.train.path}: nothing to learn from: {dict(data.train.counts)}")
+    return data
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
@@ -71,58 +72,62 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
 
 
 def check_unknown(split: Split, vocab: Vocab) -> float:
-    """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]; warns of many. Returns their share.
+    """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]. Returns their share; warns of many.
 
     Raises:
         ConfigError: most of the text is unknown, so that nothing can be learned or predicted."""
     ids = np.concatenate([np.zeros(0, np.int32), *(feature.token_ids for feature in split.features)])
     tokens = int(np.sum((ids != vocab.cls_id) & (ids != vocab.sep_id)))
-    unknown = int(np.sum(ids == vocab.unk_id))
-    split.counts["[UNK] tokens"] = unknown
+    split.counts["[UNK] tokens"] = unknown = int(np.sum(ids == vocab.unk_id))
     share = unknown / max(1, tokens)
+    message = (
+        f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
+        f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
+        f"form (traditional to simplified characters, lower_case)"
+    )
+    if share > UNKNOWN_STOP and tokens >= UNKNOWN_FEW:
+        raise ConfigError(message)
     if share > UNKNOWN_WARN:
-        message = (
-            f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
-            f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
-            f"form (traditional to simplified characters, lower_case)"
-        )
-        if share > UNKNOWN_STOP and tokens >= UNKNOWN_FEW:
-            raise ConfigError(message)
         logger.warning("%s", message)
     return share
 
 
-def load_splits(task: FinetuneTask, run: FinetuneRun) -> tuple[dict[str, list[Split]], list[str]]:
-    """Reads the files of train (joined), dev and test (each by itself). Returns splits, and notes."""
-    if not Path(run.data_dir).is_dir():
-        raise ConfigError(f"data_dir: no folder '{run.data_dir}'")
+def load_splits(task: FinetuneTask, run: FinetuneRun) -> Data:
+    """Reads the files of train (joined), dev and test (each by itself)."""
+    folder = Path(run.data_dir)
+    if not folder.is_dir():
+        raise ConfigError(f"data_dir: no folder '{folder}'")
     notes: list[str] = []
-    splits: dict[str, list[Split]] = {"train": [], "dev": [], "test": []}
-    for role, parts in splits.items():
-        names = getattr(task.files, role) or []
-        names = [names] if isinstance(names, str) else names
-        if role != "test" and not names:
-            raise ConfigError(f"files.{role}: names no file")
-        for name in names:
-            if path := find_file(run.data_dir, name):
-                called = role if len(names) == 1 or role == "train" else split_name(name)
-                parts.append(read_split(path, called, task, "optional" if role == "test" else "required"))
-                settle(task, parts[-1])
-            elif role != "test":
-                raise ConfigError(f"files.{role}: no file {Path(run.data_dir) / name} (nor with .gz)")
-            else:
-                notes.append(f"no test file {Path(run.data_dir) / name}: test is skipped")
-    scored = Counter(part.name for part in (*splits["dev"], *splits["test"]))
-    if twice := [name for name, count in scored.items() if count > 1]:
+    train, dev, test = (_read_role(task, folder, role, notes) for role in ("train", "dev", "test"))
+    twice = [name for name, count in Counter(part.name for part in dev + test).items() if count > 1]
+    if twice:
         raise ConfigError(
             f"files: several files of dev and test are called {twice[0]!r}; give them names of their own"
         )
-    if task.kind == "regression":
-        _unlabel_minus_one(splits)
-    bare = [part.path for part in splits["test"] if not part.labelled]
+    # A regression's test file of -1 alone is unlabelled (Baidu's converters), unless train has -1 too.
+    if task.kind == "regression" and not any(sample.label == -1 for part in train for sample in part.samples):
+        for part in test:
+            part.labelled = part.labelled and any(sample.label != -1 for sample in part.samples)
+    bare = [part.path for part in test if not part.labelled]
     notes += [f"{path} has no labels: predictions are written, not scored" for path in bare]
-    splits["train"] = [_join(splits["train"], run)]
-    return splits, notes
+    return Data(_join(train, run), dev, test, notes)
+
+
+def _read_role(task: FinetuneTask, folder: Path, role: str, notes: list[str]) -> list[Split]:
+    """The files of train, dev or test; notes test files that are not there."""
+    parts, names = [], task.files.names(role)
+    if role != "test" and not names:
+        raise ConfigError(f"files.{role}: names no file")
+    for name in names:
+        if path := find_file(folder, name):
+            called = role if len(names) == 1 or role == "train" else split_name(name)
+            parts.append(read_split(path, called, task, "optional" if role == "test" else "required"))
+            settle(task, parts[-1])
+        elif role != "test":
+            raise ConfigError(f"files.{role}: no file {folder / name} (nor with .gz)")
+        else:
+            notes.append(f"no test file {folder / name}: test is skipped")
+    return parts
 
 
 def settle(task: FinetuneTask, split: Split) -> None:
@@ -131,13 +136,6 @@ def settle(task: FinetuneTask, split: Split) -> None:
         task.source_tokens = cut_of([sample.tokens for sample in split.samples])
     elif task.kind in ("classification", "regression") and task.pair is None:
         task.pair = split.samples[0].text_b is not None
-
-
-def _unlabel_minus_one(splits: dict[str, list[Split]]) -> None:
-    """A regression's test file of -1 alone is unlabelled (Baidu's converters), unless train has -1 too."""
-    if all(sample.label != -1 for part in splits["train"] for sample in part.samples):
-        for part in splits["test"]:
-            part.labelled = part.labelled and any(sample.label != -1 for sample in part.samples)
 
 
 def split_name(file_name: str) -> str:
@@ -162,31 +160,18 @@ def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int)
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     if task.batch_order == "random":
-        return _cut_in_order(order, lengths, task)
-    per_batch = task.batch_size or max(1, int(task.batch_tokens / max(1.0, float(np.mean(lengths)))))
+        return _cut(order, lengths, task)
+    pool = POOL_BATCHES * (task.batch_size or max(1, int(task.batch_tokens / float(np.mean(lengths)))))
     batches: list[np.ndarray] = []
-    for first in range(0, len(order), per_batch * POOL_BATCHES):
-        numbers = by_length(order[first : first + per_batch * POOL_BATCHES], lengths)
-        if task.batch_size:
-            batches += [numbers[i : i + task.batch_size] for i in range(0, len(numbers), task.batch_size)]
-        else:
-            batches += cut_by_tokens(numbers, lengths, task.batch_tokens)
+    for first in range(0, len(order), pool):
+        batches += _cut(by_length(order[first : first + pool], lengths), lengths, task)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _cut_in_order(order: np.ndarray, lengths: np.ndarray, task: FinetuneTask) -> list[np.ndarray]:
-    """Batches of sequences as they come, as Baidu's reader fills them."""
-    batches, first, longest = [], 0, 0
-    for i, number in enumerate(order):
-        longest = max(longest, int(lengths[number]))
-        count = i - first + 1
-        full = (
-            count > task.batch_size if task.batch_size else count > 1 and count * longest > task.batch_tokens
-        )
-        if full:
-            batches.append(order[first:i])
-            first, longest = i, int(lengths[number])
-    return [*batches, order[first:]]
+def _cut(numbers: np.ndarray, lengths: np.ndarray, task: FinetuneTask) -> list[np.ndarray]:
+    if task.batch_tokens:
+        return cut_by_tokens(numbers, lengths, task.batch_tokens)
+    return np.split(numbers, range(task.batch_size, len(numbers), task.batch_size))
 
 
 def by_length(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:

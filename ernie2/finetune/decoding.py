@@ -4,11 +4,13 @@ Letters: C classes, T tokens of a sequence, W tokens of its window, L longest an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from ernie2.disk import write_json_lines
 from ernie2.finetune.features import Feature, source_of_piece
@@ -17,6 +19,9 @@ from ernie2.finetune.squad import QuestionSample
 from ernie2.finetune.tagging import entities_of
 from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError
+
+Windows = Sequence[tuple[Feature, Any]]
+"""The sequences of a sample with their outputs."""
 
 
 def decode(
@@ -47,67 +52,63 @@ def decode(
                 f"have diverged or are damaged; fine-tune it again (a lower peak_lr)"
             )
         groups[feature.sample].append((feature, output))
+    predict = {"span": _answer, "tagging": _tags, "regression": _number}.get(task.kind, _class)
+    records = [predict(task, sample, group) for sample, group in zip(samples, groups)]
     if task.kind == "span":
-        return [_answer_prediction(task, sample, group) for sample, group in zip(samples, groups)]
-    make = {"tagging": _tag_prediction, "regression": _number_prediction}.get(task.kind, _class_prediction)
+        return records
     ids = [{} if sample.id is None else {"id": sample.id} for sample in samples]
-    return [
-        key | {"line": sample.line} | make(task, sample, group)
-        for key, sample, group in zip(ids, samples, groups)
-    ]
+    return [key | {"line": sample.line} | record for key, sample, record in zip(ids, samples, records)]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64."""
-    shifted = np.asarray(logits, np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def _number_prediction(
-    task: FinetuneTask, sample: Any, group: Sequence[tuple[Feature, Any]]
-) -> dict[str, Any]:
+def _number(task: FinetuneTask, sample: Any, group: Windows) -> dict[str, Any]:
     return {"score": float(group[0][1])}
 
 
-def _class_prediction(
-    task: FinetuneTask, sample: Any, group: Sequence[tuple[Feature, Any]]
-) -> dict[str, Any]:
-    probabilities = softmax(group[0][1])
-    return {
-        "label": task.labels[int(probabilities.argmax())],
-        "probabilities": {label: float(p) for label, p in zip(task.labels, probabilities, strict=True)},
-    }
+def _class(task: FinetuneTask, sample: Any, group: Windows) -> dict[str, Any]:
+    probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
+    label = task.labels[int(np.argmax(probabilities))]
+    return {"label": label, "probabilities": dict(zip(task.labels, probabilities, strict=True))}
 
 
-def _tag_prediction(
-    task: FinetuneTask, sample: TaggedSample, windows: Sequence[tuple[Feature, np.ndarray]]
-) -> dict[str, Any]:
-    pieces: list[str] = []
+def _tags(task: FinetuneTask, sample: TaggedSample, windows: Windows) -> dict[str, Any]:
+    pieces: list[int] = []
     starts = []
     for feature, logits in windows:  # windows are in order, and every token belongs to one of them
         best = np.asarray(logits)[feature.offset : feature.offset + len(feature.starts)].argmax(axis=-1)
-        pieces += [task.labels[i] for i in best[feature.belongs]]
+        pieces += best[feature.belongs].tolist()
         starts.append(feature.starts[feature.belongs])
-    text, spans = sample.tokens.text, sample.tokens.spans
-    by_token = [pieces[first] for first in source_of_piece(spans, np.concatenate(starts))[1]]
+    text, spans, given = sample.tokens.text, sample.tokens.spans, sample.tokens.given
+    by_token = [task.labels[pieces[first]] for first in source_of_piece(spans, np.concatenate(starts))[1]]
     entities = entities_of(by_token, spans)
-    tags = ["O"] * len(text)
-    for entity in entities:
-        inside = f"I-{entity.type}" if f"I-{entity.type}" in task.labels else "O"
-        tags[entity.start : entity.stop] = [f"B-{entity.type}"] + [inside] * (entity.stop - entity.start - 1)
-    found = [
-        {"type": e.type, "start": e.start, "end": e.stop, "text": text[e.start : e.stop]} for e in entities
+    record: dict[str, Any] = {"text": text}
+    if given is None:
+        tags = ["O"] * len(text)
+        for entity in entities:
+            inside = f"I-{entity.type}" if f"I-{entity.type}" in task.labels else "O"
+            tags[entity.start : entity.stop] = [inside] * (entity.stop - entity.start)
+            tags[entity.start] = f"B-{entity.type}"
+    else:
+        rest = iter(by_token)
+        record["tokens"], tags = given, [next(rest) if token else "O" for token in given]
+    found = [{"type": kind, "start": a, "end": b, "text": text[a:b]} for kind, a, b in entities]
+    return record | {"tags": tags, "entities": found}
+
+
+def _answer(task: FinetuneTask, sample: QuestionSample, windows: Windows) -> dict[str, Any]:
+    candidates = []
+    for feature, sides in windows:
+        inside = slice(feature.offset, feature.offset + len(feature.starts))
+        start, stop = (np.asarray(side)[inside] for side in sides)
+        spans = best_spans(start, stop, feature.belongs, task.max_answer_len, task.n_best)
+        candidates += [(score, int(feature.starts[a]), int(feature.stops[b])) for score, a, b in spans]
+    # An answer's start belongs to one window only, so the same span cannot come twice.
+    candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: task.n_best]
+    probabilities = softmax(np.array([score for score, _, _ in candidates])) if candidates else ()
+    nbest = [
+        {"text": sample.context[first:last], "probability": float(p), "start": first, "end": last}
+        for p, (_, first, last) in zip(probabilities, candidates)
     ]
-    if (given := sample.tokens.given) is None:
-        return {"text": text, "tags": tags, "entities": found}
-    rest = iter(by_token)
-    return {
-        "text": text,
-        "tokens": given,
-        "tags": [next(rest) if token else "O" for token in given],
-        "entities": found,
-    }
+    return {"id": sample.qid, "answer": nbest[0]["text"] if nbest else "", "nbest": nbest}
 
 
 def best_spans(
@@ -126,42 +127,14 @@ def best_spans(
     if not len(start) or not allowed.any():
         return []
     longest = min(longest, len(start))
-    padded = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
-    ends = np.lib.stride_tricks.sliding_window_view(
-        padded, longest
-    )  # (W, L): logit of an answer of 1, 2, ... tokens
+    after = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
+    ends = np.lib.stride_tricks.sliding_window_view(after, longest)  # (W, L): of answers of 1, 2, ... tokens
     scores = (np.where(allowed, np.asarray(start, np.float64), -np.inf)[:, None] + ends).ravel()
-    count = min(count, len(scores))
-    chosen = np.argpartition(-scores, count - 1)[:count]
+    chosen = np.argpartition(-scores, min(count, len(scores)) - 1)[:count]
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-    return [
-        (float(scores[i]), int(i // longest), int(i // longest + i % longest))
-        for i in chosen
-        if scores[i] > -np.inf
-    ]
-
-
-def _answer_prediction(
-    task: FinetuneTask,
-    sample: QuestionSample,
-    windows: Sequence[tuple[Feature, tuple[np.ndarray, np.ndarray]]],
-) -> dict[str, Any]:
-    candidates = []
-    for feature, sides in windows:
-        inside = slice(feature.offset, feature.offset + len(feature.starts))
-        start, stop = (np.asarray(side)[inside] for side in sides)
-        spans = best_spans(start, stop, feature.belongs, task.max_answer_len, task.n_best)
-        candidates += [(score, int(feature.starts[a]), int(feature.stops[b])) for score, a, b in spans]
-    # An answer's start belongs to one window only, so the same span cannot come twice.
-    candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: task.n_best]
-    if not candidates:
-        return {"id": sample.qid, "answer": "", "nbest": []}
-    probabilities = softmax(np.array([score for score, _, _ in candidates]))
-    nbest = [
-        {"text": sample.context[first:last], "probability": float(p), "start": first, "end": last}
-        for p, (_, first, last) in zip(probabilities, candidates)
-    ]
-    return {"id": sample.qid, "answer": nbest[0]["text"], "nbest": nbest}
+    firsts, lengths = np.divmod(chosen, longest)
+    spans = zip(scores[chosen].tolist(), firsts.tolist(), (firsts + lengths).tolist())
+    return [span for span in spans if span[0] > -np.inf]
 
 
 def write_predictions(
@@ -170,13 +143,9 @@ def write_predictions(
     """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
     lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
     if task.kind == "span" and nbest is not None:
-        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+        write_json_lines(nbest, map(_rounded, [{record["id"]: record["nbest"] for record in records}]))
     write_json_lines(path, map(_rounded, lines))
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 6))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from ernie2.finetune.tagging import TaggedText
 from ernie2.finetune.task import FinetuneTask
 from ernie2.shards import IGNORED
 from ernie2.tokenizer import Encoding, Tokenizer
-
-_NONE = np.zeros(0, np.int32)
 
 
 @dataclass(slots=True)
@@ -42,11 +40,10 @@ class Feature:
     """Position in the sequence of the window's first token."""
     first_token: int = 0
     """Number, in the whole text, of the window's first token."""
-    starts: np.ndarray = field(default_factory=lambda: _NONE)
-    """int32 (W): character offset at which each token of the window starts."""
-    stops: np.ndarray = field(default_factory=lambda: _NONE)
-    """int32 (W): character offset at which it ends."""
-    belongs: np.ndarray = field(default_factory=lambda: _NONE)
+    starts: np.ndarray | None = None
+    stops: np.ndarray | None = None
+    """int32 (W): character offsets at which each token of the window starts and ends."""
+    belongs: np.ndarray | None = None
     """bool (W): the token belongs to this window."""
 
 
@@ -59,16 +56,11 @@ def build_features(
 ) -> list[Feature]:
     """Turns samples into sequences.
 
-    Args:
-        samples: of the kind that `task` reads.
-        tokenizer: text -> ids with character offsets.
-        task: kind and lengths.
-        counts: what was cut off or left out is added here, by reason.
-        training: leave out what cannot be learned from (questions without a usable answer)."""
-    maker = _Maker(tokenizer, task, counts)
-    if task.kind == "span":
-        return list(maker.questions(samples, training))
-    return list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
+    What is cut off or left out is added to `counts`, by reason; in training questions without a usable answer
+    are left out."""
+    maker = _Maker(tokenizer, task, counts, training)
+    make = {"span": maker.questions, "tagging": maker.tagged}.get(task.kind, maker.texts)
+    return list(make(samples))
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
@@ -107,7 +99,8 @@ def encode_tokens(tokenizer: Tokenizer, tokens: TaggedText) -> Encoding:
     bounds = np.asarray(tokens.spans, np.int32).reshape(-1, 2)
     # A line feed is a space wherever it stands, so the tokens cannot touch each other.
     joined = tokenizer.encode("\n".join(tokens.text[start:stop] for start, stop in tokens.spans))
-    places = np.cumsum(bounds[:, 1] - bounds[:, 0] + 1) - (bounds[:, 1] - bounds[:, 0] + 1)
+    lengths = bounds[:, 1] - bounds[:, 0] + 1
+    places = np.cumsum(lengths) - lengths  # of each source token in the joined text
     owner = np.searchsorted(places, joined.starts, side="right") - 1
     shift = (bounds[:, 0] - places)[owner].astype(np.int32)
     bare = np.setdiff1d(np.arange(len(bounds)), owner)
@@ -120,11 +113,8 @@ def encode_tokens(tokenizer: Tokenizer, tokens: TaggedText) -> Encoding:
 
 
 def source_of_piece(spans: Sequence[tuple[int, int]], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Aligns source tokens (S) with their pieces (P), which start at `starts` (characters).
-
-    Returns:
-        int (P): the source token of each piece.
-        int (S): the first piece of each source token."""
+    """The source token of each piece (P), by the characters at which pieces start; the first piece of each
+    source token (S)."""
     owner = np.searchsorted(np.array([start for start, _ in spans], np.int64), starts, side="right") - 1
     return owner, np.searchsorted(owner, np.arange(len(spans)))
 
@@ -143,6 +133,7 @@ class _Maker:
     tokenizer: Tokenizer
     task: FinetuneTask
     counts: Counter[str]
+    training: bool
 
     def texts(self, samples: Sequence[TextSample]) -> Iterable[Feature]:
         """A sequence a sample, cut to fit."""
@@ -154,16 +145,13 @@ class _Maker:
             kept_a, kept_b = pair_lengths(len(a), len(b), self.task.max_seq_len - 2 - paired)
             self.counts["samples cut to max_seq_len"] += kept_a + kept_b < len(a) + len(b)
             self.counts["samples without text"] += len(a) + len(b) == 0
-            ids, sentences = self._sequence(a[:kept_a], b[:kept_b] if paired else None)
-            yield Feature(number, ids, sentences, sample.label)
+            yield Feature(number, *self._sequence(a[:kept_a], b[:kept_b] if paired else None), sample.label)
 
     def tagged(self, samples: Sequence[TaggedSample]) -> Iterable[Feature]:
         """Windows over each text, a tag for each token that belongs to its window."""
         # Further pieces of a source token continue its entity, as in the released code.
-        inside = {f"I-{name[2:]}": i for i, name in enumerate(self.task.labels) if name[:2] == "I-"}
-        further = [
-            inside.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for i, n in enumerate(self.task.labels)
-        ]
+        index = {name: i for i, name in enumerate(self.task.labels)}
+        further = [index.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for n, i in index.items()]
         for number, sample in enumerate(samples):
             text = encode_tokens(self.tokenizer, sample.tokens)
             labels = None
@@ -174,23 +162,19 @@ class _Maker:
                 labels[first] = tags
             for feature in self._windowed(number, None, text):
                 if labels is not None:
-                    feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
                     here = labels[feature.first_token : feature.first_token + len(feature.starts)]
-                    feature.target[feature.offset : feature.offset + len(here)] = np.where(
-                        feature.belongs, here, IGNORED
-                    )
+                    feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
+                    feature.target[1 : len(here) + 1] = np.where(feature.belongs, here, IGNORED)
                 yield feature
 
-    def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
+    def questions(self, samples: Sequence[QuestionSample]) -> Iterable[Feature]:
         """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
         context, encoded = None, None
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string
                 context, encoded = sample.context, self.tokenizer.encode(sample.context)
-            answer = (
-                None if sample.answer is None else answer_tokens(sample.answer, encoded.starts, encoded.ends)
-            )
-            if training and answer is None:
+            answer = sample.answer and answer_tokens(sample.answer, encoded.starts, encoded.ends)
+            if self.training and answer is None:
                 self.counts["questions without a usable answer, left out"] += 1
                 continue
             question = self.tokenizer.encode(sample.question).ids
@@ -205,6 +189,7 @@ class _Maker:
 
     def _windowed(self, number: int, question: np.ndarray | None, text: Encoding) -> Iterable[Feature]:
         """Sequences `[CLS] (question [SEP]) window [SEP]` over a text."""
+        before = [] if question is None else [question]
         offset = 1 if question is None else len(question) + 2
         width = self.task.max_seq_len - offset - 1
         ranges = windows(len(text.ids), width, self.task.doc_stride)
@@ -212,16 +197,11 @@ class _Maker:
         self.counts["samples read in windows"] += len(ranges) > 1
         self.counts["samples in windows without overlap (lower doc_stride)"] += apart
         for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
-            window = text.ids[start:stop]
-            ids, sentences = (
-                self._sequence(window, None) if question is None else self._sequence(question, window)
-            )
+            ids, sentences = self._sequence(*before, text.ids[start:stop])
             places = text.starts[start:stop], text.ends[start:stop]
             yield Feature(number, ids, sentences, None, offset, start, *places, belongs)
 
-    def _sequence(self, a: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _sequence(self, a: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         cls, sep = [self.tokenizer.vocab.cls_id], [self.tokenizer.vocab.sep_id]
         ids = np.concatenate([cls, a, sep] if b is None else [cls, a, sep, b, sep]).astype(np.int32)
-        sentences = np.zeros(len(ids), np.int8)
-        sentences[len(a) + 2 :] = 1
-        return ids, sentences
+        return ids, (np.arange(len(ids)) >= len(a) + 2).astype(np.int8)

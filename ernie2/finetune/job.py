@@ -30,24 +30,11 @@ from ernie2.warm_start import WEIGHTS
 
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 ORIGIN, ENDED, RESULT = out_dir.ORIGIN, "runs.json", "result.json"
-RESULTS = (
-    ENDED,
-    RESULT,
-    "eval.jsonl",  # of a pre-training
-    *(f"{run}{name}" for run in ("", "run_*/") for name in ("best", "predictions", "step_*")),
-)
-"""What a run leaves in its folder that another must not find there."""
-FREE = (
-    "out_dir",
-    "data_dir",
-    "init_from",
-    "init_min_match",
-    "config_from",
-    "vocab_file",
-    "log_every",
-    "save_every",
-)
-FREE += ("micro_tokens", "sizes", "paper")
+LEFT = "best", "predictions", "step_*"
+RESULTS = (ENDED, RESULT, "eval.jsonl", *LEFT, *(f"run_*/{name}" for name in LEFT))
+"""What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training)."""
+FREE = "out_dir data_dir init_from init_min_match config_from vocab_file log_every save_every".split()
+FREE += ["micro_tokens", "sizes", "paper"]
 """Settings that the numbers of a run do not depend on; files and weights are compared by content."""
 
 
@@ -64,7 +51,7 @@ class Job:
     ended: list[dict[str, Any]] = field(default_factory=list)
     """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
-    said_idle: bool = False
+    warned_idle: bool = False
 
     @property
     def out_dir(self) -> Path:
@@ -74,9 +61,8 @@ class Job:
     @property
     def settings(self) -> str:
         """Everything that was set, as YAML."""
-        return yaml.safe_dump(
-            to_mapping(self.task) | to_mapping(self.run), sort_keys=False, allow_unicode=True
-        )
+        both = to_mapping(self.task) | to_mapping(self.run)
+        return yaml.safe_dump(both, sort_keys=False, allow_unicode=True)
 
     @property
     def pad_id(self) -> int:
@@ -91,6 +77,10 @@ class Job:
         """Folder of run `number`: out_dir itself where there is one run."""
         return self.out_dir if self.run.repeat == 1 else self.out_dir / f"run_{number}"
 
+    def from_rank_0(self, number: float) -> float:
+        """A number that rank 0 decides for all."""
+        return float(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.float64))[0])
+
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
         """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
         steps: list[np.ndarray] = []
@@ -102,11 +92,8 @@ class Job:
                 epoch_ends.add(len(steps))
         steps = steps[:limit]
         every = self.run.eval_every
-        if every is None:
-            evaluations = epoch_ends
-        else:
-            evaluations = () if every == "end" else range(every, len(steps), every)
-        return steps, {step for step in evaluations if step < len(steps)} | {len(steps)}
+        due = epoch_ends if every is None else () if every == "end" else range(every, len(steps), every)
+        return steps, {step for step in due if step < len(steps)} | {len(steps)}
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Of step `step` (from 0) of `steps`. Baidu's code counts the steps of a schedule without the last,
@@ -127,19 +114,15 @@ class Job:
         at_least = self.ranks if cpu.switch.enabled else 1
         parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
         idle = max(0, self.ranks - len(parts))
-        if idle and not self.said_idle:
-            self.said_idle = True
-            logger.warning(
-                "a step has %d micro-batches for %d processes, so some compute in vain: lower micro_tokens "
-                "(now %d)",
-                *(len(parts), self.ranks, self.run.micro_tokens),
-            )
+        if idle and not self.warned_idle:
+            self.warned_idle = True
+            found = len(parts), self.ranks, self.run.micro_tokens
+            logger.warning("%d micro-batches in a step for %d processes: lower micro_tokens (now %d)", *found)
         parts += parts[:1] * idle
         positions = self.start.config.max_position_embeddings
         width = padded_width(int(train.lengths[numbers].max()), self.run.precision, positions)
-        arrays = [
-            collate([train.features[i] for i in part], self.task.kind, self.pad_id, width) for part in parts
-        ]
+        features = ([train.features[i] for i in part] for part in parts)
+        arrays = [collate(chosen, self.task.kind, self.pad_id, width) for chosen in features]
         return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
 
     def open(self) -> int:
@@ -152,13 +135,10 @@ class Job:
             out_dir.hold(self.out_dir, "out_dir")
             self._take_over()
             write_text(self.out_dir / "task.yaml", self.settings)
-        ended = self._from_rank_0(len(self.ended))
+        ended = int(self.from_rank_0(len(self.ended)))
         if ended:
             logger.info("%d of %d runs have ended before", ended, self.run.repeat)
         return ended
-
-    def _from_rank_0(self, number: int) -> int:
-        return int(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.int64))[0])
 
     def _take_over(self) -> None:
         """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
@@ -170,9 +150,7 @@ class Job:
                 before = {ORIGIN: "none"}
             changed = differences(before, origin).items()
             if changed:
-                what = "; ".join(
-                    f"{key}: {str(old)[:60]} there, {str(new)[:60]} here" for key, (old, new) in changed
-                )
+                what = "; ".join(f"{key}: {str(a)[:60]} there, {str(b)[:60]} here" for key, (a, b) in changed)
                 raise ConfigError(
                     f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
                     f"out_dir, or remove that folder"
@@ -183,19 +161,17 @@ class Job:
             folder = self.folder(number)
             folder.mkdir(exist_ok=True)
             out_dir.clean(folder)
-            self._remove_checkpoints(number if number <= len(self.ended) else None)
+            if number <= len(self.ended):
+                self._remove_checkpoints(number)
         write_json(path, origin)
 
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
-        roles = [
-            [role] if isinstance(role, str) else role or [] for role in to_mapping(self.task.files).values()
-        ]
-        found = {name: find_file(self.run.data_dir, name) for role in roles for name in role}
+        names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
+        found = {name: find_file(self.run.data_dir, name) for name in names}
+        settings = yaml.safe_load(self.settings).items()
         return {
-            "settings": {
-                key: value for key, value in yaml.safe_load(self.settings).items() if key not in FREE
-            },
+            "settings": {key: value for key, value in settings if key not in FREE},
             "weights": self.start.weights and file_digest(self.start.weights / WEIGHTS),
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
@@ -206,7 +182,7 @@ class Job:
     def newest_checkpoint(self, number: int) -> Path | None:
         """Where run `number` goes on, the same on every rank; None where it begins."""
         found = newest_whole(self.folder(number)) if self.rank == 0 else None
-        step = self._from_rank_0(found[0] if found else 0)
+        step = int(self.from_rank_0(found[0] if found else 0))
         return self.folder(number) / f"step_{step:07d}" if step else None
 
     def end_run(self, entry: dict[str, Any]) -> None:
@@ -216,9 +192,8 @@ class Job:
             write_json(self.out_dir / ENDED, self.ended)
             self._remove_checkpoints(len(self.ended))
 
-    def _remove_checkpoints(self, number: int | None) -> None:
-        """Of run `number`, which has ended; of None nothing."""
-        for _, folder in checkpoints(self.folder(number)) if number else ():
+    def _remove_checkpoints(self, number: int) -> None:
+        for _, folder in checkpoints(self.folder(number)):
             out_dir.remove(folder)
 
 
@@ -269,49 +244,43 @@ class FinetuneLog(RunLog):
 
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
-        sums, now = self.sums, time.monotonic()
+        sums, now, step = self.sums, time.monotonic(), record["step"]
         rate = round(sums["tokens"] / max(now - self._since, 1e-9), 1)
-        at = {"run": self.number, "step": record["step"], "steps": self.steps}
+        at = {"run": self.number, "step": step, "steps": self.steps}
         record = {**at, **record, **sums, "tokens_per_s": rate}
         record["loss"] /= max(record.pop("targets"), 1)
         self.sums, self._since = dict.fromkeys(sums, 0), now
-        where = f"run {self.number}  step {record['step']}/{self.steps}"
-        self.progress(record, where, f"loss {record['loss']:.4f}  lr {record['lr']:.2e}", self.done)
+        text = f"loss {record['loss']:.4f}  lr {record['lr']:.2e}"
+        self.progress(record, f"run {self.number}  step {step}/{self.steps}", text, self.done)
 
     def metrics(self, record: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl and of the console."""
         self._since = time.monotonic()  # an evaluation is not training time
         if self.active:
             self._write("metrics", {"run": self.number, **record})
-            splits = "  ".join(f"{name} {describe(values)}" for name, values in record["metrics"].items())
+            splits = "  ".join(
+                f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+                for split, values in record["metrics"].items()
+            )
             best = "  (best)" if record.get("best") else ""
             logger.info("run %d  step %d  %s%s", self.number, record["step"], splits, best)
-
-
-def describe(values: dict[str, float]) -> str:
-    """Metrics in a few words: accuracy 90.90, f1 88.10."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
 
 
 def finish(job: Job) -> dict[str, Any]:
     """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
 
     A job that had come to its end before finds its result and changes nothing."""
-    path = job.out_dir / RESULT
-    if path.is_file():
-        result = _read_json(path)
-        if not (job.out_dir / "best").is_dir():
-            raise ConfigError(
-                f"out_dir: {path} is there, but its model {job.out_dir / 'best'} is not; remove it to train "
-                "anew"
-            )
-        logger.info("%s: this run has ended before; nothing was left to do", path)
-    else:
+    path, model = job.out_dir / RESULT, job.out_dir / "best"
+    if not path.is_file():
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
         if job.run.repeat > 1:
             keep_best_run(job, best)
-        result = summarise(job, job.ended, best)
-        write_json(path, result)
+        write_json(path, summarise(job, job.ended, best))
+    elif model.is_dir():
+        logger.info("%s: this run has ended before; nothing was left to do", path)
+    else:
+        raise ConfigError(f"out_dir: {path} is there, but no model {model}; remove it to train anew")
+    result = _read_json(path)
     logger.info("%s", table(result))
     return result
 

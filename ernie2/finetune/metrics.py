@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -27,24 +29,20 @@ def score(
 ) -> dict[str, float]:
     """The task's metrics of the records that `decoding.decode` makes. Samples must have labels."""
     if task.kind == "span":
-        values = cmrc_scores(
-            {r["id"]: r["answer"] for r in predictions}, {s.qid: s.references for s in samples}
-        )
+        answers = {record["id"]: record["answer"] for record in predictions}
+        values = cmrc_scores(answers, {sample.qid: sample.references for sample in samples})
     elif task.kind == "tagging":
-        found = [
-            [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]] for record in predictions
-        ]
+        found = [[Entity(e["type"], e["start"], e["end"]) for e in one["entities"]] for one in predictions]
         values = {"entity_f1": entity_f1(found, gold_entities(task, samples))}
     elif task.kind == "regression":
-        scores, labels = [record["score"] for record in predictions], [sample.label for sample in samples]
-        values = {"pearson": pearson(scores, labels), "spearman": spearman(scores, labels)}
+        pair = [record["score"] for record in predictions], [sample.label for sample in samples]
+        values = {"pearson": pearson(*pair), "spearman": spearman(*pair)}
     else:
         classes = np.array([task.labels.index(record["label"]) for record in predictions])
         positive = task.labels[task.positive_index]
-        values = _class_scores(
-            task, samples, classes, [record["probabilities"][positive] for record in predictions]
-        )
-    return {name: round(values[name], 4) for name in task.metrics}
+        scores = [record["probabilities"][positive] for record in predictions]
+        values = _class_scores(task, samples, classes, scores)
+    return {name: round(float(values[name]), 4) for name in task.metrics}
 
 
 MAJORITY_RULE = {
@@ -63,28 +61,32 @@ def majority(task: FinetuneTask, train: Sequence[Any], samples: Sequence[Any]) -
     elif task.kind == "regression":
         values = {"pearson": 0.0, "spearman": 0.0}  # a constant correlates with nothing
     elif task.kind == "tagging":
-        values = {
-            "entity_f1": entity_f1(_from_dictionary(task, train, samples), gold_entities(task, samples))
-        }
+        found = _from_dictionary(task, train, samples)
+        values = {"entity_f1": entity_f1(found, gold_entities(task, samples))}
     else:
         values = cmrc_scores({s.qid: s.context for s in samples}, {s.qid: s.references for s in samples})
-    return {name: round(values[name], 4) for name in task.metrics}
+    return {name: round(float(values[name]), 4) for name in task.metrics}
 
 
 def _class_scores(
     task: FinetuneTask, samples: Sequence[Any], classes: np.ndarray, scores: Sequence[float] | None
 ) -> dict[str, float]:
-    """Metrics of predicted classes (N); `scores` (N) rank the rows of a question, None: a random order."""
-    labels, positive = np.array([sample.label for sample in samples]), task.positive_index
+    """Metrics of predicted classes (N); `scores` (N) rank the rows of a question, None: a random order.
+
+    NLPCC-DBQA's F1 is over all rows, at threshold 0.5, as in the released code (ERNIE issues 154, 732)."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # two seconds
+
+    labels = np.array([sample.label for sample in samples])
     macro = len(task.labels) > 2 and task.positive_label is None
+    averaged = range(len(task.labels)) if macro else [task.positive_index]
     values = {
-        "accuracy": accuracy(classes, labels),
-        "f1": macro_f1(classes, labels, len(task.labels)) if macro else f1(classes, labels, positive),
-        "mcc": mcc(classes, labels),
+        "accuracy": 100 * accuracy_score(labels, classes),
+        "f1": 100 * f1_score(labels, classes, labels=averaged, average="macro", zero_division=0),
+        "mcc": 100 * matthews_corrcoef(labels, classes),
     }
     if "mrr" in task.metrics:
-        qids, relevant = [sample.qid or sample.text_a for sample in samples], labels == positive
-        values["mrr"] = random_mrr(qids, relevant) if scores is None else mrr(qids, scores, relevant)
+        qids = [sample.qid or sample.text_a for sample in samples]
+        values["mrr"] = mrr(qids, labels == task.positive_index, scores)
     return values
 
 
@@ -102,131 +104,65 @@ def _from_dictionary(task: FinetuneTask, train: Sequence[Any], samples: Sequence
     found: list[list[Entity]] = []
     for text in (sample.tokens.text for sample in samples):
         found.append([])
-        position = 0
-        while position < len(text):
-            size = next((n for n in lengths if text[position : position + n] in kinds), 0)
-            if size:
-                kind = kinds[text[position : position + size]].most_common(1)[0][0]
-                found[-1].append(Entity(kind, position, position + size))
-            position += size or 1
+        start = 0
+        while start < len(text):
+            stop = next((start + n for n in lengths if text[start : start + n] in kinds), start)
+            if stop > start:
+                found[-1].append(Entity(kinds[text[start:stop]].most_common(1)[0][0], start, stop))
+            start = max(stop, start + 1)
     return found
 
 
-def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of predictions (N) that equal the labels (N), in percent."""
-    return 100.0 * float(np.mean(np.asarray(predicted) == np.asarray(labels)))
+def pearson(predicted: Sequence[float], values: Sequence[float]) -> float:
+    """Pearson's correlation (N), in percent. Raises ConfigError where a number is not finite."""
+    pair = np.array([predicted, values], np.float64)
+    if bad := np.sum(~np.isfinite(pair)):
+        raise ConfigError(f"{bad} of {pair.size // 2} numbers to correlate are not finite")
+    return 100 * float(np.corrcoef(pair)[0, 1]) if pair.std(axis=1).min() > 1e-12 else 0.0
 
 
-def f1(predicted: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
-    """F1 of one class over all samples, in percent. Positive are those predicted (N) as `positive`.
-
-    NLPCC-DBQA's F1 is this one too: over all rows, at the class of higher probability (threshold 0.5), as in
-    the released fine-tuning code (ERNIE issues 154 and 732)."""
-    predicted, labels = np.asarray(predicted) == positive, np.asarray(labels) == positive
-    return _f1(int(np.sum(predicted & labels)), int(predicted.sum()), int(labels.sum()))
-
-
-def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Mean of the F1 of every class 0 ... C - 1, in percent; a class neither predicted nor there counts 0."""
-    return float(np.mean([f1(predicted, labels, positive) for positive in range(classes)]))
-
-
-def mcc(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Matthews correlation, in percent (CoLA); for C > 2 classes Gorodkin's generalisation of it."""
-    classes = np.union1d(predicted, labels)
-    return _correlation(np.equal.outer(predicted, classes), np.equal.outer(labels, classes))
-
-
-def pearson(predicted: np.ndarray, values: np.ndarray) -> float:
-    """Pearson's correlation of two rows (N), in percent. Raises ConfigError where a number is not finite."""
-    return _correlation(_finite(predicted), _finite(values))
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Of two rows (N), or of two matrices (N, C) whose columns are centred each by itself."""
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    spread = np.sqrt((x * x).sum() * (y * y).sum())
-    return 100.0 * float((x * y).sum() / spread) if spread > 1e-12 else 0.0
-
-
-def spearman(predicted: np.ndarray, values: np.ndarray) -> float:
+def spearman(predicted: Sequence[float], values: Sequence[float]) -> float:
     """Spearman's rank correlation, in percent; ties get the mean of their ranks."""
-    return pearson(average_ranks(predicted), average_ranks(values))
+    from scipy.stats import rankdata
+
+    pearson(predicted, values)  # refuses what is not finite
+    return pearson(rankdata(predicted), rankdata(values))
 
 
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 (N); equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(_finite(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    if not np.isfinite(values).all():
-        raise ConfigError(
-            f"{np.sum(~np.isfinite(values))} of {values.size} numbers to correlate are not finite"
-        )
-    return values
-
-
-def mrr(qids: Sequence[str], scores: np.ndarray, relevant: np.ndarray) -> float:
+def mrr(qids: Sequence[str], relevant: Sequence[bool], scores: Sequence[float] | None) -> float:
     """Mean reciprocal rank of the first relevant row of each question, in percent (NLPCC-DBQA).
 
-    As in the released fine-tuning code: rows of a question are ranked by score, ties in file order; a
-    question without a relevant row counts 0.
-
-    Args:
-        qids: question of each row (N).
-        scores: score of each row (N), higher is better.
-        relevant: bool (N)."""
-    scores, relevant = np.asarray(scores, np.float64), np.asarray(relevant, bool)
-    _, question = np.unique(np.asarray(qids), return_inverse=True)
-    order = np.lexsort((-scores, question))  # stable: ties stay in file order
-    question, relevant = question[order], relevant[order]
-    starts = np.flatnonzero(np.r_[True, question[1:] != question[:-1]])
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)])) + 1
-    best = np.zeros(len(starts))
-    np.maximum.at(best, question, relevant / rank)
-    return 100.0 * float(best.mean())
+    As in the released code: rows of a question are ranked by score (higher is better), ties in file order; a
+    question without a relevant row counts 0. Without scores: the mean over all orders."""
+    questions: dict[str, list[tuple[float, bool]]] = {}
+    for qid, right, row_score in zip(qids, relevant, relevant if scores is None else scores, strict=True):
+        questions.setdefault(qid, []).append((row_score, right))
+    reciprocal = _expected_reciprocal_rank if scores is None else _reciprocal_rank
+    return 100 * float(np.mean([reciprocal(rows) for rows in questions.values()]))
 
 
-def random_mrr(qids: Sequence[str], relevant: np.ndarray) -> float:
-    """Expected `mrr` of a random order, in percent: what mrr is to be compared with."""
-    _, question = np.unique(np.asarray(qids), return_inverse=True)
-    rows = np.bincount(question)
-    positives = np.bincount(question, weights=np.asarray(relevant, np.float64)).astype(int)
-    return 100.0 * float(np.mean([_expected_reciprocal_rank(n, p) for n, p in zip(rows, positives)]))
+def _reciprocal_rank(rows: list[tuple[float, bool]]) -> float:
+    ranked = sorted(rows, key=lambda row: -row[0])
+    return next((1 / rank for rank, (_, right) in enumerate(ranked, 1) if right), 0.0)
 
 
-def _expected_reciprocal_rank(rows: int, positives: int) -> float:
-    """Mean over all orders of 1 / rank of the first of `positives` among `rows`."""
-    expected, still_none = 0.0, 1.0  # still_none: chance that no earlier rank held a positive one
-    for rank in range(1, rows - positives + 2 if positives else 0):
-        here = positives / (rows - rank + 1)
-        expected += still_none * here / rank
-        still_none *= 1 - here
-    return expected
+def _expected_reciprocal_rank(rows: list[tuple[float, bool]]) -> float:
+    count, right = len(rows), sum(bool(right) for _, right in rows)
+    firsts = range(1, count - right + 2 if right else 0)  # ranks that the first relevant row can have
+    return sum(comb(count - rank, right - 1) / rank for rank in firsts) / comb(count, right)
 
 
 def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[Entity]]) -> float:
-    """Micro-averaged F1 of entities, in percent: right when type, start and stop are (as conlleval counts).
-
-    Args:
-        predicted: entities found in each sample (N).
-        labels: entities that are there (N)."""
+    """Micro-averaged F1 of the entities of N samples, in percent: right when type, start and stop are (as
+    conlleval counts)."""
     right = sum(len(set(found) & set(there)) for found, there in zip(predicted, labels, strict=True))
-    return _f1(right, sum(map(len, predicted)), sum(map(len, labels)))
-
-
-def _f1(right: int, predicted: int, there: int) -> float:
-    return 100.0 * 2 * right / (predicted + there) if right else 0.0
+    return 100 * 2 * right / max(1, sum(map(len, predicted)) + sum(map(len, labels)))
 
 
 # Characters the evaluator drops. It also lists the two-character "……", which a test of single characters
 # never meets: an ellipsis therefore stays, here as there.
 PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-_CHINESE = re.compile("[\u4e00-\u9fa5]")
+_CHINESE = re.compile("([\u4e00-\u9fa5])")
 
 # Words between Chinese characters follow the Penn Treebank's conventions, as the evaluator's tokeniser does:
 # brackets, quotes and most marks stand alone, a comma or a point between digits does not, clitics ('s, n't)
@@ -242,61 +178,27 @@ def normalise(text: str) -> str:
 
 def units(text: str) -> list[str]:
     """The units that F1 counts: every Chinese character, and the words between them; punctuation dropped."""
-    result: list[str] = []
-    between = ""
-    for character in normalise(text):
-        if _CHINESE.match(character):
-            result += _words(between)
-            result.append(character)
-            between = ""
-        else:
-            between += character
-    return result + _words(between)
-
-
-def _words(text: str) -> list[str]:
-    if not text:
-        return []
-    return _CLITIC.sub(r" \1 ", _APART.sub(r" \1 ", text)).split()
-
-
-def longest_common_run(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest run of units that stands in both sequences."""
-    best = 0
-    above = [0] * (len(b) + 1)  # above[j]: length of the common run that ends at a[i - 1], b[j - 1]
-    for unit in a:
-        row = [0] * (len(b) + 1)
-        for j, other in enumerate(b):
-            if unit == other:
-                row[j + 1] = above[j] + 1
-                best = max(best, row[j + 1])
-        above = row
-    return best
+    parts = _CHINESE.split(normalise(text))
+    return [unit for part in parts for unit in _CLITIC.sub(r" \1 ", _APART.sub(r" \1 ", part)).split()]
 
 
 def answer_f1(prediction: str, references: Sequence[str]) -> float:
     """F1 of one answer, 0 to 1: the best over its references."""
-    found = units(prediction)
-    best = 0.0
-    for reference in references:
-        wanted = units(reference)
-        common = longest_common_run(found, wanted)
-        if common:
-            best = max(best, 2 * common / (len(found) + len(wanted)))
+    found, best = units(prediction), 0.0
+    for wanted in map(units, references):
+        matcher = SequenceMatcher(None, found, wanted, autojunk=False)
+        common = matcher.find_longest_match(0, len(found), 0, len(wanted)).size
+        best = max(best, 2 * common / max(1, len(found) + len(wanted)))
     return best
 
 
 def answer_em(prediction: str, references: Sequence[str]) -> float:
     """1 where the answer equals one of its references after `normalise`, else 0."""
-    return float(normalise(prediction) in {normalise(reference) for reference in references})
+    return float(normalise(prediction) in map(normalise, references))
 
 
 def cmrc_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """EM and F1 over all questions, in percent; a question without a prediction counts 0.
-
-    Args:
-        predictions: question id -> answer.
-        references: question id -> its reference answers."""
+    """EM and F1 over all questions, in percent; a question (id -> answers) without a prediction counts 0."""
     answered = [(predictions[qid], wanted) for qid, wanted in references.items() if qid in predictions]
     total = max(1, len(references))
     return {

@@ -7,6 +7,7 @@ ConfigError naming file and line (or the place in the JSON)."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import zlib
@@ -30,12 +31,6 @@ _CONLL = (
     "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens "
     "and its tags each joined by \\x02"
 )
-_OTHER_FILES = {
-    b"\xff\xfe": "a UTF-16 file",
-    b"\xfe\xff": "a UTF-16 file",
-    b"\x1f\x8b": "a gzip file, which is read where its name ends in .gz",
-    b"PK\x03\x04": "a zip or Excel file",
-}
 
 
 @dataclass(slots=True)
@@ -118,9 +113,9 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
     else:
         samples, labelled = _read_table(path, task, labels, counts)
     if not samples:
-        left_out = "".join(f", {count} {reason}" for reason, count in counts.items() if count)
         raise ConfigError(
-            f"{path}: no samples in it{left_out}; expected a header line and one sample a line, or SQuAD JSON"
+            f"{path}: no samples in it ({dict(+counts)}); expected a header line and one sample a line, or "
+            f"SQuAD JSON"
         )
     return Split(name, path, samples, labelled, counts)
 
@@ -128,25 +123,18 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
 def read_text(path: Path) -> str:
     """The text of a file, .gz or not, without byte order mark. Raises ConfigError: the line of a bad byte."""
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text, bad = data.decode("utf-8"), data.find(b"\0")
+    except UnicodeDecodeError as error:
+        bad = error.start
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    kind = next((kind for start, kind in _OTHER_FILES.items() if data.startswith(start)), None)
-    if kind is not None:
-        raise ConfigError(f"{path}: {kind}, expected text in UTF-8; convert the file")
-    try:
-        text = data.decode("utf-8").lstrip("\ufeff")
-    except UnicodeDecodeError as error:
-        line, found = data.count(b"\n", 0, error.start) + 1, f"byte 0x{data[error.start]:02x}"
-        raise ConfigError(f"{path}:{line}: not UTF-8 ({found}); convert the file to UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+    if bad >= 0:
         raise ConfigError(
-            f"{path}:{line}: a NUL character, so not text in UTF-8 (UTF-16, a binary file?); convert it"
+            f"{path}:{data.count(10, 0, bad) + 1}: not UTF-8 (byte 0x{data[bad]:02x}); convert the file to "
+            f"UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
         )
-    return text
+    return text.lstrip("\ufeff")
 
 
 def _read_table(
@@ -154,8 +142,6 @@ def _read_table(
 ) -> tuple[list[TextSample | TaggedSample], bool]:
     """The rows of a .tsv, and whether they have labels."""
     rows = _read_rows(path, task, labels, counts)
-    for row in rows if task.drop_spaces else ():
-        row.text_a, row.text_b = (text and text.replace(" ", "") for text in (row.text_a, row.text_b))
     labelled = _has_labels(rows, task, labels)
     if labelled:
         kept = [row for row in rows if row.label.strip() not in task.skip_labels]
@@ -166,12 +152,14 @@ def _read_table(
         if counts["blank lines"] and len(rows) > 1 and all(len(one.tokens.spans) == 1 for one in tagged):
             raise ConfigError(f"{path}: every line holds a single token{_CONLL}")
         return tagged, labelled
-    half = [row for row in rows if row.text_b is not None and not (row.text_a.strip() and row.text_b.strip())]
-    if labels == "ignored" and half:
-        raise ConfigError(f"{half[0].where}: an empty text in a pair; fill it or remove the line")
-    counts["pairs with an empty text"] += len(half)
     for row in rows:
         row.label = _label(row, task) if labelled else None
+        if row.text_b is not None and not (row.text_a.strip() and row.text_b.strip()):
+            counts["pairs with an empty text"] += 1
+            if labels == "ignored":
+                raise ConfigError(f"{row.where}: an empty text in a pair; fill it or remove the line")
+        if task.drop_spaces:
+            row.text_a, row.text_b = (text and text.replace(" ", "") for text in (row.text_a, row.text_b))
     return rows, labelled
 
 
@@ -203,32 +191,31 @@ def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter
 
 def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse) -> dict[str, int]:
     """Our columns -> positions. A name in `columns:` is that column and no other; what is needed is there."""
-    where = f"{path}:1: "
+    where, mapped, keys = f"{path}:1: ", task.columns, COLUMNS_OF_KIND[task.kind]
     if len(set(header)) != len(header):
-        raise ConfigError(f"{where}a column name is given twice in the header: {', '.join(header)}")
-    names = {key: task.columns.get(key, key) for key in COLUMNS_OF_KIND[task.kind]}
-    free = set(header) - set(task.columns.values())
-    columns = {}
-    for key, name in names.items():
-        if key in task.columns and name in header:
-            columns[key] = header.index(name)
-        elif key in free and (
-            key not in task.columns or labels == "ignored"
-        ):  # predict reads our own names too
-            columns[key] = header.index(key)
-    needed = {"text_a": True, "text_b": task.pair or "text_b" in task.columns, "label": labels == "required"}
-    needed |= {key: key in task.columns and labels != "ignored" for key in ("qid", "id")}
-    missing = next((name for key, name in names.items() if needed[key] and key not in columns), None)
+        raise ConfigError(f"{where}a column name comes twice in the header: {', '.join(header)}")
+    own = set(header) - set(mapped.values())
+
+    def position(key: str) -> int | None:
+        if mapped.get(key) in header:
+            return header.index(mapped[key])
+        # predict reads our own names too
+        return header.index(key) if key in own and (key not in mapped or labels == "ignored") else None
+
+    columns = {key: place for key in keys if (place := position(key)) is not None}
+    needed = {"text_a": True, "text_b": task.pair or "text_b" in mapped, "label": labels == "required"}
+    needed |= {key: key in mapped and labels != "ignored" for key in ("qid", "id")}
+    missing = next((mapped.get(key, key) for key in keys if needed[key] and key not in columns), None)
     if missing is not None:
         raise ConfigError(
             f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
-            f"names the columns, parted by tabs ({', '.join(names)} in any order; no CSV or JSON lines), and "
-            f"`columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), "
+            f"and `columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
         raise ConfigError(
-            f"{where}a second text in column '{names['text_b']}', but the task reads one (pair: false, or "
-            f"train has no such column); remove the column, or train on pairs"
+            f"{where}a second text in column '{header[columns['text_b']]}', but the task reads one (pair: "
+            f"false, or train has no such column); remove the column, or train on pairs"
         )
     return columns
 
@@ -249,15 +236,10 @@ def _label(row: TextSample, task: FinetuneTask) -> int | float:
             near = nearest(found, index)
             raise ConfigError(f"{row.where}: label '{found}' is not one of the task's labels{near}; {_KEYS}")
         return index[found]
-    try:
-        value = float(found)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ConfigError(
-            f"{row.where}: label '{found}' is not a number, which kind regression needs; {_KEYS}"
-        )
-    return value
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(found)):
+            return value
+    raise ConfigError(f"{row.where}: label '{found}' is not a number, which kind regression needs; {_KEYS}")
 
 
 def _tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter[str]) -> TaggedSample:

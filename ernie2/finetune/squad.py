@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ernie2.strict import ConfigError
+from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
+
+from ernie2.strict import ConfigError, describe
+
+_SQUAD = (
+    "SQuAD JSON {data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
+)
+
+
+def _answer_list(found: Any, info: ValidationInfo) -> Any:
+    """SQuAD's list of answers out of that, Hugging Face's section of lists, one answer, or bare texts."""
+    if not info.context["with_answers"] or found in (None, "", {}):
+        return []
+    if isinstance(found, dict) and isinstance(texts := found.get("text"), list):
+        starts = found.get("answer_start", [None] * len(texts))
+        if not isinstance(starts, list) or len(starts) != len(texts):
+            raise ValueError("text and answer_start are not lists of the same length")
+        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+    found = [found] if isinstance(found, (str, dict)) else found
+    return (
+        [{"text": one} if isinstance(one, str) else one for one in found]
+        if isinstance(found, list)
+        else found
+    )
+
+
+class _Answer(BaseModel):
+    text: str
+    answer_start: Annotated[int, BeforeValidator(lambda found: -1 if found is None else str(found))] = -1
+
+
+class _Question(BaseModel):
+    id: Annotated[
+        str, BeforeValidator(lambda found: str(found).strip() if type(found) in (int, str) else found)
+    ]
+    question: str
+    answers: Annotated[list[_Answer], BeforeValidator(_answer_list)] = []
+
+
+class _Paragraph(BaseModel):
+    context: str
+    qas: list[_Question]
+
+
+class _Article(BaseModel):
+    paragraphs: list[_Paragraph]
+
+
+class _File(BaseModel):
+    data: list[_Article]
 
 
 @dataclass(slots=True)
@@ -33,69 +81,39 @@ def read_questions(
 ) -> Iterator[QuestionSample]:
     """The questions of a SQuAD file.
 
-    Args:
-        path: for messages.
-        text: what the file holds.
-        with_answers: read the reference answers; without, they may be whatever they are.
-        counts: answers that were repaired or are no span of their passage are counted here.
-
-    Raises:
-        ConfigError: naming the place in the JSON."""
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        found = error.msg
-        if found == "Extra data":
-            found = "a second JSON value begins here (JSON lines, raw DuReader?)"
-        raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {found}; expected one {_SQUAD}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}; expected {_SQUAD}") from None
+    Without `with_answers`, reference answers are ignored. `counts` gets those that were repaired or are no
+    span of their passage. Raises ConfigError naming the place in the JSON."""
     seen: set[str] = set()
-    for a, article in enumerate(_get(tree, "data", list, f"{path}: top level")):
-        for p, paragraph in enumerate(_get(article, "paragraphs", list, f"{path}: data[{a}]")):
-            where = f"{path}: data[{a}].paragraphs[{p}]"
-            context = _get(paragraph, "context", str, where)
-            for q, item in enumerate(_get(paragraph, "qas", list, where)):
-                sample = _question(f"{where}.qas[{q}]", item, context, with_answers, counts)
-                if sample.qid in seen:
-                    raise ConfigError(
-                        f"{sample.where}: question id '{sample.qid}' is used twice; ids name the answers"
-                    )
-                seen.add(sample.qid)
+    for a, article in enumerate(_parse(path, text, with_answers).data):
+        for p, paragraph in enumerate(article.paragraphs):
+            for q, item in enumerate(paragraph.qas):
+                where = f"{path}: data[{a}].paragraphs[{p}].qas[{q}]"
+                if item.id in seen:
+                    raise ConfigError(f"{where}: question id '{item.id}' is used twice; ids name the answers")
+                seen.add(item.id)
+                sample = QuestionSample(where, item.id, item.question, paragraph.context)
+                for answer in item.answers:
+                    sample.references += [answer.text] if answer.text.strip() else []
+                    if sample.answer is None:
+                        sample.answer = locate_answer(
+                            sample.context, answer.text, answer.answer_start, counts
+                        )
                 yield sample
 
 
-def _question(
-    where: str, item: Any, context: str, with_answers: bool, counts: Counter[str]
-) -> QuestionSample:
-    question = _get(item, "question", str, where)
-    sample = QuestionSample(where, str(_get(item, "id", (str, int), where)).strip(), question, context)
-    for text, start in _answers(item.get("answers"), f"{where}.answers") if with_answers else ():
-        if text.strip():
-            sample.references.append(text)
-        if sample.answer is None:
-            sample.answer = locate_answer(context, text, start, counts)
-    return sample
-
-
-def _answers(found: Any, where: str) -> Iterator[tuple[str, int]]:
-    """Text and start (-1 = not told) of each reference: in SQuAD's form, Hugging Face's, or bare texts."""
-    if isinstance(found, dict) and isinstance(found.get("text"), list):
-        texts, starts = found["text"], found.get("answer_start", [None] * len(found["text"]))
-        if not isinstance(starts, list) or len(starts) != len(texts):
-            raise ConfigError(f"{where}: text and answer_start are not lists of the same length")
-        found = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-    found = [] if found in (None, "", {}) else [found] if isinstance(found, (str, dict)) else found
-    if not isinstance(found, list):
-        raise ConfigError(f"{where}: expected [{{text, answer_start}}, ...], found {_shown(found)}")
-    for i, answer in enumerate(found):
-        answer = {"text": answer} if isinstance(answer, str) else answer
-        text, start = _get(answer, "text", str, f"{where}[{i}]"), answer.get("answer_start")
-        number = isinstance(start, (int, float, str)) and not isinstance(start, bool)
-        if start is not None and not (number and re.fullmatch(r"\s*-?\d{1,9}(\.0)?\s*", str(start))):
-            wanted = "a whole number (-1: not known)"
-            raise ConfigError(f"{where}[{i}].answer_start: expected {wanted}, found {_shown(start)}")
-        yield text, -1 if start is None else int(float(start))
+def _parse(path: Path, text: str, with_answers: bool) -> _File:
+    try:
+        return _File.model_validate_json(text, context={"with_answers": with_answers})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong["loc"])
+        reason = {"missing": "no such key", "model_type": "expected an object"}.get(
+            wrong["type"], wrong["msg"]
+        )
+        reason = reason.replace("Input should be", "expected").replace("trailing", "JSON lines? trailing")
+        found = f", found {describe(wrong['input'])}"[:80] if reason.startswith("expected") else ""
+        where = f"{path}: {place.removeprefix('.')}" if place else str(path)
+        raise ConfigError(f"{where}: {reason}{found}; expected one {_SQUAD}") from None
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:
@@ -106,35 +124,10 @@ def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> 
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
     for wanted in (text, text.strip(), text.strip().rstrip("。.")):
-        places = (
-            [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", context)] if wanted else []
-        )
-        if places:
+        places = [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", context)]
+        if wanted and places:
             counts["answers found by search"] += 1
             first = min(places, key=lambda place: abs(place - max(start, 0)))
             return first, first + len(wanted)
     counts["answers that are no span of their passage"] += 1
     return None
-
-
-def _get(node: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    if not isinstance(node, dict) or key not in node:
-        found = "" if isinstance(node, dict) else f" (found {type(node).__name__}, not an object)"
-        raise ConfigError(f"{where}: no key '{key}'{found}; expected {_SQUAD}")
-    value = node[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = {list: "a list", str: "text"}.get(kind, "text or a whole number")
-        raise ConfigError(f"{where}.{key}: expected {wanted}, found {_shown(value)}")
-    if isinstance(value, str) and _SURROGATE.search(value):
-        raise ConfigError(f"{where}.{key}: half of a surrogate pair, which is no character; write it whole")
-    return value
-
-
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__}{'' if isinstance(value, (list, dict)) else f' {value!r}'[:60]}"
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SQUAD = (
-    "SQuAD JSON {data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
-)

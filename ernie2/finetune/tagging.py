@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ernie2.strict import ConfigError
 
 SEPARATOR = "\x02"  # Baidu joins tokens, and tags, with it
 
 
-@dataclass(frozen=True, slots=True)
-class Entity:
+class Entity(NamedTuple):
     """A named entity: type and character span [start, stop)."""
 
     type: str
@@ -37,36 +37,32 @@ class TaggedText:
 def read_tagged(
     where: str, text: str, label: str | None, cut: str | None = None
 ) -> tuple[TaggedText, list[str] | None]:
-    """Reads a row of tagging.
+    """Reads a row of tagging: its text, and its tags (None where `label` is).
 
     Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes
     one tag for each character, or for each character that is not white space, or for each word between
-    spaces: whichever count fits. Empty tokens are dropped with their tags.
-
-    Args:
-        where: `file:line`, for messages.
-        text: the text field.
-        label: the tag field; None = unlabelled.
-        cut: what plain text without tags is cut into: `visible` or all `characters`, or `words` (default).
-
-    Raises:
-        ConfigError: when the tags fit none of these."""
+    spaces: whichever count fits. Empty tokens are dropped with their tags. Plain text without tags is cut as
+    `cut` says (`FinetuneTask.source_tokens`; default: words). Raises ConfigError naming `where`: the tags fit
+    none of these."""
     tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
     given = text.split(SEPARATOR) if SEPARATOR in text else None
     if given:
-        tokens = join_tokens(given)
-        text, raw, choices = tokens.text, tokens.spans, [tokens.spans]
+        joined = join_tokens(given)
+        text, spans = joined.text, joined.spans
+        ways = {"tokens": spans}
     else:
         characters = [(i, i + 1) for i in range(len(text))]
-        visible = [span for span in characters if not text[span[0]].isspace()]
-        choices = [characters, visible, [match.span() for match in re.finditer(r"\S+", text)]]
-        words = [match.span() for match in _WORD.finditer(text)]
-        raw = {"characters": characters, "visible": visible}.get(cut, words)
+        ways = {
+            "characters": characters,
+            "visible": [span for span in characters if not text[span[0]].isspace()],
+            "spaces": [match.span() for match in re.finditer(r"\S+", text)],
+        }
+        spans = ways.get(cut) or [match.span() for match in _WORD.finditer(text)]
     if tags is None:
-        return TaggedText(text, [span for span in raw if span[1] > span[0]], given), None
-    spans = next((spans for spans in choices if len(spans) == len(tags)), None)
+        return TaggedText(text, [span for span in spans if span[1] > span[0]], given), None
+    spans = next((spans for spans in ways.values() if len(spans) == len(tags)), None)
     if spans is None:
-        counts = " or ".join(str(count) for count in dict.fromkeys(len(spans) for spans in choices))
+        counts = " or ".join(dict.fromkeys(str(len(spans)) for spans in ways.values()))
         raise ConfigError(
             f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
         )
@@ -102,29 +98,21 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
 
     Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU
     rejects"), a space goes between two neighbours that would otherwise run together."""
-    words = any(len(token) > 1 and all(_is_letter(c) for c in token) for token in tokens)
-    parts: list[str] = []
-    spans: list[tuple[int, int]] = []
-    position = 0
+    words = any(len(token) > 1 and all(map(_is_letter, token)) for token in tokens)
+    text, spans, before = "", [], ""
     for token in tokens:
-        if words and parts and token and parts[-1] and _is_letter(parts[-1][-1]) and _is_letter(token[0]):
-            parts.append(" ")
-            position += 1
-        parts.append(token)
-        spans.append((position, position + len(token)))
-        position += len(token)
-    return TaggedText("".join(parts), spans)
+        if words and token and before and _is_letter(before[-1]) and _is_letter(token[0]):
+            text += " "
+        spans.append((len(text), len(text) + len(token)))
+        text, before = text + token, token
+    return TaggedText(text, spans)
 
 
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
-    """Entities of a tag sequence, as conlleval counts them.
+    """Entities of a tag sequence (O, B-X, I-X; `spans`: characters of each token), as conlleval counts them.
 
     An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag
-    that does not continue it.
-
-    Args:
-        tags: one tag (O, B-X, I-X) for each source token.
-        spans: character span of each source token."""
+    that does not continue it."""
     found: list[list] = []  # [type, start, stop]
     inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):

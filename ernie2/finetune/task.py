@@ -59,6 +59,11 @@ class FinetuneFiles(Section):
     test: str | list[str] | None = None
     """Test file or files; skipped with a note where absent."""
 
+    def names(self, role: str) -> list[str]:
+        """Files of train, dev or test."""
+        found = getattr(self, role) or []
+        return [found] if isinstance(found, str) else found
+
 
 @dataclass
 class FinetuneTask(Section):
