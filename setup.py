@@ -57,6 +57,8 @@ setup(
         "jinja2",  # pages
         "matplotlib",  # their line charts
         "rich",  # text on a terminal
+        "scikit-learn",  # metrics
+        "scipy",
         "jieba",
         "rjieba",  # jieba's words, twenty times as fast
         "tokenizers>=0.21,<0.22",

@@ -19,6 +19,7 @@ from ernie2.doctor import TESTED_PADDLE
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
     "pytest-xdist": "xdist",
     "paddlepaddle": "paddle",
     "aistudio-sdk": "aistudio_sdk",

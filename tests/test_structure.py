@@ -14,7 +14,7 @@ from conftest import ROOT
 SOURCES = sorted(
     path for folder in ("ernie2", "data_gen", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
-MOST_LINES, MOST_BENCHMARK_LINES = 21_150, 2_650
+MOST_LINES, MOST_BENCHMARK_LINES = 20_850, 2_650
 TENSOR_FREE = """
 batching config curriculum masking pages plan report shards strict tasks tokenizer splitting_rules
 disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data finetune.decoding
