@@ -203,25 +203,12 @@ def work(block: Block, tasks: Sequence[Task], settings: Settings, folder: Path) 
         "tokens": _token_count(items),
         "unknown": unknown.total(),
     }
-    write_note(
-        room / f"{block.name}.json",
-        {
-            **read,
-            "dev": [
-                [getattr(raw, name) for name in raw.__slots__]
-                for raw, dev in zip(raws, aside, strict=True)
-                if dev
-            ],
-        },
-    )
-    return Done(
-        block.source,
-        block.size,
-        read,
-        *(sum(sizes) for sizes in zip((0, 0), *spilled, strict=True)),
-        time.monotonic() - begin,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
+    held_out = (raw for raw, dev in zip(raws, aside, strict=True) if dev)
+    dev_rows = [[getattr(raw, name) for name in raw.__slots__] for raw in held_out]
+    write_note(room / f"{block.name}.json", {**read, "dev": dev_rows})
+    sizes = (sum(sizes) for sizes in zip((0, 0), *spilled, strict=True))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Done(block.source, block.size, read, *sizes, time.monotonic() - begin, memory)
 
 
 def _token_count(items: list) -> int:

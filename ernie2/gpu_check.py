@@ -35,7 +35,7 @@ LIMIT = 900
 """Seconds after which a trial is broken off."""
 
 Row = tuple[str, str, str]
-"""What was tried, "ok", "problem" or "-", what was found."""
+"""What was tried, "ok" or "problem", what was found."""
 
 
 class Trial(Exception):
@@ -49,7 +49,10 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
         folder: empty; recipe, shards and runs are made there.
         size: model whose speed is measured.
         lengths: tokens of a sample, for the speed."""
-    cards = describe()
+    try:
+        cards = describe()
+    except Trial as error:
+        return [("paddle", "problem", str(error))]
     half = cards["half"]
     rows = [("paddle", "ok", cards["versions"]), ("driver", "ok", cards["driver"])]
     rows += [(f"card {number}", "ok", card) for number, card in enumerate(cards["cards"])]
@@ -66,7 +69,7 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
     for name, trial in tried:
         try:
             state, found = trial()
-        except Trial as error:
+        except (Trial, OSError, ValueError) as error:  # a log that is missing, or shorter than another
             state, found = "problem", str(error)
         rows.append((name, state, found))
     return rows
@@ -91,9 +94,10 @@ def _describe() -> None:
     for number in range(paddle.device.cuda.device_count() if gpu else 0):
         paddle.set_device(f"gpu:{number}")
         card = paddle.device.cuda.get_device_properties(number)
-        free = card.total_memory - paddle.device.cuda.memory_reserved(number)
         capability = min(capability, card.major)
-        cards.append(f"{card.name}, capability {card.major}.{card.minor}, {free / 2**30:.1f} GiB")
+        cards.append(
+            f"{card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB"
+        )
     half = ("bf16" if capability >= 8 else "fp16") if gpu else "fp32"
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version,memory.free", "--format=csv,noheader"]

@@ -224,10 +224,8 @@ def balance_lines(found: dict[str, float] | None, ranks: int) -> list[str]:
     """`balance` for people."""
     if found is None:
         return []
-    return [
-        f"balance  costliest of {ranks} ranks {found['imbalance'] - 1:.1%} above the mean, "
-        f"{found['padding']:.1%} padding (measured on the shards)"
-    ]
+    above = f"costliest of {ranks} ranks {found['imbalance'] - 1:.1%} above the mean, " if ranks > 1 else ""
+    return [f"balance  {above}{found['padding']:.1%} padding (measured on the shards)"]
 
 
 def main(argv: list[str]) -> None:

@@ -36,7 +36,7 @@ from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
 from ernie2.optim import LossScaler, build_optimizer
 from ernie2.plan import opening_page
-from ernie2.shards import SENTENCE_TYPES, ShardReader
+from ernie2.shards import SENTENCE_TYPES, SPLITS, ShardReader
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
@@ -77,19 +77,18 @@ class Run:
         return precision.autocast(self.recipe.runtime.precision)
 
 
+def _readers(recipe: Recipe, task: Task, vocab: Vocab) -> dict[str, ShardReader]:
+    folder = Path(recipe.data.shards_dir) / task.name
+    return {split: ShardReader(folder, split, task, vocab.digest) for split in SPLITS}
+
+
 def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Run:
     """Checks everything and builds the run. Raises ConfigError for any mistake, before the first step."""
     tasks = select_tasks(recipe.task_names(), f"{where}: curriculum.stages")
     _check(recipe, where, tasks, ranks)
     vocab = Vocab.load(recipe.model.vocab_file)
     plan = make_plan(recipe.curriculum)
-    readers = {
-        task.name: {
-            split: ShardReader(Path(recipe.data.shards_dir) / task.name, split, task, vocab.digest)
-            for split in ("train", "dev")
-        }
-        for task in tasks
-    }
+    readers = {task.name: _readers(recipe, task, vocab) for task in tasks}
     _rows_as_before(recipe)
     for task in tasks:
         _check_rows(recipe.model, task, readers[task.name].values())
@@ -104,14 +103,11 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     attention.choose(recipe.runtime.precision, config.num_attention_heads, config.hidden_size, length)
     model = ErnieForPretraining(config, tasks, recipe.runtime.recompute)
     initialise(model, config.initializer_range, recipe.seed)
-    half = recipe.runtime.precision != "fp32"
-    optimizer = build_optimizer(
-        model, recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.eps, half
-    )
-    scaler = LossScaler(
-        recipe.runtime.precision == "fp16", recipe.runtime.init_loss_scale, recipe.runtime.min_loss_scale
-    )
-    bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, recipe.runtime.max_bad_steps)
+    adam, runtime, out = recipe.optimizer, recipe.runtime, Path(recipe.out_dir)
+    half = runtime.precision != "fp32"
+    optimizer = build_optimizer(model, adam.weight_decay, adam.betas, adam.eps, half)
+    scaler = LossScaler(runtime.precision == "fp16", runtime.init_loss_scale, runtime.min_loss_scale)
+    bad_steps = BadSteps(out, tasks, vocab, scaler, runtime.max_bad_steps)
     collate = Collator(vocab, recipe.data.mask_prob, recipe.runtime.precision, config.max_position_embeddings)
     by_name = {task.name: task for task in tasks}
 
@@ -119,21 +115,8 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     def dev_set(name: str) -> DevSet:
         return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
 
-    run = Run(
-        recipe,
-        tasks,
-        plan,
-        rank,
-        ranks,
-        Path(recipe.out_dir),
-        streams,
-        collate,
-        dev_set,
-        model,
-        optimizer,
-        scaler,
-        bad_steps,
-    )
+    made = (streams, collate, dev_set, model, optimizer, scaler, bad_steps)
+    run = Run(recipe, tasks, plan, rank, ranks, out, *made)
     _restore(run, where, vocab)
     run.replica = distributed.Replica(model, recipe.runtime.recompute)
     return run

@@ -51,13 +51,19 @@ class Example:
     """0 <= label < num_classes. Required by head sentence."""
 
 
+class WrongExample(ConfigError):
+    """An example breaks its task's contract in `field`."""
+
+    def __init__(self, task: Task, field: str, got: object, expected: str) -> None:
+        made = f"task {task.name}: generator {task.generator} made a wrong example"
+        super().__init__(f"{made}: {field}: got {got}, expected {expected}")
+        self.field = field
+
+
 def check_example(example: Example, task: Task, vocab_size: int) -> None:
-    """Checks an example against its task's contract. Raises ConfigError: task, field, got and expected."""
-    for name, got, expected in chain(_token_faults(example, vocab_size), _head_faults(example, task)):
-        raise ConfigError(
-            f"task {task.name}: generator {task.generator} made a wrong example: {name}: "
-            f"got {got}, expected {expected}"
-        )
+    """Checks an example against its task's contract. Raises WrongExample."""
+    for fault in chain(_token_faults(example, vocab_size), _head_faults(example, task)):
+        raise WrongExample(task, *fault)
 
 
 def _token_faults(example: Example, vocab_size: int) -> Iterator[tuple[str, object, str]]:
@@ -113,8 +119,8 @@ class ShardWriter:
     def __init__(
         self, folder: str | Path, task: Task, vocab_size: int, samples_per_shard: int = 50_000
     ) -> None:
-        self.folder, self.task, self.vocab_size = Path(folder), task, vocab_size
-        self.samples_per_shard = samples_per_shard
+        self.folder, self.samples_per_shard = Path(folder), samples_per_shard
+        self.task, self.vocab_size = task, vocab_size
         self._tmp = self.folder.with_name(self.folder.name + ".tmp")
         shutil.rmtree(self._tmp, ignore_errors=True)
         for split in SPLITS:
@@ -151,9 +157,8 @@ class ShardWriter:
             if name == "sentence_label":
                 arrays[name] = np.array([example.sentence_label for example in examples])
             elif name.startswith("span_ids_"):
-                arrays[name] = np.concatenate(
-                    [example.span_ids[name.removeprefix("span_ids_")] for example in examples]
-                )
+                level = name.removeprefix("span_ids_")
+                arrays[name] = np.concatenate([example.span_ids[level] for example in examples])
             elif name != "offsets":
                 arrays[name] = np.concatenate([getattr(example, name) for example in examples])
         arrays = {name: arrays[name].astype(dtype) for name, dtype in self.fields.items()}
@@ -195,12 +200,8 @@ def finish_shards(
     index_extra: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes index.json into `made`, which takes the name `folder` and the place of an older one; the index.
-
-    Args:
-        made: folder of the shard files, {train,dev}/NNNNN.<field>.npy.
-        folder: <shards_dir>/<task>.
-        shards: split -> what `write_shard` returned of each shard, in order.
-        index_extra: further keys of the index."""
+    made: folder of the shard files, {train,dev}/NNNNN.<field>.npy. shards: split -> what `write_shard`
+    returned of each shard, in order. index_extra: further keys of the index."""
     index = {
         "format_version": FORMAT_VERSION,
         "task": task.name,
@@ -232,8 +233,7 @@ class ShardReader:
         vocab_digest: digest of the vocabulary in use; shards of another vocabulary are refused.
 
     Raises:
-        ConfigError: folder missing or unfinished, foreign, truncated, or made with another vocabulary; names
-        the file."""
+        ConfigError: missing, unfinished, foreign, truncated, or of another vocabulary; names the file."""
 
     def __init__(
         self, folder: str | Path, split: str, task: Task | None = None, vocab_digest: str | None = None
@@ -376,14 +376,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def _is_whole(index: dict[str, Any]) -> bool:
     """Whether an index has what a reader relies on."""
-
-    def count(value: Any) -> bool:
-        return isinstance(value, int) and value >= 0
-
     fields, shards = index.get("fields"), index.get("shards")
     return (
         isinstance(index.get("task"), str)
-        and count(index.get("vocab_size"))
+        and _is_count(index.get("vocab_size"))
         and isinstance(fields, dict)
         and set(fields.values()) <= {"int8", "int16", "int32", "int64", "uint16"}
         and isinstance(shards, dict)
@@ -391,10 +387,14 @@ def _is_whole(index: dict[str, Any]) -> bool:
         and all(
             isinstance(one, dict)
             and re.fullmatch(r"\d+", str(one.get("name")))
-            and count(one.get("samples"))
-            and count(one.get("tokens"))
+            and _is_count(one.get("samples"))
+            and _is_count(one.get("tokens"))
             for split in SPLITS
             for one in shards[split]
         )
         and isinstance(index.get("imported", {}), dict)
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0

@@ -229,6 +229,32 @@ def test_the_trial_of_an_attention_kernel(fault, words):
     assert problem is None if words is None else words in problem
 
 
+@pytest.mark.parametrize(
+    ("found", "elsewhere", "chosen", "words"),
+    [
+        ((None, 1.0), False, "flash", "why it is tried"),
+        ((None, 3.0), False, "plain", "flash takes 3000.00"),
+        (("no such kernel", None), False, "plain", "failed its trial: no such kernel"),
+        ((None, 1.0), True, "plain", "on another rank"),
+    ],
+    ids=["faster", "slower", "wrong", "not everywhere"],
+)
+def test_the_fastest_right_kernel_is_taken_by_all_ranks(monkeypatch, found, elsewhere, chosen, words):
+    said = []
+    monkeypatch.setattr(attention, "choice", attention._Choice())
+    monkeypatch.setattr(attention, "_candidate", lambda precision: ("flash", "why it is tried"))
+    monkeypatch.setattr(attention, "measure", lambda name, *_: found if name == "flash" else (None, 2.0))
+    monkeypatch.setattr(attention.distributed, "any_rank", lambda flag: flag or elsewhere)
+    monkeypatch.setattr(attention.logger, "info", lambda text, *words: said.append(text % words))
+    assert attention.choose("fp16", 2, 8, 32) == chosen == attention.choice.name
+    assert words in said[0]
+
+
+def test_a_kernel_is_timed():
+    problem, seconds = attention.measure("plain", "fp32", 2, 8, 32)
+    assert problem is None and 0 < seconds < 60
+
+
 def test_fused_attention_never_drops_in_evaluation_and_sees_no_unaligned_mask(monkeypatch):
     """Paddle 2.6's scaled_dot_product_attention ignores `training` where there is no mask."""
 

@@ -175,11 +175,8 @@ def padding(reader: ShardReader, task: Task, recipe: Recipe, max_seq_len: int) -
         return None
     pool = min(recipe.batch.pool_batches, -(-8 * reader.tokens // recipe.batch.tokens))
     stream = TaskStream(reader, task, replace(recipe, batch=replace(recipe.batch, pool_batches=pool)))
-    lengths = reader.lengths()
-    groups = [lengths[group] for number in range(pool) for group in stream.batch(number)]
-    real, samples = sum(int(group.sum()) for group in groups), sum(map(len, groups))
-    computed = sum(int(group.max()) * len(group) for group in groups)
-    return Padding(1 - real / computed, 1 - real / (samples * max_seq_len), recipe.batch.micro_tokens)
+    _, planned = stream.imbalance(1, pool)
+    return Padding(planned, 1 - reader.tokens / (len(reader) * max_seq_len), recipe.batch.micro_tokens)
 
 
 def default_recipe(tasks: Sequence[str]) -> Recipe:

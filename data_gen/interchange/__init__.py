@@ -22,7 +22,7 @@ from data_gen.interchange.lines import BadLine, Line, RejectLog, read, shuffled,
 from data_gen.reading.streams import expand_paths
 from data_gen.work_folder import locked
 from ernie2.disk import file_digest
-from ernie2.shards import IGNORED, LEVELS, SPLITS, Example, ShardReader, ShardWriter, check_example
+from ernie2.shards import IGNORED, LEVELS, SPLITS, Example, ShardReader, ShardWriter, WrongExample
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 from ernie2.tokenizer import Vocab
@@ -83,18 +83,13 @@ def import_examples(
         print(rejects.summary())
 
 
-def _check(example: Example, task: Task, vocab: Vocab, max_seq_len: int) -> None:
-    """Raises BadLine where an example is not what the task and the vocabulary need."""
+def _check(example: Example, vocab: Vocab, max_seq_len: int) -> None:
+    """Raises BadLine where an example is not what the vocabulary and the length need."""
     ids = example.token_ids
     framed = len(ids) > 2 and ids[0] == vocab.cls_id and ids[-1] == vocab.sep_id
     require(len(ids) <= max_seq_len, f"more than --max-seq-len {max_seq_len} tokens")
     require(framed, "does not begin with [CLS] and end with [SEP] of --vocab")
     require(not np.isin(ids, (vocab.pad_id, vocab.mask_id)).any(), "[PAD] or [MASK] among the tokens")
-    try:
-        check_example(example, task, len(vocab))
-    except ConfigError as error:
-        field = str(error).rpartition("wrong example: ")[2].partition(":")[0]
-        raise BadLine(f"{field}: not what --task {task.name} needs") from None
 
 
 def require(condition: bool, reason: str) -> None:
@@ -126,12 +121,14 @@ def _write(
     for line in lines:
         try:
             example = parse(line.text, vocab)
-            _check(example, task, vocab, args.max_seq_len)
-        except BadLine as error:
-            rejects.add(f"{line.path}:{line.number}", str(error), line.text)
+            _check(example, vocab, args.max_seq_len)
+            split = SPLITS[line.dev if args.dev else _is_dev(example, args.dev_share)]
+            writer.write(split, example)
+        except (BadLine, WrongExample) as error:
+            wrong = isinstance(error, WrongExample)
+            reason = f"{error.field}: not what --task {task.name} needs" if wrong else str(error)
+            rejects.add(f"{line.path}:{line.number}", reason, line.text)
             continue
-        split = SPLITS[line.dev if args.dev else _is_dev(example, args.dev_share)]
-        writer.write(split, example)
         accepted[split] += 1
         if classes:
             found = np.array([example.sentence_label]) if task.sentence_classes else example.token_labels
