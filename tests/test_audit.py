@@ -103,10 +103,7 @@ def test_padding_is_that_of_the_plan(tmp_path: Path, vocab: Vocab) -> None:
     padded = sum(len(group) * group.max() for group in groups)
     assert len(groups) == 12 and found.micro_tokens == 128
     assert found.planned == pytest.approx(1 - sum(group.sum() for group in groups) / padded)
-    assert (
-        found.longest == pytest.approx(1 - lengths.mean() / 32)
-        and found.planned < found.longest
-    )
+    assert found.longest == pytest.approx(1 - lengths.mean() / 32) and found.planned < found.longest
 
 
 # ---- verdicts

@@ -285,7 +285,7 @@ def small_corpus(tasks: Sequence[TaskAudit]) -> list[str]:
     remarks = dict.fromkeys(one for task in tasks for one in task.small)
     return [
         f"{one} ({', '.join(task.name for task in tasks if one in task.small)}): give more text, or raise "
-        "data.dev_share"
+        "data.dev_share (of an import --dev-share)"
         for one in remarks
     ]
 
