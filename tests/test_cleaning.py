@@ -11,7 +11,7 @@ import pytest
 
 from data_gen.reading import cleaning
 from data_gen.reading.cleaning import clean_lines, clean_text, strip_html
-from data_gen.reading.raw import TextOptions
+from data_gen.reading.cleaning import TextOptions
 from ernie2.config import ConfigError
 
 PLAIN = TextOptions()

@@ -12,13 +12,21 @@ import html.entities
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from data_gen.reading.raw import TextOptions
 from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
 from ernie2.strict import ConfigError
 
-__all__ = ["Change", "clean_lines", "clean_noted", "clean_text", "load_simplifier", "strip_html"]
+__all__ = [
+    "Change",
+    "TextOptions",
+    "clean_lines",
+    "clean_noted",
+    "clean_text",
+    "load_simplifier",
+    "strip_html",
+]
 
 _KINDS = {
     "control_character": "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f",
@@ -37,24 +45,23 @@ _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 _BLOCK_TAGS = frozenset(
     "br hr p div li ul ol dl dt dd tr table tbody thead tfoot caption h1 h2 h3 h4 h5 h6 center blockquote "
-    "section article header "
-    "footer nav form title head body html figure figcaption pre option select fieldset poem gallery".split()
+    "section article header footer nav form title head body html figure figcaption pre option select fieldset "
+    "poem gallery".split()
 )
 _CELL_TAGS = frozenset(["td", "th"])
-_SURE_TAGS = _CELL_TAGS | frozenset(
-    "br hr p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span font "
-    "strong em sub sup "
-    "img iframe wbr nobr ref references nowiki noinclude includeonly onlyinclude templatestyles".split()
-)
-_OTHER_TAGS = _BLOCK_TAGS | frozenset(
-    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
-    "object embed param video audio source "
-    "col colgroup noscript textarea bdo ruby rb rt rp strike area map svg path math".split()
-)
-"""Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`):
-these are taken for tags only with an attribute, as an end tag, or where their end tag is in the same text."""
 _WIKI_TAGS = frozenset(
     "br hr ref references nowiki noinclude includeonly onlyinclude templatestyles poem gallery".split()
+)
+_SURE_TAGS = (_CELL_TAGS | _WIKI_TAGS - {"poem", "gallery"}) | frozenset(
+    "p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span font strong em sub "
+    "sup img iframe wbr nobr".split()
+)
+# Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`) are
+# taken for tags only with an attribute, as an end tag, or where their end tag is in the same text.
+_ALL_TAGS = _SURE_TAGS | _BLOCK_TAGS | frozenset(
+    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
+    "object embed param video audio source col colgroup noscript textarea bdo ruby rb rt rp strike area map "
+    "svg path math".split()
 )
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))?)*"""
@@ -63,17 +70,43 @@ _TAG = re.compile(
 )
 _END_TAG = re.compile(r"</([A-Za-z][A-Za-z0-9]{0,14})\s*>")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&nbsp(?![A-Za-z0-9=])")
-_INVISIBLE_ELEMENTS = {"<!--": "-->", "<script": "</script>", "<style": "</style>"}
+_HIDDEN_ELEMENTS = {"<!--": "-->", "<script": "</script>", "<style": "</style>"}
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How text is read and cleaned; small and hashable. The fields are those of `data` in the recipe.
+
+    Attributes:
+        encoding: Of the input files that are not UTF-8.
+        strip_html: Left-overs of HTML are taken out.
+        normalise_width: Full-width letters and digits become half-width.
+        simplify: Traditional characters become simplified ones.
+        min_chars: Shorter documents are rejected as `too_short`; characters of the cleaned text.
+        max_chars: Longer documents are rejected as `too_long`.
+        seed: Decides the order in which many files are read."""
+
+    encoding: str = "utf-8"
+    strip_html: bool = True
+    normalise_width: bool = False
+    simplify: bool = False
+    min_chars: int = 0
+    max_chars: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, data: Any, seed: int = 0) -> TextOptions:
+        """The options that the `data` section of a recipe implies."""
+        names = ("encoding", "strip_html", "normalise_width", "simplify", "min_chars", "max_chars")
+        return cls(*(getattr(data, name) for name in names), seed)
 
 
 class Change(NamedTuple):
     """What was changed in a text.
 
     Attributes:
-        kind: Name of the note: `crlf`, `control_character`, `invisible_character`, `broken_character` (what
-        stands for a
-            character that was lost), `line_break` and `odd_space` (both become a space), `white_space`
-            (surplus spaces), `full_width`, `traditional`.
+        kind: Name of the note: a key of `_KINDS` (line breaks and odd spaces become a space), `crlf`,
+            `white_space` (surplus spaces), `full_width`, `traditional`.
         count: Characters; lines for `traditional`, runs of letters for `full_width`.
         line: Index of the line of the first of them, from 0.
         text: What it looks like there."""
@@ -91,16 +124,14 @@ def clean_lines(text: str, options: TextOptions) -> tuple[str, list[Change]]:
         ConfigError: the package for `options.simplify` is missing."""
     text, changes = _tidy(text)
     if options.normalise_width and not text.isascii() and (first := _WIDE.search(text)):
-        change = _change("full_width", 0, text, first.start())
-        text, count = _WIDE.subn(lambda run: run[0].translate(_NARROW), text)
-        changes.append(change._replace(count=count))
-    if options.simplify:
-        simple = load_simplifier()(text)
-        if simple != text:
-            lines = text.split("\n")
-            changed = [row for row, (old, new) in enumerate(zip(lines, simple.split("\n"))) if old != new]
-            changes.append(Change("traditional", len(changed), changed[0], lines[changed[0]]))
-            text = simple
+        simple, count = _WIDE.subn(lambda run: run[0].translate(_NARROW), text)
+        changes.append(_change("full_width", count, text, first.start()))
+        text = simple
+    if options.simplify and (simple := load_simplifier()(text)) != text:
+        lines = text.split("\n")
+        changed = [row for row, (old, new) in enumerate(zip(lines, simple.split("\n"))) if old != new]
+        changes.append(Change("traditional", len(changed), changed[0], lines[changed[0]]))
+        text = simple
     return text, changes
 
 
@@ -122,12 +153,8 @@ def clean_text(text: str) -> str:
 
 def _change(kind: str, count: int, text: str, place: int) -> Change:
     start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-    return Change(
-        kind,
-        count,
-        text.count("\n", 0, place),
-        text[max(place - 10, start) : end if end >= 0 else None][:TEXT_CHARS],
-    )
+    example = text[max(place - 10, start) : end if end >= 0 else None]
+    return Change(kind, count, text.count("\n", 0, place), example[:TEXT_CHARS])
 
 
 def _looks_clean(line: str) -> bool:
@@ -137,26 +164,18 @@ def _looks_clean(line: str) -> bool:
 
 
 def _tidy(text: str) -> tuple[str, list[Change]]:
-    """Takes out odd characters, makes all white space inside a line single spaces and cuts it off at the
-    ends."""
+    """Takes out odd characters and makes all white space inside a line single spaces."""
     changes = []
-    if "\r" in text and "\r\n" in text:
-        changes.append(_change("crlf", text.count("\r\n"), text, text.index("\r\n")))
+    if count := text.count("\r\n"):
+        changes.append(_change("crlf", count, text, text.index("\r\n")))
         text = text.replace("\r\n", "\n")
     odd = Counter() if _looks_clean(text.replace("\n", "")) else Counter(_ODD.findall(text))
     for kind, pattern in _KIND_OF.items() if odd else ():
-        mine = [character for character in odd if pattern.match(character)]
-        if not mine:
-            continue
-        changes.append(
-            _change(kind, sum(odd[character] for character in mine), text, min(map(text.index, mine)))
-        )
-        new = " " if kind in _BECOME_SPACES else ""
-        if len(mine) > 8:
-            text = pattern.sub(new, text)
-        else:
+        if mine := [character for character in odd if pattern.match(character)]:
+            count = sum(odd[character] for character in mine)
+            changes.append(_change(kind, count, text, min(map(text.index, mine))))
             for character in mine:
-                text = text.replace(character, new)
+                text = text.replace(character, " " if kind in _BECOME_SPACES else "")
     if odd or "  " in text or " \n" in text or "\n " in text or text[:1] == " " or text[-1:] == " ":
         before, place = text, max(text.find("  "), 0)
         while "  " in text:
@@ -192,28 +211,18 @@ def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
         The text, and how many tags, comments and entities were in it."""
     count = 0
     if "<" in text:
-        text, hidden = _without_hidden(text)
-        text, tags = _without_tags(text, line_break, _SURE_TAGS, _SURE_TAGS | _OTHER_TAGS)
-        count = hidden + tags
+        for start, end in _HIDDEN_ELEMENTS.items():
+            if start in text and end in text:
+                last = text.rindex(end) + len(end)  # no further, so that the time stays linear
+                kept, cut = re.subn(f"{start}.*?{end}", "", text[:last], flags=re.DOTALL)
+                text, count = kept + text[last:], count + cut
+        text, tags = _without_tags(text, line_break, _SURE_TAGS, _ALL_TAGS)
+        count += tags
     for _ in range(3):  # an ampersand can be escaped as well: &amp;nbsp;
-        if "&" not in text:
+        if not (found := sum(entity != _character(entity) for entity in _ENTITY.findall(text))):
             break
-        found = 0
-
-        def character(match: re.Match) -> str:
-            nonlocal found
-            entity = match[0] if match[0].endswith(";") else match[0] + ";"
-            # By itself unescape makes something of `&notin`, but also of `&notanything;`.
-            meant = (
-                html.unescape(entity) if entity[1] == "#" or entity[1:] in html.entities.html5 else match[0]
-            )
-            found += meant != match[0]
-            return meant
-
-        text = _ENTITY.sub(character, text)
+        text = _ENTITY.sub(lambda match: _character(match[0]), text)
         count += found
-        if not found:
-            break
     if count and "<" in text:
         # WikiExtractor escapes what it leaves; other tags that were escaped were meant to be read.
         text, tags = _without_tags(text, line_break, _WIKI_TAGS, _WIKI_TAGS)
@@ -221,17 +230,11 @@ def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
     return text, count
 
 
-def _without_hidden(text: str) -> tuple[str, int]:
-    """Cuts comments, scripts and style sheets out. Looks no further than the last end, so that the time stays
-    linear."""
-    count = 0
-    for start, end in _INVISIBLE_ELEMENTS.items():
-        if start not in text or (last := text.rfind(end)) < 0:
-            continue
-        last += len(end)
-        kept, cut = re.subn(f"{start}.*?{end}", "", text[:last], flags=re.DOTALL)
-        text, count = kept + text[last:], count + cut
-    return text, count
+def _character(entity: str) -> str:
+    """What an entity stands for. By itself unescape makes something of `&notin`, but also of
+    `&notanything;`."""
+    known = entity[1] == "#" or entity.rstrip(";")[1:] + ";" in html.entities.html5
+    return html.unescape(entity.rstrip(";") + ";") if known else entity
 
 
 def _without_tags(text: str, line_break: str, sure: frozenset[str], known: frozenset[str]) -> tuple[str, int]:

@@ -3,16 +3,16 @@ memory."""
 
 from __future__ import annotations
 
+import codecs
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_gen.reading.formats import (
     LONG_LINE,
     SOURCES,
-    byte_order_mark,
     check_header,
-    decodes,
     first_end,
     json_lines,
     kind_of,
@@ -33,10 +33,12 @@ class Piece:
     """Raw bytes of whole documents or rows of one file.
 
     Attributes:
-        path: The file. kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs". first_line:
-        Line number of the first byte, from 1. In a file that is one JSON array: number of the record. offset:
-        Where the first byte is in the (decompressed) file. data: Whole lines, in the encoding of the file,
-        without its byte-order mark. header: First line of a .tsv file."""
+        path: The file.
+        kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs".
+        first_line: Line number of the first byte, from 1; in a file that is one JSON array, of the record.
+        offset: Where the first byte is in the (decompressed) file.
+        data: Whole lines, in the encoding of the file, without its byte-order mark.
+        header: First line of a .tsv file."""
 
     path: str
     kind: str
@@ -47,18 +49,10 @@ class Piece:
 
 
 class FileCutter:
-    """Cuts one file.
-
-    Args:
-        path: The file.
-        source: Key of `SOURCES`.
-        encoding: Of the file.
-        rejects: Counts what cannot be used.
-        piece_bytes: Wanted size of a piece.
+    """Cuts one file of a source (a key of `SOURCES`) into pieces of about `piece_bytes`.
 
     Raises:
-        OSError: the file cannot be opened.
-        ConfigError: a package is missing."""
+        OSError: the file cannot be opened."""
 
     def __init__(
         self, path: str, source: str, encoding: str, rejects: RejectCounter, piece_bytes: int
@@ -69,7 +63,7 @@ class FileCutter:
         self._kind, self._header = source, ""
         self._line, self._offset, self._taken = 1, 0, 0
         self._buffer = bytearray()
-        self._searched = -1  # no end of a document before this place; -1: not known
+        self._searched = 0  # no document ends in this much of the buffer
         self._skipped, self._beginning = 0, b""  # of a line that is too long
 
     def on_disk(self, ahead: float) -> float:
@@ -79,7 +73,7 @@ class FileCutter:
     def pieces(self) -> Iterator[Piece]:
         """The pieces of the file. Raises ConfigError where it lacks its header."""
         try:
-            for chunk in self._prepared():
+            for chunk in self._text():
                 yield from self._add(chunk)
         except DamagedFile as error:
             self._rejects.add(self._path, "damaged_file", str(error))
@@ -90,7 +84,7 @@ class FileCutter:
             self._reject_line()
         yield from self._take(len(self._buffer))
 
-    def _prepared(self) -> Iterator[bytes]:
+    def _text(self) -> Iterator[bytes]:
         """Chunks of the file with line feeds for line ends; without byte-order mark and header."""
         head, damage = read_head(self._stream)
         self._taken = len(head)
@@ -100,44 +94,41 @@ class FileCutter:
             if damage is not None:
                 raise damage
             return
-        mark = byte_order_mark(self._encoding)
-        if mark and head.startswith(mark):
+        if head.startswith(codecs.BOM_UTF8):
             self._rejects.note(self._path, "bom")
-            head, self._offset = head[len(mark) :], len(mark)
+            head, self._offset = head[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
+        chunks = self._chunks(head, damage)
         # Of old Macs; a file put together may have other line ends among them.
-        old_mac = head.count(b"\r") - head.count(b"\r\n") > head.count(b"\n")
-        if old_mac:
+        if head.count(b"\r") - head.count(b"\r\n") > head.count(b"\n"):
             self._rejects.note(self._path, "cr_line_ends")
-        chunks = self._chunks(head, old_mac, damage)
+            chunks = (chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for chunk in chunks)
         if SOURCES[self._source].headers:
             self._header = check_header(self._path, self._source, head, self._encoding)
-            head = next(chunks)
-            end = head.find(b"\n") + 1 or len(head)
-            self._line, self._offset = 2, self._offset + end
-            chunks = itertools.chain([head[end:]], chunks)
+            line, feed, rest = next(chunks).partition(b"\n")
+            self._line, self._offset = 2, self._offset + len(line + feed)
+            chunks = itertools.chain([rest], chunks)
         else:
             self._kind = kind_of(self._path, head)
             if self._kind == "array":
                 self._kind, chunks = "jsonl", json_lines(chunks, self._encoding)
         yield from chunks
 
-    def _chunks(self, head: bytes, old_mac: bool, damage: DamagedFile | None) -> Iterator[bytes]:
-        yield _line_feeds(head) if old_mac else head
+    def _chunks(self, head: bytes, damage: DamagedFile | None) -> Iterator[bytes]:
+        yield head
         if damage is not None:
             raise damage
         for chunk in self._stream:
             self._taken += len(chunk)
-            yield _line_feeds(chunk) if old_mac else chunk
+            yield chunk
 
     def _is_text(self, head: bytes) -> bool:
         """Whether the file is worth reading; if not, it is counted."""
-        suffix = next((suffix for suffix in COMPRESSIONS if self._path.endswith(suffix)), "")
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")) and self._encoding == "utf-8":
-            self._rejects.add(
-                self._path, "not_utf-8", "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
-            )
+        suffix = os.path.splitext(self._path)[1]
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and self._encoding == "utf-8":
+            hint = "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
+            self._rejects.add(self._path, "not_utf-8", hint)
             return False
-        if suffix and not self._stream.compression and not decodes(head, self._encoding):
+        if suffix in COMPRESSIONS and not self._stream.compression and b"\0" in head:
             self._rejects.add(self._path, "damaged_file", f"neither a {suffix} file nor text")
             return False
         return True
@@ -157,16 +148,14 @@ class FileCutter:
         if len(self._buffer) > LONG_LINE:
             self._skipped, self._beginning = len(self._buffer), bytes(self._buffer[: 4 * TEXT_CHARS])
             self._buffer.clear()
-            self._searched = -1
+            self._searched = 0
 
     def _take(self, end: int) -> Iterator[Piece]:
         """The first `end` bytes of the buffer, unless there is nothing in them."""
         data = bytes(self._buffer[:end])
         del self._buffer[:end]
         line, offset = self._line, self._offset
-        self._line += data.count(b"\n")
-        self._offset += end
-        self._searched = -1
+        self._line, self._offset, self._searched = line + data.count(b"\n"), offset + end, 0
         if data and not data.isspace():
             yield Piece(self._path, self._kind, line, offset, data, self._header)
 
@@ -175,13 +164,13 @@ class FileCutter:
         buffer = self._buffer
         if len(buffer) < self._piece_bytes:
             return 0
-        if self._searched < 0:
+        if not self._searched:
             if end := last_end(buffer, self._kind, self._piece_bytes):
                 return end
             self._searched = max(buffer.rfind(b"\n", 0, self._piece_bytes), 0)
         if end := first_end(buffer, self._kind, self._searched):
             return end
-        self._searched = max(buffer.rfind(b"\n", self._searched), self._searched)
+        self._searched = max(buffer.rfind(b"\n"), 0)
         if len(buffer) < LONG_DOCUMENT:
             return 0
         end = buffer.rfind(b"\n", 0, LONG_DOCUMENT) + 1 or buffer.find(b"\n", LONG_DOCUMENT) + 1
@@ -194,10 +183,4 @@ class FileCutter:
         beginning = self._beginning.decode(self._encoding, "replace")
         text = f"{self._skipped / 1e6:.0f} MB without a line end: {beginning}"
         self._rejects.add(f"{self._path}:{self._line}", "line_too_long", text)
-        self._line += 1
-        self._offset += self._skipped
-        self._skipped = 0
-
-
-def _line_feeds(data: bytes) -> bytes:
-    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._line, self._offset, self._skipped = self._line + 1, self._offset + self._skipped, 0

@@ -5,23 +5,24 @@ Runs in the workers. What cannot be used is left out and counted by reason, with
 from __future__ import annotations
 
 import bisect
+import contextlib
+import functools
+import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from data_gen.reading.cleaning import clean_lines, clean_noted, clean_text, strip_html
+from data_gen.reading.cleaning import TextOptions, clean_lines, clean_noted, clean_text, strip_html
 from data_gen.reading.cutting import LONG_DOCUMENT
-from data_gen.reading.decoded import decoded
+from data_gen.reading.formats import DOCUMENT_ENDS
 from data_gen.reading.pieces import Piece, read_pieces
-from data_gen.reading.raw import Raw, RawDocument, RawMarkedPair, RawPair, TextOptions, is_dev
 from data_gen.reading.rejects import RejectCounter
-from data_gen.reading.streams import expand_paths, read_lines
-from data_gen.reading.tsv_rows import LABEL_COLUMNS, parse_rows
+from data_gen.reading.streams import check_encoding, expand_paths, is_utf8, read_lines
 
 __all__ = [
-    "LABEL_COLUMNS",
     "Raw",
     "RawDocument",
     "RawMarkedPair",
@@ -36,35 +37,88 @@ __all__ = [
     "read_lines",
 ]
 
+CONTROL_SHARE = 0.05
+"""More control characters than this make bytes that cannot be decoded binary junk rather than text in another
+encoding."""
+NUL_SHARE = 0.1
+"""As many zero bytes make a document binary junk though it can be decoded."""
+LABELS = {"clicked": {"1": 0, "0": 1}, "relevance": {"2": 0, "1": 1, "0": None}}
+"""Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong
+nor weak. Class 2 of the paper is a random title, which the generator draws."""
+
+_LINE_END = re.compile(rb"\n")
+_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
 _DOC_LINE = re.compile(r"^</?doc\b[^\n]*>$", re.MULTILINE)
+_EMPTY_FIELDS = {
+    "pairs": ("empty_query", "empty_title"),
+    "marked_pairs": ("empty_sentence", "empty_sentence", "empty_marker"),
+}
+
+_decode_json = json.JSONDecoder(strict=False).decode
+_encoding = functools.lru_cache(check_encoding)
 
 
-class _Doubled(dict):
-    """An object in which a key stands twice."""
+@dataclass(slots=True)
+class RawDocument:
+    """A document as read: `source` is `file:line` of its first line, `text` its paragraphs with a line feed
+    between them. No paragraph is empty or begins or ends with a space."""
+
+    source: str
+    text: str
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The lines of the text."""
+        return self.text.split("\n")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    return record if len(record) == len(pairs) else _Doubled(record)
+@dataclass(slots=True)
+class RawPair:
+    """A row of a query log: `source` is `file:line`; `label` is 0 (strong) or 1 (weak relevance)."""
+
+    source: str
+    query: str
+    title: str
+    label: int
 
 
-_DECODE_JSON = json.JSONDecoder(strict=False, object_pairs_hook=_object).decode
+@dataclass(slots=True)
+class RawMarkedPair:
+    """A row of a file of marked pairs: `source` is `file:line`; `marker` is the connective that joined the
+    sentences."""
+
+    source: str
+    first: str
+    second: str
+    marker: str
+
+
+Raw = RawDocument | RawPair | RawMarkedPair
+
+
+def is_dev(item: Raw, dev_share: float) -> bool:
+    """Whether an item belongs to the dev split: a hash of its content (of the query alone for a pair, of the
+    first sentence for a marked pair) falls below `dev_share`. It is the same in every task and run, and
+    copies of a text fall together."""
+    field = {RawDocument: "text", RawPair: "query", RawMarkedPair: "first"}[type(item)]
+    content = getattr(item, field).encode("utf-8")
+    digest = hashlib.blake2b(content, digest_size=8, person=b"ernie2 dev").digest()
+    return int.from_bytes(digest, "big") < dev_share * 2.0**64
 
 
 def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[Any]:
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
-    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `doubled_key`, `no_text`
-    (no field that holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`,
-    `bad_label`, `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed
-    (see `cleaning.Change`, and `html`), `long_document`, `odd_title`, `relevance_0` (judged irrelevant: set
-    aside).
+    Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `no_text` (no field that
+    holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`,
+    `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see
+    `cleaning.Change`, and `html`), `long_document`, `relevance_0` (judged irrelevant: set aside).
 
     Raises:
         ConfigError: unknown encoding, missing package."""
-    parts = decoded(piece, options.encoding, rejects)
+    parts = _decoded(piece, options.encoding, rejects)
     if piece.kind in ("pairs", "marked_pairs"):
-        return parse_rows(piece, parts, options, rejects)
+        return _parse_rows(piece, parts, options, rejects)
     if piece.kind == "jsonl":
         return _parse_json(piece, parts, options, rejects)
     return _parse_text(piece, parts, options, rejects)
@@ -79,16 +133,62 @@ def read_all(
         yield from parse(piece, options, rejects)
 
 
+def _decoded(piece: Piece, encoding: str, rejects: RejectCounter) -> list[tuple[int, str]]:
+    """The text of a piece with the number of its first line; in several parts where some documents are left
+    out."""
+    name, data = _encoding(encoding), piece.data
+    if name != "utf-8" and is_utf8(data):
+        name = "utf-8"  # data.encoding is that of the files that are not UTF-8
+    if b"\0" not in data:
+        try:
+            return [(piece.first_line, data.decode(name))]
+        except UnicodeDecodeError:
+            pass
+    parts, line, start = [], piece.first_line, 0
+    ends = DOCUMENT_ENDS.get(piece.kind, _LINE_END).finditer(data)
+    for end in itertools.chain((match.end() for match in ends), [len(data)]):
+        document = data[start:end]
+        problem = _undecodable(document, piece.offset + start, name)
+        if problem:
+            reason, lines, text = problem
+            rejects.add(f"{piece.path}:{line + lines}", reason, text)
+        elif document:
+            parts.append((line, document.decode(name)))
+        line += document.count(b"\n")
+        start = end
+    return parts
+
+
+def _undecodable(document: bytes, offset: int, encoding: str) -> tuple[str, int, str] | None:
+    """Why a document cannot be used, how many lines before the place, and what is there."""
+    try:
+        document.decode(encoding)
+    except UnicodeDecodeError as error:
+        start = error.start
+    else:
+        junk = document.count(b"\0") > NUL_SHARE * len(document)
+        return ("binary", 0, f"zero bytes from byte {offset} on") if junk else None
+    found = f"byte {offset + start} ({document[start : start + 4].hex(' ')})"
+    lines = document.count(b"\n", 0, start)
+    if len(document) - len(document.translate(None, _CONTROLS)) > CONTROL_SHARE * len(document):
+        return "binary", lines, found
+    for other in ("utf-8", "gb18030", "big5"):
+        with contextlib.suppress(UnicodeDecodeError):
+            document.decode(other)
+            found += f"; if the file is {other}, set data.encoding={other}"
+            break
+    return f"not_{encoding}", lines, found
+
+
 def _parse_text(
     piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
 ) -> list[RawDocument]:
     """Documents between blank lines, or between the lines <doc ...> and </doc>."""
     documents: list[RawDocument] = []
-    split = _at_doc_lines if piece.kind == "wiki" else _at_blank_lines
     for line, raw in parts:
         text = clean_noted(raw, options, rejects, lambda row, line=line: f"{piece.path}:{line + row}")
-        for row, document in split(text):
-            _finish(f"{piece.path}:{line + row}", document, options, rejects, documents)
+        for row, document in (_at_doc_lines if piece.kind == "wiki" else _at_blank_lines)(text):
+            documents += _finish(f"{piece.path}:{line + row}", document, options, rejects)
     return documents
 
 
@@ -96,8 +196,7 @@ def _at_blank_lines(text: str) -> Iterator[tuple[int, str]]:
     """Documents, and the index of the first line of each."""
     line = 0
     for block in text.split("\n\n"):
-        document = block.lstrip("\n")
-        if document:
+        if document := block.lstrip("\n"):
             yield line + len(block) - len(document), document.rstrip("\n")
         line += block.count("\n") + 2
 
@@ -105,61 +204,49 @@ def _at_blank_lines(text: str) -> Iterator[tuple[int, str]]:
 def _at_doc_lines(text: str) -> Iterator[tuple[int, str]]:
     """Documents (text outside of <doc> too, where a long document was cut), and the index of the first line
     of each."""
-    line, start = 0, 0
-    for match in itertools.chain(_DOC_LINE.finditer(text), [None]):
-        block = text[start : match.start() if match else len(text)]
-        document = block.lstrip("\n")
-        if document:
+    line = 0
+    for block in _DOC_LINE.split(text):
+        if document := block.lstrip("\n"):
             yield line + len(block) - len(document), _without_blank_lines(document)
         line += block.count("\n")
-        start = match.end() if match else start
 
 
 def _parse_json(
     piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
 ) -> list[RawDocument]:
     """Documents of JSON objects, one a line; an empty line is no document. All are cleaned in one go."""
-    sources, texts, firsts, rows = [], [], [], 0
-    for first_line, raw in parts:
-        for number, line in enumerate(raw.split("\n"), first_line):
-            if not line or line.isspace():
-                continue
-            source = f"{piece.path}:{number}"
-            try:
-                record = _DECODE_JSON(line)
-            except (ValueError, RecursionError):
-                record = None
-            if not isinstance(record, dict):
-                rejects.add(source, "bad_json", line)
-            elif isinstance(record, _Doubled):
-                rejects.add(source, "doubled_key", line)
-            elif (text := record_text(record)) is None:
-                fields = [
-                    name + (f" ({type(of).__name__})" if not isinstance(of, str) else "")
-                    for name, of in record.items()
-                ]
-                rejects.add(
-                    source,
-                    "no_text",
-                    f"text, or title and content, wanted; the fields are {', '.join(fields)}",
-                )
-            else:
-                titles = [record.get(name) or "" for name in ("title", "desc")]
-                if record.get("text") is None and None in map(_paragraphs, titles):
-                    rejects.note(source, "odd_title", line)
-                sources.append(source)
-                texts.append(text)
-                firsts.append(rows)
-                rows += text.count("\n") + 1
+    sources, texts = [], []
+    for source, line in _lines(piece, parts):
+        try:
+            record = _decode_json(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            rejects.add(source, "bad_json", line)
+        elif (text := record_text(record)) is None:
+            fields = ", ".join(f"{name} ({type(of).__name__})" for name, of in record.items())
+            rejects.add(source, "no_text", f"text, or title and content, wanted; the fields are {fields}")
+        else:
+            sources.append(source)
+            texts.append(text)
     if not texts:
         return []
-    cleaned = clean_noted(
+    firsts = list(itertools.accumulate((text.count("\n") + 1 for text in texts), initial=0))
+    text = clean_noted(
         "\n".join(texts), options, rejects, lambda row: sources[bisect.bisect(firsts, row) - 1]
     )
-    lines, documents = cleaned.split("\n"), []
-    for source, first, end in zip(sources, firsts, [*firsts[1:], rows]):
-        _finish(source, "\n".join(filter(None, lines[first:end])), options, rejects, documents)
+    lines, documents = text.split("\n"), []
+    for source, (first, end) in zip(sources, itertools.pairwise(firsts)):
+        documents += _finish(source, "\n".join(filter(None, lines[first:end])), options, rejects)
     return documents
+
+
+def _lines(piece: Piece, parts: Sequence[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    """Lines that hold anything, behind the source of each."""
+    for first_line, text in parts:
+        for number, line in enumerate(text.split("\n"), first_line):
+            if line and not line.isspace():
+                yield f"{piece.path}:{number}", line
 
 
 def record_text(record: dict[str, Any]) -> str | None:
@@ -179,23 +266,18 @@ def record_text(record: dict[str, Any]) -> str | None:
         description = ""
     if title and body.split("\n", 1)[0].strip() == title.strip():
         title = ""
-    return "\n".join(part for part in (title, description, body) if part)
+    return "\n".join(filter(None, (title, description, body)))
 
 
 def _paragraphs(value: Any) -> str | None:
     """A string, or a list of strings as lines; None for anything else."""
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         value = "\n".join(value)
-    if not isinstance(value, str):
-        return None
-    return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else None
 
 
-def _finish(
-    source: str, text: str, options: TextOptions, rejects: RejectCounter, documents: list[RawDocument]
-) -> None:
-    """The last steps on one document, which then joins `documents`, in several parts where it is very
-    long."""
+def _finish(source: str, text: str, options: TextOptions, rejects: RejectCounter) -> Iterator[RawDocument]:
+    """The last steps on one document; it becomes several where it is very long."""
     if options.strip_html and ("<" in text or "&" in text):
         stripped, count = strip_html(text)
         if count:
@@ -209,19 +291,59 @@ def _finish(
     elif options.max_chars is not None and len(text) > options.max_chars:
         rejects.add(source, "too_long", text)
     else:
-        documents += [RawDocument(source, part) for part in _parts(source, text, rejects)]
-
-
-def _parts(source: str, text: str, rejects: RejectCounter) -> Iterator[str]:
-    """The text, or parts of it of at most LONG_DOCUMENT bytes, cut at line ends where there are any."""
-    limit = LONG_DOCUMENT if text.isascii() else LONG_DOCUMENT // 3
-    while len(text) > limit:
-        rejects.note(source, "long_document", text)
-        end = next((end for mark in "\n。 " if (end := text.rfind(mark, 1, limit) + 1)), limit)
-        part, text = text[:end].strip(), text[end:].lstrip()
-        yield part
-    yield text
+        limit = LONG_DOCUMENT if text.isascii() else LONG_DOCUMENT // 3
+        while len(text) > limit:
+            rejects.note(source, "long_document", text)
+            end = next((end for mark in "\n。 " if (end := text.rfind(mark, 1, limit) + 1)), limit)
+            yield RawDocument(source, text[:end].strip())
+            text = text[end:].lstrip()
+        yield RawDocument(source, text)
 
 
 def _without_blank_lines(text: str) -> str:
     return "\n".join(filter(None, text.split("\n")))
+
+
+def _parse_rows(
+    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+) -> list[RawPair] | list[RawMarkedPair]:
+    """The usable rows of a .tsv file. A fourth column `count` is not looked at: rows stay single."""
+    columns = piece.header.split("\t")
+    labels, width = (LABELS[columns[2]], 2) if piece.kind == "pairs" else ({}, 3)
+    sources, found, fields = [], [], []
+    for source, line in _lines(piece, parts):
+        row = line.split("\t")
+        label = row[2].strip() if len(row) > 2 else ""
+        if len(row) != len(columns):
+            rejects.add(source, "wrong_columns", f"{len(row)} for {len(columns)}: {line}")
+        elif labels and label not in labels:
+            rejects.add(source, "bad_label", f"{label!r}; use one of {', '.join(sorted(labels))}")
+        else:
+            sources.append(source)
+            found.append(labels.get(label))
+            fields += row[:width]
+    texts = iter(_clean_fields(fields, options, rejects, lambda field: sources[field // width]))
+    rows = []
+    for source, label, *row in zip(sources, found, *[texts] * width):
+        if not all(row):
+            rejects.add(source, _EMPTY_FIELDS[piece.kind][row.index("")], " | ".join(row))
+        elif not labels:
+            rows.append(RawMarkedPair(source, *row))
+        elif label is None:
+            rejects.note(source, "relevance_0", " | ".join(row))
+        else:
+            rows.append(RawPair(source, *row, label))
+    return rows
+
+
+def _clean_fields(
+    fields: Sequence[str], options: TextOptions, rejects: RejectCounter, source: Callable[[int], str]
+) -> list[str]:
+    texts = clean_noted("\n".join(fields), options, rejects, source).split("\n")
+    for number, text in enumerate(texts) if options.strip_html else ():
+        if "<" in text or "&" in text:
+            stripped, count = strip_html(text, " ")
+            if count:
+                rejects.note(source(number), "html", text, count)
+                texts[number] = clean_lines(stripped, options)[0].replace("\n", " ")
+    return texts

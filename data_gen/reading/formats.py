@@ -3,21 +3,19 @@ decoded."""
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from data_gen.reading.streams import DamagedFile, Stream, base_name
+from data_gen.reading.streams import DamagedFile, base_name, read_head
 from ernie2.strict import ConfigError
 
 __all__ = [
+    "DOCUMENT_ENDS",
     "LONG_LINE",
     "SOURCES",
     "Source",
-    "byte_order_mark",
     "check_header",
-    "decodes",
     "first_end",
     "json_lines",
     "kind_of",
@@ -25,16 +23,14 @@ __all__ = [
     "read_head",
 ]
 
-HEAD = 4096
-"""Bytes from the beginning of a file that tell its kind."""
 LONG_LINE = 16_000_000
 """A line of more bytes is left out: the reject `line_too_long`."""
+DOCUMENT_ENDS = {"txt": re.compile(rb"\n[ \t\r\x0b\x0c]*\n"), "wiki": re.compile(rb"</doc>[^\n]*\n")}
+"""What ends a document, by the kind of file; in all other kinds a line feed does."""
 
 _JSON_OBJECT = re.compile(rb"""\{\s*"[^"\\\n]{0,60}"\s*:\s*["\d\[{ntf-]""")
 _JSON_ARRAY = re.compile(rb"\[\s*[{\"]")
-_JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
-_BLANK_LINE = re.compile(rb"\n[ \t\r\x0b\x0c]*\n")
-_END_OF_DOC = re.compile(rb"</doc>[^\n]*\n")
+_JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\],]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,65 +43,29 @@ class Source:
     headers: tuple[str, ...] = ()
 
 
+_LABELS = ("clicked", "clicked\tcount", "relevance", "relevance\tcount")
 SOURCES = {
     "documents": Source("corpus", "data.corpus"),
-    "pairs": Source(
-        "query log",
-        "data.query_log",
-        tuple(
-            f"query\ttitle\t{label}{more}" for label in ("clicked", "relevance") for more in ("", "\tcount")
-        ),
-    ),
+    "pairs": Source("query log", "data.query_log", tuple(f"query\ttitle\t{label}" for label in _LABELS)),
     "marked_pairs": Source("marked pairs", "data.marked_pairs", ("sentence1\tsentence2\tmarker",)),
 }
-
-
-def read_head(stream: Stream) -> tuple[bytes, DamagedFile | None]:
-    """The beginning of a file, `HEAD` bytes or more where there are as many; and the damage that ended it."""
-    head = b""
-    try:
-        for chunk in stream:
-            head += chunk
-            if len(head) >= HEAD:
-                break
-    except DamagedFile as error:
-        return head, error
-    return head, None
 
 
 def check_header(path: str, source: str, head: bytes, encoding: str) -> str:
     """The first line of a file, if it is a header of this source. Raises ConfigError."""
     line = re.split(rb"[\r\n]", head, maxsplit=1)[0].decode(encoding, "replace").removeprefix("\ufeff")
-    if line not in SOURCES[source].headers:
-        wanted = " or ".join(map(repr, SOURCES[source].headers))
-        others = [
-            f" (that of {other.name}: give the file under {other.key})"
-            for other in SOURCES.values()
-            if line in other.headers
-        ]
-        raise ConfigError(
-            f"{path}:1: the header is {line[:80]!r}{''.join(others)}; a file of {SOURCES[source].name} "
-            "begins with "
-            f"{wanted}"
-        )
-    return line
-
-
-def byte_order_mark(encoding: str) -> bytes:
-    """U+FEFF in an encoding; empty where it has none."""
-    try:
-        return "\ufeff".encode(encoding)
-    except UnicodeEncodeError:
-        return b""
-
-
-def decodes(head: bytes, encoding: str) -> bool:
-    """Whether the beginning of a file, cut anywhere, is text."""
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(head[:HEAD])
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in head[:HEAD]
+    mine = SOURCES[source]
+    if line in mine.headers:
+        return line
+    hint = "".join(
+        f" (that of {other.name}: give the file under {other.key})"
+        for other in SOURCES.values()
+        if line in other.headers
+    )
+    raise ConfigError(
+        f"{path}:1: the header is {line[:80]!r}{hint}; a file of {mine.name} begins with "
+        f"{' or '.join(map(repr, mine.headers))}"
+    )
 
 
 def kind_of(path: str, head: bytes) -> str:
@@ -121,28 +81,23 @@ def kind_of(path: str, head: bytes) -> str:
 
 def last_end(buffer: bytearray, kind: str, stop: int) -> int:
     """Where the last document or row ends in the first `stop` bytes; 0: nowhere."""
-    if kind not in ("txt", "wiki"):
+    if kind not in DOCUMENT_ENDS:
         return buffer.rfind(b"\n", 0, stop) + 1
-    if kind == "txt":
-        end = max(buffer.rfind(mark, 0, stop) + 1 for mark in (b"\n\n", b"\n\r\n"))
-        if end:
-            return buffer.index(b"\n", end) + 1
-    end = 0
-    for match in (_BLANK_LINE if kind == "txt" else _END_OF_DOC).finditer(buffer, 0, stop):
-        end = match.end()
-    return end
+    if kind == "txt" and (end := max(buffer.rfind(mark, 0, stop) for mark in (b"\n\n", b"\n\r\n")) + 1):
+        return buffer.index(b"\n", end) + 1
+    return max((match.end() for match in DOCUMENT_ENDS[kind].finditer(buffer, 0, stop)), default=0)
 
 
 def first_end(buffer: bytearray, kind: str, start: int) -> int:
     """Where the first document or row ends whose end lies behind `start`; 0: nowhere."""
-    if kind not in ("txt", "wiki"):
+    if kind not in DOCUMENT_ENDS:
         return buffer.find(b"\n", start) + 1
-    match = (_BLANK_LINE if kind == "txt" else _END_OF_DOC).search(buffer, start)
+    match = DOCUMENT_ENDS[kind].search(buffer, start)
     return match.end() if match else 0
 
 
 def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """The records of one JSON array, each as a line.
+    """The records of one JSON array, each as a line; nothing is parsed but strings, brackets and commas.
 
     Args:
         chunks: The file.
@@ -152,36 +107,31 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         DamagedFile: it does not end, or holds a record of more than LONG_LINE bytes."""
     if encoding not in ("utf-8", "ascii"):
         raise DamagedFile(f"a JSON array in {encoding}; convert it to UTF-8, or to one record a line")
-    buffer, place, start, depth = bytearray(), 0, 0, 0
+    buffer, place, depth = bytearray(), 0, 0
     for chunk in chunks:
         buffer += chunk
-        records = []
+        lines, start = [], 0
         for token in _JSON_TOKEN.finditer(buffer, place):
             if token[1] == b"":
                 break  # a string that goes on in the next chunk
-            if depth < 2 and (other := buffer[place : token.start()].strip(b" \t\r\n,")):
-                records += bytes(other).split(b",")  # numbers, or what has no place there
-            if token[1] is not None:
-                records += [token[0]] if depth == 1 else []
-            elif token[0] in b"{[":
-                depth += 1
-                start = token.start() if depth == 2 else start
-            else:
-                depth -= 1
-                if depth == 1:
-                    records.append(bytes(buffer[start : token.end()]))
-            place = token.end()
-        done = start if depth > 1 else place
-        del buffer[:done]
-        place, start = place - done, 0
-        yield b"".join(map(_one_line, records))
+            place, before, mark = token.end(), depth, token[0]
+            depth = max(depth + (mark in b"{[") - (mark in b"}]"), 0)
+            if before + depth == 1 or depth < 2 and mark == b",":
+                lines.append(_line_of(buffer[start : token.start()]))
+                start = place
+        del buffer[:start]
+        place -= start
+        yield b"".join(lines)
         if len(buffer) > LONG_LINE:
             raise DamagedFile(f"no JSON array, or a record of more than {LONG_LINE / 1e6:.0f} MB in it")
     if depth:
         raise DamagedFile("the JSON array does not end")
-    if rest := bytes(buffer).strip():
-        yield _one_line(rest)
+    yield _line_of(buffer)
 
 
-def _one_line(record: bytes) -> bytes:
-    return record.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+def _line_of(record: bytes) -> bytes:
+    record = record.strip()
+    return record.translate(_NO_LINE_ENDS) + b"\n" if record else b""
+
+
+_NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")

@@ -6,16 +6,17 @@ open at a time, each with about one piece, or one document of up to 4 MB."""
 
 from __future__ import annotations
 
+import functools
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_gen.reading.cleaning import load_simplifier
+from data_gen.reading.cleaning import TextOptions, load_simplifier
 from data_gen.reading.cutting import FileCutter, Piece
 from data_gen.reading.formats import SOURCES, check_header, read_head
-from data_gen.reading.raw import TextOptions
 from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import (
     DOCUMENT_KINDS,
@@ -43,22 +44,26 @@ def read_pieces(
     take turns in an order drawn from `options.seed`.
 
     Args:
-        paths: Files, folders, globs. source: "documents" (.txt, .jsonl, WikiExtractor), "pairs" (query log)
-        or "marked_pairs". options: Encoding and seed; also checked here, before any work is done. rejects:
-        Counts `unreadable_file`, `damaged_file` (what could be read is used), `line_too_long`, and notes
-            `empty_file`, `bom`, `cr_line_ends`, `long_document`.
+        paths: Files, folders, globs.
+        source: "documents" (.txt, .jsonl, WikiExtractor), "pairs" (query log) or "marked_pairs".
+        options: Encoding and seed; also checked here, before any work is done.
+        rejects: Counts `unreadable_file`, `damaged_file` (what could be read is used), `line_too_long`, and
+            notes `empty_file`, `bom`, `cr_line_ends`, `long_document`.
         piece_bytes: Wanted size of a piece. Smaller at the end of a file, larger where a document is.
 
     Raises:
         ConfigError: a file named in full is missing, of unknown kind or without its header; unknown encoding;
-        missing
-            package; no file is readable or none holds anything."""
+            missing package; no file is readable or none holds anything."""
     encoding = check_encoding(options.encoding)
     if options.simplify:
         load_simplifier()
     files = expand_paths(paths, SOURCES[source].name)
-    _check(files, source, encoding)
-    lanes = [_Lane(lane, source, encoding, rejects, piece_bytes) for lane in _share_out(files, options.seed)]
+    for file in files:
+        _check(file, source, encoding)
+    cut = functools.partial(
+        FileCutter, source=source, encoding=encoding, rejects=rejects, piece_bytes=piece_bytes
+    )
+    lanes = [_Lane(lane, cut, rejects, piece_bytes / 2) for lane in _share_out(files, options.seed)]
     before, found = rejects.total, False
     turns = [(lane.progress(), number) for number, lane in enumerate(lanes)]
     heapq.heapify(turns)
@@ -72,48 +77,46 @@ def read_pieces(
         found = True
         yield piece
     if not found:
-        raise ConfigError(_nothing(files, source, rejects if rejects.total > before else None))
+        names = ", ".join(map(str, files[:5])) + " ..." * (len(files) > 5)
+        problem = _rejected(rejects) if rejects.total > before else _NOTHING[source == "documents"]
+        raise ConfigError(f"{SOURCES[source].name} {names}: {problem}")
 
 
-def _nothing(files: Sequence[Path], source: str, rejects: RejectCounter | None) -> str:
-    """What to say of input that holds nothing."""
-    names = f"{SOURCES[source].name} {', '.join(map(str, files[:5]))}{' ...' if len(files) > 5 else ''}"
-    if rejects is not None:
-        why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text][:3]
-        return f"{names}: nothing could be read ({'; '.join(why)}); mend the files or name others"
-    if source == "documents":
-        return (
-            f"{names}: no document in it; documents are lines of text with a blank line between them, or "
-            "JSON objects "
-            f"with `text`, one a line"
-        )
-    return f"{names}: no usable row below the header"
+_NOTHING = (
+    "no usable row below the header",
+    "no document in it; documents are lines of text with a blank line between them, or JSON objects with "
+    "`text`, one a line",
+)
 
 
-def _check(files: Sequence[Path], source: str, encoding: str) -> None:
+def _rejected(rejects: RejectCounter) -> str:
+    why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text][:3]
+    return f"nothing could be read ({'; '.join(why)}); mend the files or name others"
+
+
+def _check(file: Path, source: str, encoding: str) -> None:
     """Finds mistakes in names and headers before the long work begins. Raises ConfigError."""
-    for file in files:
-        if not SOURCES[source].headers:
-            if not is_document_file(file) and "." in base_name(file).lstrip("."):
-                raise ConfigError(
-                    f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text by another name: "
-                    f"rename it to .txt; an archive: unpack it)"
-                )
-            continue
-        try:
-            stream = Stream(file)
-        except OSError:
-            continue  # counted when its turn comes
-        head, _ = read_head(stream)
-        stream.close()
-        if head:
-            check_header(str(file), source, head, encoding)
+    if not SOURCES[source].headers:
+        if not is_document_file(file) and "." in base_name(file).lstrip("."):
+            raise ConfigError(
+                f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text by another name: "
+                f"rename it to .txt; an archive: unpack it)"
+            )
+        return
+    try:
+        stream = Stream(file)
+    except OSError:
+        return  # counted when its turn comes
+    head, _ = read_head(stream)
+    stream.close()
+    if head:
+        check_header(str(file), source, head, encoding)
 
 
 def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]:
     """The files that follow each other in each of up to OPEN_FILES lanes, with their sizes; lanes are about
     as long."""
-    sized = [(file, _size(file)) for file in files]
+    sized = [(file, max(os.path.getsize(file), 1) if os.path.exists(file) else 1) for file in files]
     if len(files) <= OPEN_FILES:
         return [[one] for one in sized]
     lanes: list[list[tuple[Path, int]]] = [[] for _ in range(OPEN_FILES)]
@@ -125,47 +128,32 @@ def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]
     return lanes
 
 
-def _size(file: Path) -> int:
-    try:
-        return max(file.stat().st_size, 1)
-    except OSError:
-        return 1
-
-
 class _Lane:
-    """Files that are read one after the other.
-
-    Attributes:
-        pieces: Their pieces."""
+    """Files that are read one after the other; `pieces` are theirs."""
 
     def __init__(
         self,
         files: Sequence[tuple[Path, int]],
-        source: str,
-        encoding: str,
+        cut: Callable[[str], FileCutter],
         rejects: RejectCounter,
-        piece_bytes: int,
+        half_piece: float,
     ) -> None:
-        self._total, self._half_piece = sum(size for _, size in files), piece_bytes / 2
+        self._total = sum(size for _, size in files)
+        self._half_piece = min(half_piece, self._total / 2)
         self._before, self._cutter = 0, None
-        self.pieces = self._read(files, source, encoding, rejects, piece_bytes)
+        self.pieces = self._read(files, cut, rejects)
 
     def progress(self) -> float:
         """Where the middle of the next piece will be, as a share of the lane's bytes on disk, about."""
-        half = min(self._half_piece, self._total / 2)
-        return (self._before + (half if self._cutter is None else self._cutter.on_disk(half))) / self._total
+        ahead = self._half_piece if self._cutter is None else self._cutter.on_disk(self._half_piece)
+        return (self._before + ahead) / self._total
 
     def _read(
-        self,
-        files: Sequence[tuple[Path, int]],
-        source: str,
-        encoding: str,
-        rejects: RejectCounter,
-        piece_bytes: int,
+        self, files: Sequence[tuple[Path, int]], cut: Callable[[str], FileCutter], rejects: RejectCounter
     ) -> Iterator[Piece]:
         for path, size in files:
             try:
-                self._cutter = FileCutter(str(path), source, encoding, rejects, piece_bytes)
+                self._cutter = cut(str(path))
             except OSError as error:
                 rejects.add(str(path), "unreadable_file", error.strerror or str(error))
             else:

@@ -19,11 +19,12 @@ class RejectCounter:
     own).
 
     Attributes:
-        keep: Examples kept of each reason. counts: reason -> documents, rows, sentences or files that were
-        rejected. files: file -> how many of its documents or rows were rejected. notes: reason -> how often
-        something was changed or set aside. Not part of `total`. examples: reason (of rejects and of notes) ->
-        up to `keep` pairs [source, beginning of the text], in order of
-            arrival; `source` is `file:line`, or a file alone."""
+        keep: Examples kept of each reason.
+        counts: reason -> documents, rows, sentences or files that were rejected.
+        notes: reason -> how often something was changed or set aside. Not part of `total`.
+        files: file -> how many of its documents or rows were rejected.
+        examples: reason (of rejects and of notes) -> up to `keep` pairs [source, beginning of the text], in
+            order of arrival; `source` is `file:line`, or a file alone."""
 
     keep: int = 100
     counts: Counter[str] = field(default_factory=Counter)
@@ -34,7 +35,7 @@ class RejectCounter:
     @property
     def total(self) -> int:
         """Number of rejected items."""
-        return sum(self.counts.values())
+        return self.counts.total()
 
     def add(self, source: str, reason: str, text: str = "") -> None:
         """Counts a rejected item."""
@@ -50,9 +51,8 @@ class RejectCounter:
     def merge(self, other: RejectCounter) -> None:
         """Adds what was counted elsewhere; in the order of the corpus, so that the examples come out the
         same."""
-        self.counts.update(other.counts)
-        self.notes.update(other.notes)
-        self.files.update(other.files)
+        for mine, more in zip(self._counters(), other._counters()):
+            mine.update(more)
         for reason, examples in other.examples.items():
             mine = self.examples.setdefault(reason, [])
             mine.extend(examples[: max(self.keep - len(mine), 0)])
@@ -67,21 +67,17 @@ class RejectCounter:
 
     def to_json(self) -> dict:
         """As plain data; `from_json` makes it a counter again."""
-        return {
-            "keep": self.keep,
-            "counts": dict(self.counts),
-            "notes": dict(self.notes),
-            "files": dict(self.files),
-            "examples": self.examples,
-        }
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, data: dict) -> RejectCounter:
         """The counter that `to_json` described."""
-        examples = {reason: [list(row) for row in rows] for reason, rows in data["examples"].items()}
-        return cls(
-            data["keep"], Counter(data["counts"]), Counter(data["notes"]), Counter(data["files"]), examples
-        )
+        counter = cls(data["keep"])
+        counter.merge(cls(**data))
+        return counter
+
+    def _counters(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        return self.counts, self.notes, self.files
 
     def _example(self, source: str, reason: str, text: str) -> None:
         examples = self.examples.setdefault(reason, [])

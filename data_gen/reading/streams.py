@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import glob
+import io
 import os
 import re
 import stat
@@ -24,22 +25,25 @@ __all__ = [
     "expand_paths",
     "is_document_file",
     "is_utf8",
+    "read_head",
     "read_lines",
 ]
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
-DOCUMENT_SUFFIXES = (".txt", ".jsonl", ".json")
 DOCUMENT_KINDS = ".txt, .jsonl, .json or WikiExtractor's wiki_00, each also .gz, .bz2, .zst"
 
 CHUNK = 1 << 17
 """Bytes of a plain file read at a time."""
 STEP = {"gz": 1 << 14, "bz2": 1 << 14, "zst": 1 << 9}
-"""Bytes given to a decompressor at a time: damage loses no more than these."""
+"""Bytes given to a decompressor at a time: damage loses no more than these. The order of the documents depends
+on them, so they are not left to the buffers of `gzip` and `bz2`, which differ between versions of Python."""
 MOST_OUT = 1 << 18
-"""Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. The
-zstd package has no such limit; a step of its input grows to 16 MiB at worst."""
+"""Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. zstd
+has no such limit; a step of its input grows to 16 MiB at worst."""
+HEAD = 4096
+"""Bytes from the beginning of a file that tell its kind."""
 
-_WIKI_FILE = re.compile(r"wiki_\d+")
+_DOCUMENT_NAME = re.compile(r"[^.].*\.(?:txt|jsonl|json)|wiki_\d+")
 
 
 class DamagedFile(Exception):  # noqa: N818 - it names what was found
@@ -47,32 +51,23 @@ class DamagedFile(Exception):  # noqa: N818 - it names what was found
 
 
 class Stream:
-    """The bytes of a file, decompressed where its first bytes say that it is compressed (its name does not
-    decide).
+    """The bytes of a file in chunks, decompressed where its first bytes say that it is compressed.
 
-    Iterating gives chunks of bytes until the end of the file, or until `DamagedFile` is raised.
-
-    Args:
-        path: The file.
+    Iterating raises DamagedFile, or ConfigError where the package for zstd is missing.
 
     Raises:
         OSError: cannot be opened, or is no regular file.
-        ConfigError: zstd, and the package is missing.
 
     Attributes:
-        size: Bytes on disk.
         compression: "gz", "bz2", "zst" or "" (plain)."""
 
     def __init__(self, path: str | Path) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(0, "no regular file")
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
-        self.size = os.fstat(self._file.fileno()).st_size
-        magic = self._file.peek(4)[:4]
-        self.compression = _compression(magic)
-        self._chunks = (
-            self._plain() if not self.compression else self._decompressed(_decoder(self.compression, path))
-        )
+        self._size = os.fstat(self._file.fileno()).st_size
+        self.compression = _compression(self._file.peek(4)[:4])
+        self._chunks = self._decompressed(path) if self.compression else iter(lambda: self._read(CHUNK), b"")
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
@@ -80,7 +75,7 @@ class Stream:
     @property
     def position(self) -> int:
         """Bytes on disk that have been read."""
-        return self.size if self._file.closed else self._file.tell()
+        return self._size if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         """Closes the file."""
@@ -92,77 +87,30 @@ class Stream:
         except OSError as error:
             raise DamagedFile(f"cannot be read on: {error.strerror or error}") from None
 
-    def _plain(self) -> Iterator[bytes]:
-        while chunk := self._read(CHUNK):
-            yield chunk
-
-    def _decompressed(self, make: Callable[[], Any]) -> Iterator[bytes]:
+    def _decompressed(self, path: str | Path) -> Iterator[bytes]:
         """One compressed member (frame) after the other, as `cat a.gz b.gz` writes them."""
-        step, data = STEP[self.compression], b""
-        while data := self._next_member(data, step):
-            decoder = make()
-            while not decoder.eof:
+        make, failure = _decompressor(self.compression, path)
+        limit, step = () if self.compression == "zst" else (MOST_OUT,), STEP[self.compression]
+        data = b""
+        while True:
+            while not (data := data.lstrip(b"\0")):  # tapes are filled up with zeros
+                if not (data := self._read(step)):
+                    return
+            member = make()
+            while not member.eof:
                 try:
-                    out = decoder.decompress(data, MOST_OUT)
-                except (zlib.error, OSError, _zstd_error()) as error:
+                    out = member.decompress(data, *limit)
+                except failure as error:
                     raise DamagedFile(f"damaged {self.compression} file ({error})") from None
                 if out:
                     yield out
-                data = b"" if decoder.eof or not decoder.needs_input else self._read(step)
-                if not out and not data and not decoder.eof and decoder.needs_input:
-                    raise DamagedFile(f"truncated {self.compression} file")
-            data = decoder.unused_data
-
-    def _next_member(self, data: bytes, step: int) -> bytes:
-        """The first bytes after a member that are not the zeros with which tapes are filled up; empty at the
-        end."""
-        while not (data := data.lstrip(b"\0")):
-            data = self._read(step)
-            if not data:
-                break
-        return data
-
-
-class _Gzip:
-    """`zlib.decompressobj` with the calls of `bz2.BZ2Decompressor`."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-
-    def decompress(self, data: bytes, most: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, most)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-
-class _Zstd:
-    """A decompressor of the package `zstandard` with the calls of `bz2.BZ2Decompressor`."""
-
-    needs_input = True
-
-    def __init__(self, package: Any) -> None:
-        self._zstd = package.ZstdDecompressor().decompressobj()
-
-    def decompress(self, data: bytes, _most: int) -> bytes:
-        return self._zstd.decompress(data) if data else b""
-
-    @property
-    def eof(self) -> bool:
-        return self._zstd.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zstd.unused_data
+                # What does not come out at once waits: zlib hands it back, bz2 keeps it.
+                data, waits = getattr(member, "unconsumed_tail", b""), not getattr(member, "needs_input", True)
+                if not data and not waits and not member.eof:
+                    data = self._read(step)
+                    if not data and not out:
+                        raise DamagedFile(f"truncated {self.compression} file")
+            data = member.unused_data
 
 
 def _compression(magic: bytes) -> str:
@@ -170,51 +118,54 @@ def _compression(magic: bytes) -> str:
         return "gz"
     if magic[:3] == b"BZh":
         return "bz2"
-    # A zstd frame, or a skippable frame before it.
-    return (
-        "zst" if magic == b"\x28\xb5\x2f\xfd" or magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5 else ""
-    )
+    skippable = magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5
+    return "zst" if skippable or magic == b"\x28\xb5\x2f\xfd" else ""
 
 
-def _decoder(compression: str, path: str | Path) -> Callable[[], Any]:
-    if compression != "zst":
-        return _Gzip if compression == "gz" else bz2.BZ2Decompressor
+def _decompressor(compression: str, path: str | Path) -> tuple[Callable[[], Any], type[Exception]]:
+    """What makes a decompressor, and what it raises for damage."""
+    if compression == "gz":
+        return lambda: zlib.decompressobj(wbits=31), zlib.error
+    if compression == "bz2":
+        return bz2.BZ2Decompressor, OSError
     try:
         import zstandard
     except ImportError:
         raise ConfigError(
             f"{path}: .zst needs the package zstandard (pip install zstandard), or unpack the file"
         ) from None
-    return lambda: _Zstd(zstandard)
+    return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
 
 
-def _zstd_error() -> type[Exception]:
+def read_head(stream: Stream) -> tuple[bytes, DamagedFile | None]:
+    """The beginning of a file, `HEAD` bytes or more where there are as many; and the damage that ended it."""
+    head = b""
     try:
-        import zstandard
-    except ImportError:
-        return zlib.error
-    return zstandard.ZstdError
+        for chunk in stream:
+            head += chunk
+            if len(head) >= HEAD:
+                break
+    except DamagedFile as error:
+        return head, error
+    return head, None
 
 
 def base_name(path: str | Path) -> str:
     """A file's name without the suffix of its compression."""
-    name = os.path.basename(path)
-    return next((name.removesuffix(suffix) for suffix in COMPRESSIONS if name.endswith(suffix)), name)
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    return stem if suffix in COMPRESSIONS else stem + suffix
 
 
 def is_document_file(path: str | Path) -> bool:
     """Whether the name is that of a file of documents."""
-    name = base_name(path)
-    return not name.startswith(".") and (
-        name.endswith(DOCUMENT_SUFFIXES) or _WIKI_FILE.fullmatch(name) is not None
-    )
+    return _DOCUMENT_NAME.fullmatch(base_name(path)) is not None
 
 
 def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[Path]:
     """Files that paths, globs (`**` too) and folders name: sorted within a pattern, each once.
 
     Args:
-        patterns: As the user gave them. A folder stands for the document files in it and in its sub-folders.
+        patterns: A folder stands for the document files in it and in its sub-folders.
         what: What they are, for messages.
 
     Raises:
@@ -224,26 +175,17 @@ def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[P
     if not patterns:
         raise ConfigError(f"no {what} is named; give at least one file")
     for pattern in map(str, patterns):
+        problem = "no such file; check the path (relative to the folder you run in)"
         if os.path.isdir(pattern):
-            found = [
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(pattern)
-                for name in names
-                if is_document_file(name)
-            ]
-            if not found:
-                raise ConfigError(
-                    f"{what} {pattern}: no such file in this folder: it holds no {DOCUMENT_KINDS}"
-                )
-        elif os.path.lexists(pattern):
-            found = [pattern]
+            walk = os.walk(pattern)
+            found = [f"{folder}/{name}" for folder, _, names in walk for name in names if is_document_file(name)]
+            problem = f"no such file in this folder: it holds no {DOCUMENT_KINDS}"
         else:
-            found = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
+            found = [pattern] if os.path.lexists(pattern) else glob.iglob(pattern, recursive=True)
+        found = sorted(path for path in found if not os.path.isdir(path))
         if not found:
-            raise ConfigError(
-                f"{what} {pattern}: no such file; check the path (relative to the folder you run in)"
-            )
-        files.update((Path(path), None) for path in sorted(found))
+            raise ConfigError(f"{what} {pattern}: {problem}")
+        files.update((Path(path), None) for path in found)
     return list(files)
 
 
@@ -272,23 +214,31 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
     Raises:
         ConfigError: cannot be read, damaged, not in `encoding` (names line and byte offset), unknown
         encoding."""
-    name, number, offset, is_ascii = check_encoding(encoding), 0, 0, True
+    name = check_encoding(encoding)
     try:
         stream = Stream(path)
-        rest = b""
-        for chunk in _with_end(stream):
-            if is_ascii and not (is_ascii := chunk.isascii()) and is_utf8(chunk):
-                name = "utf-8"
-            lines = (rest + chunk).splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
-            rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-            for line in lines:
-                number += 1
-                yield number, _decode(line.rstrip(b"\r\n"), name, path, number, offset).removeprefix("\ufeff")
-                offset += len(line)
+        data = b"".join(stream)
+        stream.close()
     except DamagedFile as error:
         raise ConfigError(f"{path}: {error}; copy it again") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path}: UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
+    beyond_ascii = re.search(rb"[^\0-\x7f]", data)
+    if beyond_ascii and is_utf8(data[beyond_ascii.start() :][:CHUNK]):
+        name = "utf-8"
+    try:
+        lines = io.StringIO(data.decode(name), newline=None)
+    except UnicodeDecodeError as error:
+        number = len(data[: error.start + 1].splitlines())
+        bad, other = data[error.start : error.start + 4].hex(" "), "gb18030" if name == "utf-8" else "utf-8"
+        raise ConfigError(
+            f"{path}:{number}: not {name} at byte {error.start} ({bad}); name the right encoding "
+            f"(--encoding {other}, or data.encoding={other} in the recipe) or repair the file"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        yield number, line.rstrip("\n").removeprefix("\ufeff")
 
 
 def is_utf8(data: bytes) -> bool:
@@ -299,28 +249,3 @@ def is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return not data.isascii()
-
-
-def _with_end(stream: Stream) -> Iterator[bytes]:
-    """The chunks, and a line feed where the last line has none."""
-    last = b"\n"
-    for last in stream:
-        yield last
-    stream.close()
-    if not last.endswith(b"\n"):
-        yield b"\n"
-
-
-def _decode(line: bytes, encoding: str, path: Path, number: int, offset: int) -> str:
-    try:
-        return line.decode(encoding)
-    except UnicodeDecodeError as error:
-        bad = line[error.start : error.start + 4].hex(" ")
-        if line.startswith((b"\xff\xfe", b"\xfe\xff")) and not offset:
-            raise ConfigError(f"{path}: UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)") from None
-        other = "gb18030" if encoding == "utf-8" else "utf-8"
-        raise ConfigError(
-            f"{path}:{number}: not {encoding} at byte {offset + error.start} ({bad}); name the "
-            f"right encoding (--encoding {other}, or data.encoding={other} in the recipe) or repair the "
-            f"file"
-        ) from None
