@@ -18,16 +18,6 @@ from typing import Any, NamedTuple
 from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
 from ernie2.strict import ConfigError
 
-__all__ = [
-    "Change",
-    "TextOptions",
-    "clean_lines",
-    "clean_noted",
-    "clean_text",
-    "load_simplifier",
-    "strip_html",
-]
-
 _KINDS = {
     "control_character": "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f",
     # Soft hyphen, zero-width, direction marks, byte-order mark inside a text, interlinear annotation.
@@ -58,10 +48,14 @@ _SURE_TAGS = (_CELL_TAGS | _WIKI_TAGS - {"poem", "gallery"}) | frozenset(
 )
 # Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`) are
 # taken for tags only with an attribute, as an end tag, or where their end tag is in the same text.
-_ALL_TAGS = _SURE_TAGS | _BLOCK_TAGS | frozenset(
-    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
-    "object embed param video audio source col colgroup noscript textarea bdo ruby rb rt rp strike area map "
-    "svg path math".split()
+_ALL_TAGS = (
+    _SURE_TAGS
+    | _BLOCK_TAGS
+    | frozenset(
+        "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
+        "object embed param video audio source col colgroup noscript textarea bdo ruby rb rt rp strike area map "
+        "svg path math".split()
+    )
 )
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))?)*"""

@@ -22,8 +22,6 @@ from data_gen.reading.formats import (
 from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
 from data_gen.reading.streams import COMPRESSIONS, DamagedFile, Stream
 
-__all__ = ["LONG_DOCUMENT", "FileCutter", "Piece"]
-
 LONG_DOCUMENT = 4_000_000
 """A document of more bytes is cut at a line end into several; counted as the note `long_document`."""
 

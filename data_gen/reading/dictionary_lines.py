@@ -7,7 +7,6 @@ be told, the run stops with file and line."""
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 import re
 from collections import Counter
@@ -17,65 +16,49 @@ from typing import NamedTuple
 
 from data_gen.reading.cleaning import clean_text
 from data_gen.reading.streams import base_name, read_lines
-from ernie2.config import ConfigError
+from ernie2.strict import ConfigError, closest
 
-__all__ = ["TAGS", "read_words"]
-
-LEVEL_TAGS: dict[str, bool | None] = {
-    **dict.fromkeys(
-        (
-            "nr nr1 nr2 nrf nrfg nrj nrt ns nsf nt ntc ntcb ntcf ntch nth nto nts ntu nw nz person place "
-            "organisation "
-            "organization product entity per loc org PER LOC ORG"
-        ).split(),
-        True,
-    ),
-    **dict.fromkeys("i l j phrase".split(), False),
-}
-"""Tags that say what an entry is: True an entity (person, place, organisation, work, other proper noun),
-False a phrase (idiom, fixed expression, abbreviation). Of jieba, ICTCLAS, HanLP and LAC, and plain words."""
-TAGS = {
-    **dict.fromkeys(
-        (
-            "a ad ag al an b bg bl c cc d df dg dl e eng f g gb gc gg gi gm gp h k m mg mq n nb nf ng nh ni "
-            "nis nl nm nn nx o p "
-            "pba pbei q qt qv r rg rr ry rz s t tg u ud ug uj ul uv uz v vd vf vg vi vl vn vq vshi vx vyou "
-            "w x xc xe xs xu xx y "
-            "yg z zg time TIME"
-        ).split()
-    ),
-    **LEVEL_TAGS,
-}
-"""All known tags; None is a part of speech, whose entry is what the file's name says."""
-NEVER_WORDS = frozenset("nr nrf nrfg nrj nrt ns nsf nz".split())
+_ENTITY_TAGS = (
+    "nr nr1 nr2 nrf nrfg nrj nrt ns nsf nt ntc ntcb ntcf ntch nth nto nts ntu nw nz person place "
+    "organisation organization product entity per loc org PER LOC ORG"
+).split()
+_PHRASE_TAGS = "i l j phrase".split()
+_OTHER_TAGS = (
+    "a ad ag al an b bg bl c cc d df dg dl e eng f g gb gc gg gi gm gp h k m mg mq n nb nf ng nh ni nis "
+    "nl nm nn nx o p pba pbei q qt qv r rg rr ry rz s t tg u ud ug uj ul uv uz v vd vf vg vi vl vn vq "
+    "vshi vx vyou w x xc xe xs xu xx y yg z zg time TIME"
+).split()
+TAGS: dict[str, bool | None] = (
+    dict.fromkeys(_OTHER_TAGS) | dict.fromkeys(_ENTITY_TAGS, True) | dict.fromkeys(_PHRASE_TAGS, False)
+)
+"""Known tags, of jieba, ICTCLAS, HanLP and LAC, and plain words: True for an entity (person, place,
+organisation, work, other proper noun), False for a phrase (idiom, fixed expression, abbreviation), None for
+a part of speech, whose entry is what the file's name says."""
+_NAME_TAGS = frozenset("nr nrf nrfg nrj nrt ns nsf nz".split())
 """Tags that end no English entry; `windows nt` is one."""
+_HEADERS = frozenset(
+    "word words name names term entity entry text tag tags type label pos nature category freq frequency "
+    "count 词 词语 词汇 名称 实体 词性 标签 类型 类别 词频 频率 频次".split()
+)
 MOST, FEW = 0.75, 0.1
 """Share of a file's lines from which on such lines are columns, up to which they are words as they stand."""
 ALL_LINES, ONE_IN = 20_000, 17
 """Lines of a file that are all looked at to tell its form; one in so many of those behind them."""
-HEADERS = frozenset(
-    (
-        "word words name names term entity entry text tag tags type label pos nature category freq "
-        "frequency count "
-        "词 词语 词汇 名称 实体 词性 标签 类型 类别 词频 频率 频次"
-    ).split()
-)
 
-_MARKED = re.compile(r"[,;|/\s]")
-_SEPARATED = re.compile(r"[,;|/]")
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?"
+_TAG = "[A-Za-z]+[12]?"
+_HANLP = re.compile(rf"(.+?)((?: {_TAG} {_NUMBER})+)")
+_JIEBA = re.compile(rf"(.+?)(?: ({_NUMBER}))?(?: ({_TAG}))?")
+_LAC = re.compile(r"(.+)/([A-Za-z0-9]+)|(.+)")
+_IS_NUMBER = re.compile(_NUMBER).fullmatch
+_ODD_END = re.compile(rf".* (?!{_NUMBER}$)(?:[0-9][0-9,.eE]*|{'|'.join(TAGS)})")
+_MARKED = re.compile(r'[,;|/\s"]')
 _JSON = re.compile(r'\s*[{\[]\s*(["{\[]|$)')
-_ODD_NUMBER = re.compile(r"[0-9][0-9,.eE]*")  # that is no number of ours
 
 
 class _Columns(NamedTuple):
-    """What a line without a TAB may hold.
-
-    Attributes:
-        mark: What stands between the columns: one of `,;|/` or a space.
-        word: The word, if they are columns.
-        tags: Tags; some may be unknown ones.
-        number: A frequency, or the end of the word: a number that stands behind it, before the tag; else "".
-    """
+    """What a line without a TAB may hold: a word, tags (some may be unknown), and a number, which is a
+    frequency or the end of the word; `mark` stands between them: one of `,;|/` or a space."""
 
     mark: str
     word: str
@@ -87,17 +70,14 @@ class _Columns(NamedTuple):
         """Whether these are columns whatever the rest of the file has."""
         if not self.tags or not all(tag in TAGS for tag in self.tags):
             return False
-        several = len(self.tags) > 1 or bool(self.number)
-        return self.tags[0] in NEVER_WORDS or (several or len(self.tags[0]) > 1) and _is_chinese(self.word)
+        several = len(self.tags) > 1 or bool(self.number) or len(self.tags[0]) > 1
+        return self.tags[0] in _NAME_TAGS or several and _is_chinese(self.word)
 
 
 class _Form(NamedTuple):
-    """How a file's lines without a TAB are to be read: columns, True; words, False; it cannot be told, None.
-
-    Attributes:
-        marks: Verdict for lines with a tag (CSV: a tag or a number), by what stands between the columns.
-        numbers: Verdict for a number behind the word and a space.
-        mark: What stands between the columns of most lines; "" where most have none."""
+    """How a file's lines without a TAB are to be read: as columns, True; as words, False; or it cannot be
+    told, None. `marks`: lines with a tag (CSV: a tag or a number), by what stands between the columns;
+    `numbers`: a number behind the word and a space; `mark`: what stands between the columns of most lines."""
 
     marks: dict[str, bool | None]
     numbers: bool | None
@@ -114,146 +94,105 @@ def read_words(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tup
 
     Raises:
         ConfigError: missing, damaged or wrongly encoded file, no entry; an unknown tag, a form that cannot be
-        told."""
-    default, empty, lines = not path.name.startswith("phrase"), True, _Lines(path, encoding)
+            told."""
+    default, empty, is_csv = (
+        not path.name.startswith("phrase"),
+        True,
+        base_name(path).lower().endswith(".csv"),
+    )
+    form = functools.cache(lambda: _form_of(path, encoding, is_csv))
     for number, line in read_lines(path, encoding):
-        word, _, tag = line.partition("\t")
-        level = TAGS.get(tag)
-        # Nearly all lines are a plain word, with a known tag or without one.
-        if lines.plain and (match := lines.plain(line)) and (match[2] is None or match[2] in TAGS):
-            word, level = match[1], TAGS.get(match[2])
-        elif not word.isalnum() or tag and tag not in TAGS or lines.is_csv:
-            if line.startswith("#") or not line.strip():
-                continue
-            entry = lines.entry(line, f"{path}:{number}", empty)
-            if entry is None:
-                skipped["header"] += 1
-                continue
-            word, level = entry
+        if line.startswith("#") or not line.strip():
+            continue
+        if empty and _is_header(line, is_csv):
+            skipped["header"] += 1
+            continue
+        word, level = line, None
+        if "\t" in line:
+            word, level = _of_fields(line.split("\t"), f"{path}:{number}")
+        elif not line.isalnum():
+            word, level = _entry(line, form, f"{path}:{number}")
         empty = False
         yield word, default if level is None else level
     if empty:
         raise ConfigError(
-            f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of data."
-            f"entity_dicts"
+            f"dictionary {path}: no entry in it; write one `word [tag]` a line, or take it out of "
+            "data.entity_dicts"
         )
 
 
-class _Lines:
-    """Makes entries of the lines of one file. What form they have is looked up when it first matters.
-
-    Attributes:
-        is_csv: By the file's name.
-        plain: For speed: matches the usual line of a file whose lines are columns (group 1: word, 2: tag)."""
-
-    def __init__(self, path: Path, encoding: str) -> None:
-        self._path, self._encoding = path, encoding
-        self.plain: Callable[[str], re.Match | None] | None = None
-        self.is_csv = base_name(path).lower().endswith(".csv")
-
-    def entry(self, line: str, source: str, is_first: bool) -> tuple[str, bool | None] | None:
-        """Word and level of a line (None: that of the file); None for the header of a table."""
-        if is_first and _is_header(line, 1 if self.is_csv else 2):
-            return None
-        if "\t" in line:
-            word, *rest = (field.strip() for field in line.split("\t"))
-            if (columns := _spaced(word.split() or [""])) and columns.sure and columns.number:
-                raise _doubt(line, f"{columns.number} {columns.tags[0]}", "frequency and a tag", source)
-            return _of_fields([word, *rest], source)
-        if _JSON.match(line):
-            raise ConfigError(f"{source}: a dictionary in JSON; write one `word<TAB>tag` a line")
-        if not self.is_csv and not _MARKED.search(line):
-            return clean_text(line), None
-        mark = self._form.mark or "," * self.is_csv
-        if mark == "/":
-            return _of_slashes(line, source)
-        if mark not in ("", " "):
-            return _of_fields(_csv_fields(line, mark, source), source)
-        return self._doubtful(line, _columns(line), source)
-
-    @functools.cached_property
-    def _form(self) -> _Form:
-        form = _form_of(
-            line
-            for number, line in read_lines(self._path, self._encoding)
-            if number < ALL_LINES or number % ONE_IN == 0
-        )
-        if form.mark:
-            mark = re.escape(form.mark)
-            number = "" if form.mark == "/" or form.mark == " " and not form.numbers else f"(?:{mark}[0-9]+)?"
-            self.plain = re.compile(rf"(\w+){number}(?:{mark}([A-Za-z]+[12]?))?").fullmatch
-        return form
-
-    def _doubtful(self, line: str, columns: _Columns | None, source: str) -> tuple[str, bool | None]:
-        """Entry of a line in a file without marks, which may have columns all the same."""
-        if self._form.mark == " ":
-            _check_fits(line, columns, source)
-        if columns is None:
-            return _clean(line), None
-        word, level = columns.word, None
-        if columns.tags:
-            verdict = columns.sure or self._form.marks[columns.mark]
-            if verdict is None:
-                raise _doubt(line, columns.tags[-1], "tag", source)
-            if not verdict:
-                return _clean(line), None
-            level = _level(columns.tags, source)
-        elif columns.mark != " ":
-            if self._form.marks[columns.mark] is None:
-                raise _doubt(line, columns.mark, "separator", source)
-            return _clean(line), None
-        if columns.number:
-            if self._form.numbers is None:
-                raise _doubt(line, columns.number, "frequency", source)
-            word += "" if self._form.numbers else f" {columns.number}"
-        return _clean(word), level
-
-
-def _check_fits(line: str, columns: _Columns | None, source: str) -> None:
-    """In a file of `word frequency tag` a line of several fields that is none of these would be a word that
-    is never found."""
-    fields = columns.word.split() if columns else []
-    odd = columns is None and " " in line.strip() or columns is not None and columns.mark != " "
-    if (
-        odd
-        or len(fields) > 1
-        and (fields[-1] in TAGS or _ODD_NUMBER.fullmatch(fields[-1]) and not _is_number(fields[-1]))
+def _entry(line: str, form: Callable[[], _Form], source: str) -> tuple[str, bool | None]:
+    """Word and level (None: that of the file) of a line without a TAB."""
+    if _JSON.match(line):
+        raise ConfigError(f"{source}: a dictionary in JSON; write one `word<TAB>tag` a line")
+    if not _MARKED.search(line):
+        return clean_text(line), None
+    marks, numbers, mark = form()
+    if mark == "/":
+        words, tags = _slashes(line)
+        return _joined(words), _level(tags, source) if all(tags) else None
+    if mark in (",", ";", "|"):
+        try:
+            return _of_fields(_csv_fields(line, mark), source)
+        except csv.Error as error:
+            raise ConfigError(
+                f"{source}: no line of a CSV file ({error}): {line[:60]!r}; mend its quotes"
+            ) from None
+    columns = _columns(line)
+    # In a file of columns a line of several fields that is none would be a word that is never found.
+    if mark == " " and (
+        _ODD_END.fullmatch(columns.word) or columns.mark != " " if columns else " " in line.strip()
     ):
         raise ConfigError(
             f"{source}: {line.strip()[:60]!r} is not `word frequency tag` as the other lines are; write it "
-            "so, or "
-            f"put a TAB behind the word"
+            "so, or put a TAB behind the word"
         )
+    if columns is None:
+        return clean_text(line), None
+    if columns.tags or columns.mark != " ":
+        part = columns.tags[-1] if columns.tags else columns.mark
+        if not _told(columns.sure or marks[columns.mark], part, line, source):
+            return clean_text(line), None
+    word = columns.word
+    if columns.number and not _told(numbers, columns.number, line, source):
+        word += f" {columns.number}"
+    return clean_text(word), _level(columns.tags, source)
 
 
-def _form_of(lines: Iterator[str]) -> _Form:
+def _told(verdict: bool | None, part: str, line: str, source: str) -> bool:
+    if verdict is None:
+        raise ConfigError(
+            f"{source}: is {part!r} in {line[:60]!r} a column, or part of the word? The other lines do not "
+            "tell; put a TAB behind the word, here and in lines like this one"
+        )
+    return verdict
+
+
+def _form_of(path: Path, encoding: str, is_csv: bool) -> _Form:
     """The form of a file, by the shares of its lines."""
-    total, marks, numbered, numbered_tagged, chinese, words = 0, Counter(), 0, 0, 0, set()
-    for line in lines:
-        if line.startswith("#") or not line.strip() or not total and _is_header(line, 2):
+    total, marks, numbered = 0, Counter(), []
+    for row, line in read_lines(path, encoding):
+        if row > ALL_LINES and row % ONE_IN or line.startswith("#") or not line.strip():
+            continue
+        if not total and _is_header(line):
             continue
         total += 1
         columns = _columns(line) if _MARKED.search(line) and "\t" not in line else None
-        if columns is None:
-            continue
-        marks[columns.mark] += columns.mark != " " or bool(columns.tags)
-        if columns.number:
-            numbered, numbered_tagged = numbered + 1, numbered_tagged + bool(columns.tags)
-            chinese += _is_chinese(columns.word)
-            words.add(columns.word)
-    total = max(total, 1)
-    share = numbered / total
+        if columns:
+            marks[columns.mark] += columns.mark != " " or bool(columns.tags)
+            numbered += [columns] if columns.number else []
+    share, tagged = len(numbered) / max(total, 1), sum(bool(columns.tags) for columns in numbered)
     if marks[" "] > FEW * total:
-        share = max(share, numbered_tagged / marks[" "])
+        share = max(share, tagged / marks[" "])
     numbers = _verdict(share)
-    if chinese < numbered / 2:  # Boeing 747
+    if sum(_is_chinese(columns.word) for columns in numbered) < len(numbered) / 2:  # Boeing 747
         numbers = None if numbers else False
-    elif numbers and len(words) < (1 - FEW) * numbered:  # 波音 747, 波音 737
-        numbers = None
+    elif numbers and len({columns.word for columns in numbered}) < (1 - FEW) * len(numbered):
+        numbers = None  # 波音 747, 波音 737
     if numbers:  # jieba's form, where a line may have the one and not the other
-        marks[" "] += numbered - numbered_tagged
-    verdicts = {mark: _verdict(marks[mark] / total) for mark in ",;|/ "}
-    return _Form(verdicts, numbers, next((mark for mark in verdicts if verdicts[mark]), ""))
+        marks[" "] += len(numbered) - tagged
+    verdicts = {mark: _verdict(marks[mark] / max(total, 1)) for mark in ",;|/ "}
+    return _Form(verdicts, numbers, next((mark for mark in verdicts if verdicts[mark]), "," * is_csv))
 
 
 def _verdict(share: float) -> bool | None:
@@ -262,99 +201,71 @@ def _verdict(share: float) -> bool | None:
 
 def _columns(line: str) -> _Columns | None:
     """What may be columns of a line without a TAB; None where there are none."""
-    fields = line.split()
-    if not _SEPARATED.search(line):
-        return _spaced(fields)
+    line = " ".join(line.split())
     for mark in ",;|":
-        if mark in line:
-            word, *rest = _csv_fields(line, mark)
-            rest = [field for field in rest if field]
-            tags = [field for field in rest if not _is_number(field)]
-            if word and rest and all(_is_tag(tag, word) for tag in tags):
-                return _Columns(mark, word, tags)
+        try:
+            word, *rest = filter(None, _csv_fields(line, mark))
+        except (csv.Error, ValueError):
+            continue
+        tags = [field for field in rest if not _IS_NUMBER(field)]
+        if rest and all(_is_tag(tag, word) for tag in tags):
+            return _Columns(mark, word, tags)
     if "/" in line:
-        words, _, tags = zip(*(field.rpartition("/") for field in fields))
-        if all(word and _is_tag(tag, word) for word, tag in zip(words, tags)):
+        words, tags = _slashes(line)
+        if all(tag and _is_tag(tag, word) for word, tag in zip(words, tags)):
             return _Columns("/", _joined(words), tags)
-    return _spaced(fields)
+    if match := _HANLP.fullmatch(line):
+        tags = match[2].split()[::2]
+        if all(_is_tag(tag, match[1]) for tag in tags):
+            return _Columns(" ", match[1], tags)
+    word, number, tag = _JIEBA.fullmatch(line).groups()
+    if not number and not tag or tag and not _is_tag(tag, word):
+        return None
+    return _Columns(" ", word, [tag] if tag else [], number or "")
 
 
-def _spaced(fields: list[str]) -> _Columns | None:
-    """What may be columns with spaces between them: number, tag, number tag, or tag number behind the
-    word."""
-    tags, last = [], fields[-1]
-    while len(fields) > 2 and _is_number(fields[-1]) and _is_tag(fields[-2], fields[-3]):
-        *fields, tag, _ = fields
-        tags.insert(0, tag)
-    if tags:
-        return _Columns(" ", " ".join(fields), tags)
-    numbered = len(fields) > 2 and _is_number(fields[-2])
-    if len(fields) > 1 and _is_tag(last, fields[-3 if numbered else -2]):
-        *fields, tag = fields
-        tags = [tag]
-    number = fields.pop() if len(fields) > 1 and _is_number(fields[-1]) else ""
-    return _Columns(" ", " ".join(fields), tags, number) if tags or number else None
-
-
-def _csv_fields(line: str, mark: str, source: str = "") -> list[str]:
-    """Fields of a line. One with a broken quote: raises ConfigError where there is a source; else it is one
-    field."""
+def _csv_fields(line: str, mark: str) -> list[str]:
+    """Fields of a line. Raises csv.Error for a broken quote."""
     if '"' not in line:
         return [field.strip() for field in line.split(mark)]
-    try:
-        fields = next(csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        if source:
-            raise ConfigError(
-                f"{source}: no line of a CSV file ({error}): {line[:60]!r}; mend its quotes"
-            ) from None
-        return [line]
-    return [field.strip() for field in fields]
+    rows = csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True)
+    return [field.strip() for field in next(rows)]
 
 
-def _is_header(line: str, least: int) -> bool:
-    """Whether a line names columns, `least` of them or more."""
+def _slashes(line: str) -> tuple[list[str], list[str]]:
+    """LAC's form: words, and the tag of each, "" where it has none."""
+    found = [_LAC.fullmatch(field) for field in line.split()]
+    return [match[1] or match[3] for match in found], [match[2] or "" for match in found]
+
+
+def _joined(words: Sequence[str]) -> str:
+    return clean_text(("" if any(map(_is_chinese, words)) else " ").join(words))
+
+
+def _is_header(line: str, is_csv: bool = False) -> bool:
+    """Whether a line names columns, two or more where it is no CSV."""
     names = [name.strip('"').lower() for name in re.split(r"[,;|\s]+", line.strip())]
-    return len(names) >= least and HEADERS.issuperset(names) and names[-1] not in TAGS
+    return len(names) >= 2 - is_csv and _HEADERS.issuperset(names) and names[-1] not in TAGS
 
 
 def _of_fields(fields: Sequence[str], source: str) -> tuple[str, bool | None]:
     """Word and level of a row of columns."""
-    word, *rest = fields
-    tags = [field for field in rest if field and not _is_number(field)]
-    return _clean(word), _level(tags[:1], source)
-
-
-def _of_slashes(line: str, source: str) -> tuple[str, bool | None]:
-    """Word and level of an entry of LAC's: `word/tag`, or several that are one entry, some with a tag."""
-    words, tags = [], []
-    for field in line.split():
-        word, _, tag = field.rpartition("/")
-        has_tag = bool(word) and tag.isascii() and tag.isalnum()
-        words.append(word if has_tag else field)
-        tags += [tag] if has_tag else []
-    return clean_text(_joined(words)), _level(tags, source) if len(tags) == len(words) else None
+    word, *rest = map(str.strip, fields)
+    tags = [field for field in rest if field and not _IS_NUMBER(field)]
+    return clean_text(word), _level(tags[:1], source)
 
 
 def _level(tags: Sequence[str], source: str) -> bool | None:
     """The level that tags agree on. Raises ConfigError for one that is unknown."""
     for tag in tags:
         if tag not in TAGS:
-            near = difflib.get_close_matches(tag.lower(), sorted(LEVEL_TAGS), 1, 0.75)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            known = sorted(_ENTITY_TAGS + _PHRASE_TAGS)
             raise ConfigError(
-                f"{source}: unknown tag {tag!r}; {hint}known: {', '.join(sorted(LEVEL_TAGS))}, and parts "
-                f"of speech, as in jieba and LAC"
+                f"{source}: unknown tag {tag!r}{closest(tag.lower(), known)} known: {', '.join(known)}, and "
+                "parts of speech, as in jieba and LAC"
             )
     levels = {TAGS[tag] for tag in tags}
     return levels.pop() if len(levels) == 1 else None
-
-
-def _doubt(line: str, part: str, what: str, source: str) -> ConfigError:
-    return ConfigError(
-        f"{source}: is {part!r} in {line[:60]!r} a {what}, or part of the word? The other lines do not "
-        f"tell; put a TAB behind the word, here and in lines like this one"
-    )
 
 
 def _is_tag(text: str, word: str) -> bool:
@@ -362,18 +273,6 @@ def _is_tag(text: str, word: str) -> bool:
     return text in TAGS or text.isascii() and text.isalpha() and _is_chinese(word)
 
 
-def _is_number(text: str) -> bool:
-    return text[0].isdigit() and text.isascii() and text.replace(".", "", 1).isdigit()
-
-
 def _is_chinese(word: str) -> bool:
     """Whether a word ends in no Latin, Greek or Cyrillic letter, digit or mark."""
     return word[-1:] >= "\u2e80"
-
-
-def _joined(words: Sequence[str]) -> str:
-    return ("" if any(map(_is_chinese, words)) else " ").join(words)
-
-
-def _clean(word: str) -> str:
-    return clean_text(" ".join(word.split()))

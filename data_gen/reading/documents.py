@@ -22,21 +22,6 @@ from data_gen.reading.pieces import Piece, read_pieces
 from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import check_encoding, expand_paths, is_utf8, read_lines
 
-__all__ = [
-    "Raw",
-    "RawDocument",
-    "RawMarkedPair",
-    "RawPair",
-    "RejectCounter",
-    "TextOptions",
-    "clean_text",
-    "expand_paths",
-    "is_dev",
-    "parse",
-    "read_all",
-    "read_lines",
-]
-
 CONTROL_SHARE = 0.05
 """More control characters than this make bytes that cannot be decoded binary junk rather than text in another
 encoding."""

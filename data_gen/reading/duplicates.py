@@ -14,8 +14,6 @@ import numpy as np
 
 from ernie2.characters import code_points
 
-__all__ = ["NGRAM", "SIGNATURE", "THRESHOLD", "duplicates", "signatures"]
-
 NGRAM = 6
 """Characters of an n-gram: letters and digits, lower-cased; everything else is passed over."""
 SIGNATURE = 40

@@ -10,19 +10,6 @@ from dataclasses import dataclass
 from data_gen.reading.streams import DamagedFile, base_name, read_head
 from ernie2.strict import ConfigError
 
-__all__ = [
-    "DOCUMENT_ENDS",
-    "LONG_LINE",
-    "SOURCES",
-    "Source",
-    "check_header",
-    "first_end",
-    "json_lines",
-    "kind_of",
-    "last_end",
-    "read_head",
-]
-
 LONG_LINE = 16_000_000
 """A line of more bytes is left out: the reject `line_too_long`."""
 DOCUMENT_ENDS = {"txt": re.compile(rb"\n[ \t\r\x0b\x0c]*\n"), "wiki": re.compile(rb"</doc>[^\n]*\n")}

@@ -28,8 +28,6 @@ from data_gen.reading.streams import (
 )
 from ernie2.strict import ConfigError
 
-__all__ = ["Piece", "read_pieces"]
-
 OPEN_FILES = 32
 
 

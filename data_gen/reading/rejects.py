@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["TEXT_CHARS", "RejectCounter", "split_source"]
-
 TEXT_CHARS = 80
 """Characters kept of the text of an example."""
 

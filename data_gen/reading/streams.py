@@ -16,19 +16,6 @@ from typing import Any
 
 from ernie2.config import ConfigError
 
-__all__ = [
-    "COMPRESSIONS",
-    "DamagedFile",
-    "Stream",
-    "base_name",
-    "check_encoding",
-    "expand_paths",
-    "is_document_file",
-    "is_utf8",
-    "read_head",
-    "read_lines",
-]
-
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 DOCUMENT_KINDS = ".txt, .jsonl, .json or WikiExtractor's wiki_00, each also .gz, .bz2, .zst"
 
@@ -105,7 +92,10 @@ class Stream:
                 if out:
                     yield out
                 # What does not come out at once waits: zlib hands it back, bz2 keeps it.
-                data, waits = getattr(member, "unconsumed_tail", b""), not getattr(member, "needs_input", True)
+                data, waits = (
+                    getattr(member, "unconsumed_tail", b""),
+                    not getattr(member, "needs_input", True),
+                )
                 if not data and not waits and not member.eof:
                     data = self._read(step)
                     if not data and not out:
@@ -178,7 +168,9 @@ def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[P
         problem = "no such file; check the path (relative to the folder you run in)"
         if os.path.isdir(pattern):
             walk = os.walk(pattern)
-            found = [f"{folder}/{name}" for folder, _, names in walk for name in names if is_document_file(name)]
+            found = [
+                f"{folder}/{name}" for folder, _, names in walk for name in names if is_document_file(name)
+            ]
             problem = f"no such file in this folder: it holds no {DOCUMENT_KINDS}"
         else:
             found = [pattern] if os.path.lexists(pattern) else glob.iglob(pattern, recursive=True)
