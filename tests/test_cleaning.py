@@ -10,8 +10,7 @@ import time
 import pytest
 
 from data_gen.reading import cleaning
-from data_gen.reading.cleaning import clean_lines, clean_text, strip_html
-from data_gen.reading.cleaning import TextOptions
+from data_gen.reading.cleaning import TextOptions, clean_lines, clean_text, strip_html
 from ernie2.config import ConfigError
 
 PLAIN = TextOptions()

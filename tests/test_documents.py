@@ -38,7 +38,10 @@ def read(
 ) -> list[tuple[str, object]]:
     items = read_all([path], source, TextOptions(**options), RejectCounter() if rejects is None else rejects)
     return [
-        (item.source.removeprefix(str(path)), item.paragraphs if isinstance(item, RawDocument) else item)
+        (
+            item.source.removeprefix(str(path)),
+            item.text.split("\n") if isinstance(item, RawDocument) else item,
+        )
         for item in items
     ]
 
@@ -448,7 +451,9 @@ def test_whatever_a_file_holds_ends_in_documents_or_a_count(tmp_path: Path, seed
             assert str(path) in str(error)
         lines = data.replace(b"\r", b"\n").count(b"\n") + 1
         for document in found:
-            assert document.text and all(line == " ".join(line.split()) != "" for line in document.paragraphs)
+            assert document.text and all(
+                line == " ".join(line.split()) != "" for line in document.text.split("\n")
+            )
             assert 1 <= int(document.source.rpartition(":")[2]) <= lines
         json.dumps(rejects.to_json(), ensure_ascii=False).encode("utf-8")
 

@@ -361,8 +361,8 @@ def test_long_documents_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(len(piece.data) for piece in pieces)[-2] <= 40_001
     assert [piece.first_line for piece in pieces if piece.data[:1] == b"x"] == [12_004]
     assert rejects.examples["line_too_long"] == [
-        [f"{path}:12007", "1 MB without a line end: " + "y" * 55],
-        [f"{path}:12010", "1 MB without a line end: " + "z" * 55],
+        [f"{path}:12007", "more than 0.5 MB without a line end: " + "y" * 43],
+        [f"{path}:12010", "more than 0.5 MB without a line end: " + "z" * 43],
     ]
     last = next(piece for piece in pieces if "尾".encode() in piece.data)
     assert last.first_line == 12_008 and text.encode()[last.offset :].startswith(last.data)

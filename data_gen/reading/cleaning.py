@@ -35,28 +35,26 @@ _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 _BLOCK_TAGS = frozenset(
     "br hr p div li ul ol dl dt dd tr table tbody thead tfoot caption h1 h2 h3 h4 h5 h6 center blockquote "
-    "section article header footer nav form title head body html figure figcaption pre option select fieldset "
-    "poem gallery".split()
+    "section article header footer nav form title head body html figure figcaption pre option select "
+    "fieldset poem gallery".split()
 )
 _CELL_TAGS = frozenset(["td", "th"])
 _WIKI_TAGS = frozenset(
     "br hr ref references nowiki noinclude includeonly onlyinclude templatestyles poem gallery".split()
 )
-_SURE_TAGS = (_CELL_TAGS | _WIKI_TAGS - {"poem", "gallery"}) | frozenset(
-    "p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span font strong em sub "
-    "sup img iframe wbr nobr".split()
+_SURE_TAGS = frozenset(
+    "td th br hr p div li ul ol dl dt dd tr table tbody thead h1 h2 h3 h4 h5 h6 center blockquote span "
+    "font strong em sub sup img iframe wbr nobr ref references nowiki noinclude includeonly onlyinclude "
+    "templatestyles".split()
 )
 # Tags whose names are also words that people put between angle brackets (`mv <source> <path>`, `a<b>c`) are
 # taken for tags only with an attribute, as an end tag, or where their end tag is in the same text.
-_ALL_TAGS = (
-    _SURE_TAGS
-    | _BLOCK_TAGS
-    | frozenset(
-        "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link meta "
-        "object embed param video audio source col colgroup noscript textarea bdo ruby rb rt rp strike area map "
-        "svg path math".split()
-    )
+_OTHER_TAGS = frozenset(
+    "a b i u s q small big tt del ins cite abbr code kbd var mark input button label script style link "
+    "meta object embed param video audio source col colgroup noscript textarea bdo ruby rb rt rp strike "
+    "area map svg path math".split()
 )
+_ALL_TAGS = _SURE_TAGS | _BLOCK_TAGS | _OTHER_TAGS
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))?)*"""
 _TAG = re.compile(
@@ -69,16 +67,8 @@ _HIDDEN_ELEMENTS = {"<!--": "-->", "<script": "</script>", "<style": "</style>"}
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How text is read and cleaned; small and hashable. The fields are those of `data` in the recipe.
-
-    Attributes:
-        encoding: Of the input files that are not UTF-8.
-        strip_html: Left-overs of HTML are taken out.
-        normalise_width: Full-width letters and digits become half-width.
-        simplify: Traditional characters become simplified ones.
-        min_chars: Shorter documents are rejected as `too_short`; characters of the cleaned text.
-        max_chars: Longer documents are rejected as `too_long`.
-        seed: Decides the order in which many files are read."""
+    """How text is read and cleaned; small and hashable. The fields are those of `data` in the recipe; `seed`
+    decides the order in which many files are read."""
 
     encoding: str = "utf-8"
     strip_html: bool = True
@@ -96,14 +86,8 @@ class TextOptions:
 
 
 class Change(NamedTuple):
-    """What was changed in a text.
-
-    Attributes:
-        kind: Name of the note: a key of `_KINDS` (line breaks and odd spaces become a space), `crlf`,
-            `white_space` (surplus spaces), `full_width`, `traditional`.
-        count: Characters; lines for `traditional`, runs of letters for `full_width`.
-        line: Index of the line of the first of them, from 0.
-        text: What it looks like there."""
+    """What was changed in a text: the name of the note, how many characters (lines of `traditional`, runs of
+    `full_width`), the index of the line of the first of them, and what it looks like there."""
 
     kind: str
     count: int
@@ -114,8 +98,7 @@ class Change(NamedTuple):
 def clean_lines(text: str, options: TextOptions) -> tuple[str, list[Change]]:
     """A text of many lines, cleaned line by line, and what was changed. The number of lines stays.
 
-    Raises:
-        ConfigError: the package for `options.simplify` is missing."""
+    Raises ConfigError where the package for `options.simplify` is missing."""
     text, changes = _tidy(text)
     if options.normalise_width and not text.isascii() and (first := _WIDE.search(text)):
         simple, count = _WIDE.subn(lambda run: run[0].translate(_NARROW), text)
@@ -138,8 +121,7 @@ def clean_noted(text: str, options: TextOptions, rejects: RejectCounter, source:
 
 
 def clean_text(text: str) -> str:
-    """A short text by itself, such as a word: without odd characters, white space around it, or runs of white
-    space."""
+    """A short text by itself, such as a word."""
     if _looks_clean(text) and "  " not in text:
         return text.strip(" ")
     return _tidy(text)[0]
@@ -182,14 +164,12 @@ def _tidy(text: str) -> tuple[str, list[Change]]:
 
 @functools.lru_cache(maxsize=1)
 def load_simplifier() -> Callable[[str], str]:
-    """Turns traditional characters into simplified ones (OpenCC, `t2s`). Raises ConfigError where the package
-    is missing."""
+    """Turns traditional characters into simplified ones. Raises ConfigError where OpenCC is missing."""
     try:
         import opencc
     except ImportError:
         raise ConfigError(
-            "data.simplify: needs the package opencc (pip install opencc); install it or set "
-            "data.simplify=false"
+            "data.simplify: needs the package opencc (pip install opencc); or set data.simplify=false"
         ) from None
     return opencc.OpenCC("t2s").convert
 
@@ -197,12 +177,8 @@ def load_simplifier() -> Callable[[str], str]:
 def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
     """Takes tags and comments out and puts characters for entities; `<` and `&` that are no HTML stay.
 
-    Args:
-        text: Any text; `clean_lines` has to follow, for what entities stand for.
-        line_break: What takes the place of a tag that begins or ends a block, or breaks a line.
-
-    Returns:
-        The text, and how many tags, comments and entities were in it."""
+    `clean_lines` has to follow, for what entities stand for. `line_break` takes the place of a tag that begins
+    or ends a block, or breaks a line. Returns the text, and how many tags, comments and entities were in it."""
     count = 0
     if "<" in text:
         for start, end in _HIDDEN_ELEMENTS.items():
@@ -237,14 +213,11 @@ def _without_tags(text: str, line_break: str, sure: frozenset[str], known: froze
 
     def instead(match: re.Match) -> str:
         nonlocal count
-        if match[2] is None:
-            count += 1
-            return ""
-        name = match[2].lower()
-        if name not in known or not (
-            name in sure or match[1] or match[4] or "=" in match[3] or name in ended and not match[3]
-        ):
-            return match[0]
+        name = (match[2] or "").lower()
+        if name:
+            certain = name in sure or match[1] or match[4] or "=" in match[3]
+            if name not in known or not (certain or name in ended and not match[3]):
+                return match[0]
         count += 1
         return line_break if name in _BLOCK_TAGS else " " if name in _CELL_TAGS else ""
 

@@ -62,7 +62,7 @@ class FileCutter:
         self._line, self._offset, self._taken = 1, 0, 0
         self._buffer = bytearray()
         self._searched = 0  # no document ends in this much of the buffer
-        self._skipped, self._beginning = 0, b""  # of a line that is too long
+        self._skipping = False  # in a line that is too long
 
     def on_disk(self, ahead: float) -> float:
         """Bytes on disk that the pieces so far stand for, and `ahead` bytes more, about."""
@@ -78,20 +78,20 @@ class FileCutter:
             del self._buffer[self._buffer.rfind(b"\n") + 1 :]  # the half of a line that was read
         finally:
             self._stream.close()
-        if self._skipped:
-            self._reject_line()
         yield from self._take(len(self._buffer))
 
     def _text(self) -> Iterator[bytes]:
         """Chunks of the file with line feeds for line ends; without byte-order mark and header."""
         head, damage = read_head(self._stream)
-        self._taken = len(head)
+        self._taken, suffix = len(head), os.path.splitext(self._path)[1]
         if not head and damage is None:
             self._rejects.note(self._path, "empty_file")
-        if not head or not self._is_text(head):
-            if damage is not None:
-                raise damage
+        if self._encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            hint = "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
+            self._rejects.add(self._path, "not_utf-8", hint)
             return
+        if suffix in COMPRESSIONS and not self._stream.compression and b"\0" in head:
+            raise DamagedFile(f"neither a {suffix} file nor text")
         if head.startswith(codecs.BOM_UTF8):
             self._rejects.note(self._path, "bom")
             head, self._offset = head[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
@@ -119,34 +119,24 @@ class FileCutter:
             self._taken += len(chunk)
             yield chunk
 
-    def _is_text(self, head: bytes) -> bool:
-        """Whether the file is worth reading; if not, it is counted."""
-        suffix = os.path.splitext(self._path)[1]
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and self._encoding == "utf-8":
-            hint = "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
-            self._rejects.add(self._path, "not_utf-8", hint)
-            return False
-        if suffix in COMPRESSIONS and not self._stream.compression and b"\0" in head:
-            self._rejects.add(self._path, "damaged_file", f"neither a {suffix} file nor text")
-            return False
-        return True
-
     def _add(self, chunk: bytes) -> Iterator[Piece]:
         """Takes what comes next in the file; yields the pieces that are complete."""
-        if self._skipped:
-            end = chunk.find(b"\n") + 1
-            self._skipped += end or len(chunk)
-            if not end:
+        if self._skipping:
+            skipped, feed, chunk = chunk.partition(b"\n")
+            self._offset += len(skipped + feed)
+            if not feed:
                 return
-            self._reject_line()
-            chunk = chunk[end:]
+            self._skipping, self._line = False, self._line + 1
         self._buffer += chunk
         while end := self._end():
             yield from self._take(end)
         if len(self._buffer) > LONG_LINE:
-            self._skipped, self._beginning = len(self._buffer), bytes(self._buffer[: 4 * TEXT_CHARS])
+            beginning = self._buffer[: 4 * TEXT_CHARS].decode(self._encoding, "replace")
+            text = f"more than {LONG_LINE / 1e6:g} MB without a line end: {beginning}"
+            self._rejects.add(f"{self._path}:{self._line}", "line_too_long", text)
+            self._offset += len(self._buffer)
             self._buffer.clear()
-            self._searched = 0
+            self._skipping, self._searched = True, 0
 
     def _take(self, end: int) -> Iterator[Piece]:
         """The first `end` bytes of the buffer, unless there is nothing in them."""
@@ -175,10 +165,3 @@ class FileCutter:
         if end and self._kind in ("txt", "wiki"):
             self._rejects.note(f"{self._path}:{self._line}", "long_document")
         return end
-
-    def _reject_line(self) -> None:
-        """Counts the line that was passed over."""
-        beginning = self._beginning.decode(self._encoding, "replace")
-        text = f"{self._skipped / 1e6:.0f} MB without a line end: {beginning}"
-        self._rejects.add(f"{self._path}:{self._line}", "line_too_long", text)
-        self._line, self._offset, self._skipped = self._line + 1, self._offset + self._skipped, 0

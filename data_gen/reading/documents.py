@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_gen.reading.cleaning import TextOptions, clean_lines, clean_noted, clean_text, strip_html
+from data_gen.reading.cleaning import TextOptions, clean_lines, clean_noted, strip_html
 from data_gen.reading.cutting import LONG_DOCUMENT
 from data_gen.reading.formats import DOCUMENT_ENDS
 from data_gen.reading.pieces import Piece, read_pieces
 from data_gen.reading.rejects import RejectCounter
-from data_gen.reading.streams import check_encoding, expand_paths, is_utf8, read_lines
+from data_gen.reading.streams import check_encoding, is_utf8
+from data_gen.reading.streams import expand_paths as expand_paths
 
 CONTROL_SHARE = 0.05
 """More control characters than this make bytes that cannot be decoded binary junk rather than text in another
@@ -50,11 +51,6 @@ class RawDocument:
 
     source: str
     text: str
-
-    @property
-    def paragraphs(self) -> list[str]:
-        """The lines of the text."""
-        return self.text.split("\n")
 
 
 @dataclass(slots=True)

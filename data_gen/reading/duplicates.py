@@ -19,10 +19,9 @@ NGRAM = 6
 SIGNATURE = 40
 """Entries of a signature: 160 bytes a document."""
 THRESHOLD = 0.8
-"""Documents of which this share of the entries or more are equal are near-duplicates. The estimate has a
-standard deviation of 0.06. Measured on changed copies: of pairs with a true similarity above 0.9 more than
-99% are dropped, between 0.85 and 0.9 95%, between 0.75 and 0.8 39%, between 0.6 and 0.65 1%, below 0.6
-none."""
+"""Share of equal entries from which on documents are near-duplicates; the estimate's standard deviation is
+0.06. Of changed copies with a true similarity above 0.9 more than 99% are dropped, between 0.85 and 0.9 95%,
+between 0.75 and 0.8 39%, between 0.6 and 0.65 1%, below 0.6 none."""
 BAND = 4
 """Entries that have to be equal, in one of SIGNATURE / BAND places, for two documents to be compared."""
 LEADERS = 16
@@ -33,10 +32,8 @@ _END = 1  # follows the last character of a document, in place of a code point
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, uint32 (D, SIGNATURE), of D texts; a text without letters and digits has 0xFFFFFFFF
-    throughout.
-
-    A signature depends on its text alone, not on the others."""
+    """MinHash signatures, uint32 (D, SIGNATURE), of D texts, each of its text alone; a text without letters and
+    digits has 0xFFFFFFFF throughout."""
     made = np.full((len(texts), SIGNATURE), _EMPTY)
     if not len(texts):
         return made
@@ -71,20 +68,17 @@ def duplicates(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
         A bool array (D) for each block, True: leave out; the first of a group stays. Memory: about 40 bytes a
         document beside the signatures."""
     ends = np.cumsum([len(block) for block in blocks], dtype=np.int64)
-    stays = np.ones(ends[-1] if len(ends) else 0, bool)
-    full = np.concatenate([(block != _EMPTY).any(axis=1) for block in blocks]) if len(ends) else stays
+    if not len(ends):
+        return []
+    stays = np.ones(ends[-1], bool)
+    full = np.concatenate([(block != _EMPTY).any(axis=1) for block in blocks])
     for band in range(0, SIGNATURE, BAND):
         members = np.flatnonzero(stays & full)
-        keys = (
-            np.concatenate([_band_keys(block, band) for block in blocks])[members]
-            if len(members)
-            else members
-        )
+        keys = np.concatenate([_band_keys(block, band) for block in blocks])[members]
         order = np.argsort(keys, kind="stable")
         members, keys = members[order], keys[order]
         for _ in range(LEADERS):
-            first = np.ones(len(keys), bool)
-            first[1:] = keys[1:] != keys[:-1]
+            first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
             starts = np.flatnonzero(first)
             leaders = members[np.repeat(starts, np.diff(np.append(starts, len(keys))))]
             members, keys, leaders = members[~first], keys[~first], leaders[~first]
@@ -93,20 +87,15 @@ def duplicates(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
             same = _alike(blocks, ends, members, leaders)
             stays[members[same]] = False
             members, keys = members[~same], keys[~same]
-    return [~stays[end - len(block) : end] for block, end in zip(blocks, ends.tolist(), strict=True)]
+    return np.split(~stays, ends[:-1])
 
 
 @functools.lru_cache(maxsize=1)
 def _folded() -> np.ndarray:
-    """Code point -> what stands for it: the lower-case letter; 0 for what is passed over; _END for the
-    character 0."""
-    folded = np.zeros(0x30000, np.uint32)
-    for code in range(len(folded) - 1):
-        character = chr(code)
-        if character.isalnum():
-            folded[code] = ord(character.lower()[0])
-    folded[0] = _END
-    return folded
+    """Code point -> its lower-case letter; 0 for what is passed over; _END for the character 0."""
+    characters = map(chr, range(0x30000 - 1))
+    folded = [ord(one.lower()[0]) if one.isalnum() else 0 for one in characters]
+    return np.array([_END, *folded[1:], 0], np.uint32)
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
@@ -116,21 +105,14 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
     return hashes ^ (hashes >> np.uint64(31))
 
 
-@functools.lru_cache(maxsize=1)
-def _probes() -> np.ndarray:
-    """In which order an empty bin (row) asks the others for an entry."""
-    rng = np.random.default_rng(1997)
-    return np.stack([rng.permutation(SIGNATURE) for _ in range(SIGNATURE)])
-
-
 def _filled(made: np.ndarray) -> np.ndarray:
-    """Signatures whose empty bins have taken over the entry of another."""
+    """Signatures whose empty bins have taken over the entry of another, asked for in an order of their own."""
+    rng = np.random.default_rng(1997)
+    probes = np.stack([rng.permutation(SIGNATURE) for _ in range(SIGNATURE)])
     rows, bins = np.nonzero(made == _EMPTY)
-    before = made.copy() if len(rows) else made
+    before = made.copy()
     for probe in range(SIGNATURE):
-        if not len(rows):
-            break
-        entries = before[rows, _probes()[bins, probe]]
+        entries = before[rows, probes[bins, probe]]
         found = entries != _EMPTY
         made[rows[found], bins[found]] = entries[found]
         rows, bins = rows[~found], bins[~found]
@@ -147,14 +129,12 @@ def _band_keys(block: np.ndarray, band: int) -> np.ndarray:
 
 def _alike(blocks: Sequence[np.ndarray], ends: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether documents are near-duplicates, bool, pair by pair."""
-    at_once = 100_000
-    same = [
-        np.count_nonzero(
-            _rows(blocks, ends, one[n : n + at_once]) == _rows(blocks, ends, other[n : n + at_once]), axis=1
-        )
-        for n in range(0, len(one), at_once)
-    ]
-    return np.concatenate(same) >= THRESHOLD * SIGNATURE
+    same = np.empty(len(one), bool)
+    for n in range(0, len(one), 100_000):
+        part = slice(n, n + 100_000)
+        equal = _rows(blocks, ends, one[part]) == _rows(blocks, ends, other[part])
+        same[part] = np.count_nonzero(equal, axis=1) >= THRESHOLD * SIGNATURE
+    return same
 
 
 def _rows(blocks: Sequence[np.ndarray], ends: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -162,8 +142,7 @@ def _rows(blocks: Sequence[np.ndarray], ends: np.ndarray, numbers: np.ndarray) -
     found = np.empty((len(numbers), SIGNATURE), np.uint32)
     holders = np.searchsorted(ends, numbers, side="right")
     order = np.argsort(holders, kind="stable")
-    cuts = np.flatnonzero(np.diff(holders[order])) + 1
-    for places in np.split(order, cuts):
+    for places in np.split(order, np.flatnonzero(np.diff(holders[order])) + 1):
         block = int(holders[places[0]])
         found[places] = blocks[block][numbers[places] - (ends[block] - len(blocks[block]))]
     return found

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from data_gen.reading.streams import DamagedFile, base_name, read_head
+from data_gen.reading.streams import DamagedFile, Stream, base_name
 from ernie2.strict import ConfigError
 
+HEAD = 4096
+"""Bytes from the beginning of a file that tell its kind."""
 LONG_LINE = 16_000_000
 """A line of more bytes is left out: the reject `line_too_long`."""
 DOCUMENT_ENDS = {"txt": re.compile(rb"\n[ \t\r\x0b\x0c]*\n"), "wiki": re.compile(rb"</doc>[^\n]*\n")}
@@ -36,6 +38,19 @@ SOURCES = {
     "pairs": Source("query log", "data.query_log", tuple(f"query\ttitle\t{label}" for label in _LABELS)),
     "marked_pairs": Source("marked pairs", "data.marked_pairs", ("sentence1\tsentence2\tmarker",)),
 }
+
+
+def read_head(stream: Stream) -> tuple[bytes, DamagedFile | None]:
+    """The beginning of a file, `HEAD` bytes or more where there are as many; and the damage that ended it."""
+    head = b""
+    try:
+        for chunk in stream:
+            head += chunk
+            if len(head) >= HEAD:
+                break
+    except DamagedFile as error:
+        return head, error
+    return head, None
 
 
 def check_header(path: str, source: str, head: bytes, encoding: str) -> str:

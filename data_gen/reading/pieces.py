@@ -75,21 +75,17 @@ def read_pieces(
         found = True
         yield piece
     if not found:
+        problem = "no usable row below the header"
+        if rejects.total > before:
+            why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text]
+            problem = f"nothing could be read ({'; '.join(why[:3])}); mend the files or name others"
+        elif source == "documents":
+            problem = (
+                "no document in it; documents are lines of text with a blank line between them, or JSON "
+                "objects with `text`, one a line"
+            )
         names = ", ".join(map(str, files[:5])) + " ..." * (len(files) > 5)
-        problem = _rejected(rejects) if rejects.total > before else _NOTHING[source == "documents"]
         raise ConfigError(f"{SOURCES[source].name} {names}: {problem}")
-
-
-_NOTHING = (
-    "no usable row below the header",
-    "no document in it; documents are lines of text with a blank line between them, or JSON objects with "
-    "`text`, one a line",
-)
-
-
-def _rejected(rejects: RejectCounter) -> str:
-    why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text][:3]
-    return f"nothing could be read ({'; '.join(why)}); mend the files or name others"
 
 
 def _check(file: Path, source: str, encoding: str) -> None:
@@ -118,11 +114,11 @@ def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]
     if len(files) <= OPEN_FILES:
         return [[one] for one in sized]
     lanes: list[list[tuple[Path, int]]] = [[] for _ in range(OPEN_FILES)]
-    shortest = [(0, number) for number in range(OPEN_FILES)]
+    lengths = np.zeros(OPEN_FILES, np.int64)
     for row in np.random.default_rng(seed).permutation(len(files)).tolist():
-        length, number = shortest[0]
-        lanes[number].append(sized[row])
-        heapq.heapreplace(shortest, (length + sized[row][1], number))
+        lane = lengths.argmin()
+        lanes[lane].append(sized[row])
+        lengths[lane] += sized[row][1]
     return lanes
 
 

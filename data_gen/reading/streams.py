@@ -27,8 +27,6 @@ on them, so they are not left to the buffers of `gzip` and `bz2`, which differ b
 MOST_OUT = 1 << 18
 """Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. zstd
 has no such limit; a step of its input grows to 16 MiB at worst."""
-HEAD = 4096
-"""Bytes from the beginning of a file that tell its kind."""
 
 _DOCUMENT_NAME = re.compile(r"[^.].*\.(?:txt|jsonl|json)|wiki_\d+")
 
@@ -125,19 +123,6 @@ def _decompressor(compression: str, path: str | Path) -> tuple[Callable[[], Any]
             f"{path}: .zst needs the package zstandard (pip install zstandard), or unpack the file"
         ) from None
     return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
-
-
-def read_head(stream: Stream) -> tuple[bytes, DamagedFile | None]:
-    """The beginning of a file, `HEAD` bytes or more where there are as many; and the damage that ended it."""
-    head = b""
-    try:
-        for chunk in stream:
-            head += chunk
-            if len(head) >= HEAD:
-                break
-    except DamagedFile as error:
-        return head, error
-    return head, None
 
 
 def base_name(path: str | Path) -> str:
