@@ -23,22 +23,16 @@ from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import check_encoding, is_utf8
 from data_gen.reading.streams import expand_paths as expand_paths
 
-CONTROL_SHARE = 0.05
-"""More control characters than this make bytes that cannot be decoded binary junk rather than text in another
-encoding."""
-NUL_SHARE = 0.1
-"""As many zero bytes make a document binary junk though it can be decoded."""
+CONTROL_SHARE = 0.05  # more control characters make bytes that cannot be decoded binary junk
+NUL_SHARE = 0.1  # as many zero bytes make a document binary junk though it can be decoded
+# Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong
+# nor weak. Class 2 of the paper is a random title, which the generator draws.
 LABELS = {"clicked": {"1": 0, "0": 1}, "relevance": {"2": 0, "1": 1, "0": None}}
-"""Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong
-nor weak. Class 2 of the paper is a random title, which the generator draws."""
 
 _LINE_END = re.compile(rb"\n")
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
 _DOC_LINE = re.compile(r"^</?doc\b[^\n]*>$", re.MULTILINE)
-_EMPTY_FIELDS = {
-    "pairs": ("empty_query", "empty_title"),
-    "marked_pairs": ("empty_sentence", "empty_sentence", "empty_marker"),
-}
+_FIELDS = {"pairs": ("query", "title"), "marked_pairs": ("sentence", "sentence", "marker")}
 
 _decode_json = json.JSONDecoder(strict=False).decode
 _encoding = functools.lru_cache(check_encoding)
@@ -91,12 +85,9 @@ def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[An
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
     Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `no_text` (no field that
-    holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`,
-    `empty_query`, `empty_title`, `empty_sentence`, `empty_marker`. Notes: what cleaning changed (see
-    `cleaning.Change`, and `html`), `long_document`, `relevance_0` (judged irrelevant: set aside).
-
-    Raises:
-        ConfigError: unknown encoding, missing package."""
+    holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`
+    and so on. Notes: what cleaning changed (see `cleaning.Change`, and `html`), `long_document`, `relevance_0`
+    (judged irrelevant: set aside). Raises ConfigError for an unknown encoding or a missing package."""
     parts = _decoded(piece, options.encoding, rejects)
     if piece.kind in ("pairs", "marked_pairs"):
         return _parse_rows(piece, parts, options, rejects)
@@ -108,8 +99,7 @@ def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[An
 def read_all(
     paths: Iterable[Any], source: str, options: TextOptions, rejects: RejectCounter
 ) -> Iterator[Any]:
-    """Documents or rows of all files, in the order of the pieces, in this process. Raises as
-    `read_pieces`."""
+    """Documents or rows of all files, in the order of the pieces, in this process; see `read_pieces`."""
     for piece in read_pieces(paths, source, options, rejects):
         yield from parse(piece, options, rejects)
 
@@ -149,47 +139,33 @@ def _undecodable(document: bytes, offset: int, encoding: str) -> tuple[str, int,
     else:
         junk = document.count(b"\0") > NUL_SHARE * len(document)
         return ("binary", 0, f"zero bytes from byte {offset} on") if junk else None
-    found = f"byte {offset + start} ({document[start : start + 4].hex(' ')})"
     lines = document.count(b"\n", 0, start)
+    found = f"byte {offset + start} ({document[start : start + 4].hex(' ')})"
     if len(document) - len(document.translate(None, _CONTROLS)) > CONTROL_SHARE * len(document):
         return "binary", lines, found
     for other in ("utf-8", "gb18030", "big5"):
         with contextlib.suppress(UnicodeDecodeError):
             document.decode(other)
-            found += f"; if the file is {other}, set data.encoding={other}"
-            break
+            return f"not_{encoding}", lines, f"{found}; if the file is {other}, set data.encoding={other}"
     return f"not_{encoding}", lines, found
 
 
 def _parse_text(
     piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
 ) -> list[RawDocument]:
-    """Documents between blank lines, or between the lines <doc ...> and </doc>."""
+    """Documents between blank lines, or between the lines <doc ...> and </doc> (text outside of these too,
+    where a long document was cut)."""
     documents: list[RawDocument] = []
     for line, raw in parts:
         text = clean_noted(raw, options, rejects, lambda row, line=line: f"{piece.path}:{line + row}")
-        for row, document in (_at_doc_lines if piece.kind == "wiki" else _at_blank_lines)(text):
-            documents += _finish(f"{piece.path}:{line + row}", document, options, rejects)
+        is_wiki = piece.kind == "wiki"
+        for block in _DOC_LINE.split(text) if is_wiki else text.split("\n\n"):
+            if document := block.lstrip("\n"):
+                source = f"{piece.path}:{line + len(block) - len(document)}"
+                document = _without_blank_lines(document) if is_wiki else document.rstrip("\n")
+                documents += _finish(source, document, options, rejects)
+            line += block.count("\n") + (0 if is_wiki else 2)
     return documents
-
-
-def _at_blank_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Documents, and the index of the first line of each."""
-    line = 0
-    for block in text.split("\n\n"):
-        if document := block.lstrip("\n"):
-            yield line + len(block) - len(document), document.rstrip("\n")
-        line += block.count("\n") + 2
-
-
-def _at_doc_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Documents (text outside of <doc> too, where a long document was cut), and the index of the first line
-    of each."""
-    line = 0
-    for block in _DOC_LINE.split(text):
-        if document := block.lstrip("\n"):
-            yield line + len(block) - len(document), _without_blank_lines(document)
-        line += block.count("\n")
 
 
 def _parse_json(
@@ -289,8 +265,8 @@ def _parse_rows(
     piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
 ) -> list[RawPair] | list[RawMarkedPair]:
     """The usable rows of a .tsv file. A fourth column `count` is not looked at: rows stay single."""
-    columns = piece.header.split("\t")
-    labels, width = (LABELS[columns[2]], 2) if piece.kind == "pairs" else ({}, 3)
+    columns, names = piece.header.split("\t"), _FIELDS[piece.kind]
+    labels, width = LABELS[columns[2]] if piece.kind == "pairs" else {}, len(names)
     sources, found, fields = [], [], []
     for source, line in _lines(piece, parts):
         row = line.split("\t")
@@ -307,7 +283,7 @@ def _parse_rows(
     rows = []
     for source, label, *row in zip(sources, found, *[texts] * width):
         if not all(row):
-            rejects.add(source, _EMPTY_FIELDS[piece.kind][row.index("")], " | ".join(row))
+            rejects.add(source, f"empty_{names[row.index('')]}", " | ".join(row))
         elif not labels:
             rows.append(RawMarkedPair(source, *row))
         elif label is None:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from data_gen.reading.streams import DamagedFile, Stream, base_name
 from ernie2.strict import ConfigError
 
-HEAD = 4096
-"""Bytes from the beginning of a file that tell its kind."""
-LONG_LINE = 16_000_000
-"""A line of more bytes is left out: the reject `line_too_long`."""
+HEAD = 4096  # bytes from the beginning of a file that tell its kind
+LONG_LINE = 16_000_000  # a line of more bytes is left out: the reject `line_too_long`
+# What ends a document, by the kind of file; in all other kinds a line feed does.
 DOCUMENT_ENDS = {"txt": re.compile(rb"\n[ \t\r\x0b\x0c]*\n"), "wiki": re.compile(rb"</doc>[^\n]*\n")}
-"""What ends a document, by the kind of file; in all other kinds a line feed does."""
 
 _JSON_OBJECT = re.compile(rb"""\{\s*"[^"\\\n]{0,60}"\s*:\s*["\d\[{ntf-]""")
 _JSON_ARRAY = re.compile(rb"\[\s*[{\"]")
@@ -101,12 +99,8 @@ def first_end(buffer: bytearray, kind: str, start: int) -> int:
 def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """The records of one JSON array, each as a line; nothing is parsed but strings, brackets and commas.
 
-    Args:
-        chunks: The file.
-        encoding: UTF-8 or ASCII: in others a byte of a character can look like a bracket.
-
-    Raises:
-        DamagedFile: it does not end, or holds a record of more than LONG_LINE bytes."""
+    Raises DamagedFile where it does not end, or holds a record of more than LONG_LINE bytes."""
+    # In others a byte of a character can look like a bracket.
     if encoding not in ("utf-8", "ascii"):
         raise DamagedFile(f"a JSON array in {encoding}; convert it to UTF-8, or to one record a line")
     buffer, place, depth = bytearray(), 0, 0
@@ -132,8 +126,5 @@ def json_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def _line_of(record: bytes) -> bytes:
-    record = record.strip()
-    return record.translate(_NO_LINE_ENDS) + b"\n" if record else b""
-
-
-_NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+    line = b" ".join(record.splitlines()).strip()
+    return line + b"\n" if line else b""

@@ -38,8 +38,9 @@ def read_pieces(
     rejects: RejectCounter,
     piece_bytes: int = 64_000,
 ) -> Iterator[Piece]:
-    """Pieces of all files. All files advance in proportion to their size; with more than `OPEN_FILES` they
-    take turns in an order drawn from `options.seed`.
+    """Pieces of all files, of about `piece_bytes`: smaller at the end of a file, larger where a document is. All
+    files advance in proportion to their size; with more than `OPEN_FILES` they take turns in an order drawn from
+    `options.seed`.
 
     Args:
         paths: Files, folders, globs.
@@ -47,7 +48,6 @@ def read_pieces(
         options: Encoding and seed; also checked here, before any work is done.
         rejects: Counts `unreadable_file`, `damaged_file` (what could be read is used), `line_too_long`, and
             notes `empty_file`, `bom`, `cr_line_ends`, `long_document`.
-        piece_bytes: Wanted size of a piece. Smaller at the end of a file, larger where a document is.
 
     Raises:
         ConfigError: a file named in full is missing, of unknown kind or without its header; unknown encoding;
@@ -61,19 +61,18 @@ def read_pieces(
     cut = functools.partial(
         FileCutter, source=source, encoding=encoding, rejects=rejects, piece_bytes=piece_bytes
     )
-    lanes = [_Lane(lane, cut, rejects, piece_bytes / 2) for lane in _share_out(files, options.seed)]
-    before, found = rejects.total, False
-    turns = [(lane.progress(), number) for number, lane in enumerate(lanes)]
+    lanes = [_Lane(lane, cut, rejects) for lane in _share_out(files, options.seed)]
+    before, found, half_piece = rejects.total, False, piece_bytes / 2
+    turns = [(lane.progress(half_piece), number) for number, lane in enumerate(lanes)]
     heapq.heapify(turns)
     while turns:
         _, number = turns[0]
-        piece = next(lanes[number].pieces, None)
-        if piece is None:
+        if piece := next(lanes[number].pieces, None):
+            heapq.heapreplace(turns, (lanes[number].progress(half_piece), number))
+            found = True
+            yield piece
+        else:
             heapq.heappop(turns)
-            continue
-        heapq.heapreplace(turns, (lanes[number].progress(), number))
-        found = True
-        yield piece
     if not found:
         problem = "no usable row below the header"
         if rejects.total > before:
@@ -91,12 +90,11 @@ def read_pieces(
 def _check(file: Path, source: str, encoding: str) -> None:
     """Finds mistakes in names and headers before the long work begins. Raises ConfigError."""
     if not SOURCES[source].headers:
-        if not is_document_file(file) and "." in base_name(file).lstrip("."):
-            raise ConfigError(
-                f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text by another name: "
-                f"rename it to .txt; an archive: unpack it)"
-            )
-        return
+        if is_document_file(file) or "." not in base_name(file).lstrip("."):
+            return
+        raise ConfigError(
+            f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (rename text to .txt, unpack an archive)"
+        )
     try:
         stream = Stream(file)
     except OSError:
@@ -126,21 +124,16 @@ class _Lane:
     """Files that are read one after the other; `pieces` are theirs."""
 
     def __init__(
-        self,
-        files: Sequence[tuple[Path, int]],
-        cut: Callable[[str], FileCutter],
-        rejects: RejectCounter,
-        half_piece: float,
+        self, files: Sequence[tuple[Path, int]], cut: Callable[[str], FileCutter], rejects: RejectCounter
     ) -> None:
         self._total = sum(size for _, size in files)
-        self._half_piece = min(half_piece, self._total / 2)
         self._before, self._cutter = 0, None
         self.pieces = self._read(files, cut, rejects)
 
-    def progress(self) -> float:
+    def progress(self, half_piece: float) -> float:
         """Where the middle of the next piece will be, as a share of the lane's bytes on disk, about."""
-        ahead = self._half_piece if self._cutter is None else self._cutter.on_disk(self._half_piece)
-        return (self._before + ahead) / self._total
+        ahead = min(half_piece, self._total / 2)
+        return (self._before + (self._cutter.on_disk(ahead) if self._cutter else ahead)) / self._total
 
     def _read(
         self, files: Sequence[tuple[Path, int]], cut: Callable[[str], FileCutter], rejects: RejectCounter

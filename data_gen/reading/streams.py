@@ -18,16 +18,15 @@ from ernie2.config import ConfigError
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 DOCUMENT_KINDS = ".txt, .jsonl, .json or WikiExtractor's wiki_00, each also .gz, .bz2, .zst"
-
-CHUNK = 1 << 17
-"""Bytes of a plain file read at a time."""
+CHUNK = 1 << 17  # bytes of a plain file read at a time
+# Bytes given to a decompressor at a time: damage loses no more than these. The order of the documents depends
+# on them, so they are not left to the buffers of `gzip` and `bz2`, which differ between versions of Python.
 STEP = {"gz": 1 << 14, "bz2": 1 << 14, "zst": 1 << 9}
-"""Bytes given to a decompressor at a time: damage loses no more than these. The order of the documents depends
-on them, so they are not left to the buffers of `gzip` and `bz2`, which differ between versions of Python."""
+# Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. zstd
+# has no such limit; a step of its input grows to 16 MiB at worst.
 MOST_OUT = 1 << 18
-"""Most bytes that come out of a decompressor at a time, so that a file of zeros does not fill the memory. zstd
-has no such limit; a step of its input grows to 16 MiB at worst."""
 
+_MAGIC = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh)|(?P<zst>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)")
 _DOCUMENT_NAME = re.compile(r"[^.].*\.(?:txt|jsonl|json)|wiki_\d+")
 
 
@@ -36,22 +35,19 @@ class DamagedFile(Exception):  # noqa: N818 - it names what was found
 
 
 class Stream:
-    """The bytes of a file in chunks, decompressed where its first bytes say that it is compressed.
+    """The bytes of a file in chunks, decompressed where its first bytes say that it is compressed; `compression`
+    is "gz", "bz2", "zst" or "" (plain).
 
-    Iterating raises DamagedFile, or ConfigError where the package for zstd is missing.
-
-    Raises:
-        OSError: cannot be opened, or is no regular file.
-
-    Attributes:
-        compression: "gz", "bz2", "zst" or "" (plain)."""
+    Raises OSError where it cannot be opened, or is no regular file; iterating raises DamagedFile, or ConfigError
+    where the package for zstd is missing."""
 
     def __init__(self, path: str | Path) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(0, "no regular file")
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
         self._size = os.fstat(self._file.fileno()).st_size
-        self.compression = _compression(self._file.peek(4)[:4])
+        magic = _MAGIC.match(self._file.peek(4))
+        self.compression = magic.lastgroup if magic else ""
         self._chunks = self._decompressed(path) if self.compression else iter(lambda: self._read(CHUNK), b"")
 
     def __iter__(self) -> Iterator[bytes]:
@@ -90,24 +86,12 @@ class Stream:
                 if out:
                     yield out
                 # What does not come out at once waits: zlib hands it back, bz2 keeps it.
-                data, waits = (
-                    getattr(member, "unconsumed_tail", b""),
-                    not getattr(member, "needs_input", True),
-                )
-                if not data and not waits and not member.eof:
+                data = getattr(member, "unconsumed_tail", b"")
+                if not data and not member.eof and getattr(member, "needs_input", True):
                     data = self._read(step)
                     if not data and not out:
                         raise DamagedFile(f"truncated {self.compression} file")
             data = member.unused_data
-
-
-def _compression(magic: bytes) -> str:
-    if magic[:2] == b"\x1f\x8b":
-        return "gz"
-    if magic[:3] == b"BZh":
-        return "bz2"
-    skippable = magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5
-    return "zst" if skippable or magic == b"\x28\xb5\x2f\xfd" else ""
 
 
 def _decompressor(compression: str, path: str | Path) -> tuple[Callable[[], Any], type[Exception]]:
@@ -137,14 +121,10 @@ def is_document_file(path: str | Path) -> bool:
 
 
 def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[Path]:
-    """Files that paths, globs (`**` too) and folders name: sorted within a pattern, each once.
+    """Files that paths, globs (`**` too) and folders (for the document files at any depth) name: sorted within
+    a pattern, each once. `what` they are is for messages.
 
-    Args:
-        patterns: A folder stands for the document files in it and in its sub-folders.
-        what: What they are, for messages.
-
-    Raises:
-        ConfigError: no pattern, a file that does not exist, a glob or folder without a file."""
+    Raises ConfigError for no pattern, a file that does not exist, a glob or folder without a file."""
     files: dict[Path, None] = {}
     patterns = [patterns] if isinstance(patterns, (str, Path)) else list(patterns)
     if not patterns:
@@ -167,30 +147,25 @@ def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[P
 
 
 def check_encoding(encoding: str) -> str:
-    """The encoding's own name. Raises ConfigError where it is unknown, or a line feed in it is not the byte
-    0A."""
+    """The encoding's own name. Raises ConfigError where it is unknown, or a line feed is not the byte 0A."""
     try:
-        name = codecs.lookup(encoding).name
-        if " \t\n{".encode(name) == b" \t\n{" or name == "utf-8-sig":
-            return name.removesuffix("-sig")
+        name = codecs.lookup(encoding).name.removesuffix("-sig")
+        if " \t\n{".encode(name) == b" \t\n{":
+            return name
+        problem = f"is not supported; convert the files to UTF-8 (iconv -f {encoding} -t utf-8)"
     except (LookupError, UnicodeError):
-        raise ConfigError(f"data.encoding: {encoding!r} is unknown; use utf-8, gb18030 or big5") from None
-    raise ConfigError(
-        f"data.encoding: {encoding} is not supported; convert the files to UTF-8 "
-        f"(iconv -f {encoding} -t utf-8)"
-    )
+        problem = "is unknown; use utf-8, gb18030 or big5"
+    raise ConfigError(f"data.encoding: {encoding!r} {problem}")
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Lines of a file whose every line matters (a dictionary), with their numbers from 1.
-
-    Yields:
-        (number, line); without line ends (LF, CRLF or CR) and byte-order mark. A file that begins as UTF-8 is
-        read as UTF-8, whatever `encoding` says: it is that of the other files.
+    """Lines of a file whose every line matters (a dictionary), with their numbers from 1; without line ends
+    (LF, CRLF or CR) and byte-order mark. A file that begins as UTF-8 is read as UTF-8, whatever `encoding`
+    says: it is that of the other files.
 
     Raises:
         ConfigError: cannot be read, damaged, not in `encoding` (names line and byte offset), unknown
-        encoding."""
+            encoding."""
     name = check_encoding(encoding)
     try:
         stream = Stream(path)
@@ -219,8 +194,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether the beginning of a file is UTF-8 beyond ASCII; a character cut off at its end does not
-    matter."""
+    """Whether the beginning of a file is UTF-8 beyond ASCII; its last character may be cut off."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
