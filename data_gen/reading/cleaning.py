@@ -177,8 +177,9 @@ def load_simplifier() -> Callable[[str], str]:
 def strip_html(text: str, line_break: str = "\n") -> tuple[str, int]:
     """Takes tags and comments out and puts characters for entities; `<` and `&` that are no HTML stay.
 
-    `clean_lines` has to follow, for what entities stand for. `line_break` takes the place of a tag that begins
-    or ends a block, or breaks a line. Returns the text, and how many tags, comments and entities were in it."""
+    `clean_lines` has to follow, for what entities stand for. `line_break` takes the place of a tag that
+    begins or ends a block, or breaks a line. Returns the text, and how many tags, comments and entities were
+    in it."""
     count = 0
     if "<" in text:
         for start, end in _HIDDEN_ELEMENTS.items():

@@ -22,35 +22,25 @@ from data_gen.reading.formats import (
 from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
 from data_gen.reading.streams import COMPRESSIONS, DamagedFile, Stream
 
+# A document of more bytes is cut at a line end into several; counted as the note `long_document`.
 LONG_DOCUMENT = 4_000_000
-"""A document of more bytes is cut at a line end into several; counted as the note `long_document`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Raw bytes of whole documents or rows of one file.
-
-    Attributes:
-        path: The file.
-        kind: "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs".
-        first_line: Line number of the first byte, from 1; in a file that is one JSON array, of the record.
-        offset: Where the first byte is in the (decompressed) file.
-        data: Whole lines, in the encoding of the file, without its byte-order mark.
-        header: First line of a .tsv file."""
+    """Raw bytes of whole documents or rows of one file."""
 
     path: str
-    kind: str
-    first_line: int
-    offset: int
-    data: bytes
-    header: str = ""
+    kind: str  # "txt", "jsonl", "wiki" (WikiExtractor), "pairs" or "marked_pairs"
+    first_line: int  # of the file, from 1; in a file that is one JSON array: of its records
+    offset: int  # of the first byte in the (decompressed) file
+    data: bytes  # whole lines, in the encoding of the file, without its byte-order mark
+    header: str = ""  # first line of a .tsv file
 
 
 class FileCutter:
-    """Cuts one file of a source (a key of `SOURCES`) into pieces of about `piece_bytes`.
-
-    Raises:
-        OSError: the file cannot be opened."""
+    """Cuts one file of a source (a key of `SOURCES`) into pieces. Raises OSError where it cannot be
+    opened."""
 
     def __init__(
         self, path: str, source: str, encoding: str, rejects: RejectCounter, piece_bytes: int
@@ -84,8 +74,11 @@ class FileCutter:
         """Chunks of the file with line feeds for line ends; without byte-order mark and header."""
         head, damage = read_head(self._stream)
         self._taken, suffix = len(head), os.path.splitext(self._path)[1]
-        if not head and damage is None:
+        if not head:
+            if damage is not None:
+                raise damage
             self._rejects.note(self._path, "empty_file")
+            return
         if self._encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             hint = "UTF-16; convert it to UTF-8 (iconv -f utf-16 -t utf-8)"
             self._rejects.add(self._path, "not_utf-8", hint)
@@ -152,11 +145,8 @@ class FileCutter:
         buffer = self._buffer
         if len(buffer) < self._piece_bytes:
             return 0
-        if not self._searched:
-            if end := last_end(buffer, self._kind, self._piece_bytes):
-                return end
-            self._searched = max(buffer.rfind(b"\n", 0, self._piece_bytes), 0)
-        if end := first_end(buffer, self._kind, self._searched):
+        start = max(self._searched, buffer.rfind(b"\n", 0, self._piece_bytes), 0)
+        if end := last_end(buffer, self._kind, self._piece_bytes) or first_end(buffer, self._kind, start):
             return end
         self._searched = max(buffer.rfind(b"\n"), 0)
         if len(buffer) < LONG_DOCUMENT:

@@ -28,22 +28,23 @@ _OTHER_TAGS = (
     "nl nm nn nx o p pba pbei q qt qv r rg rr ry rz s t tg u ud ug uj ul uv uz v vd vf vg vi vl vn vq "
     "vshi vx vyou w x xc xe xs xu xx y yg z zg time TIME"
 ).split()
-TAGS: dict[str, bool | None] = (
-    dict.fromkeys(_OTHER_TAGS) | dict.fromkeys(_ENTITY_TAGS, True) | dict.fromkeys(_PHRASE_TAGS, False)
-)
-"""Known tags, of jieba, ICTCLAS, HanLP and LAC, and plain words: True for an entity (person, place,
-organisation, work, other proper noun), False for a phrase (idiom, fixed expression, abbreviation), None for
-a part of speech, whose entry is what the file's name says."""
-_NAME_TAGS = frozenset("nr nrf nrfg nrj nrt ns nsf nz".split())
-"""Tags that end no English entry; `windows nt` is one."""
+# Of jieba, ICTCLAS, HanLP and LAC, and plain words: True for an entity (person, place, organisation, work,
+# other proper noun), False for a phrase (idiom, fixed expression, abbreviation), None for a part of speech,
+# whose entry is what the file's name says.
+TAGS: dict[str, bool | None] = {
+    **dict.fromkeys(_OTHER_TAGS),
+    **dict.fromkeys(_ENTITY_TAGS, True),
+    **dict.fromkeys(_PHRASE_TAGS, False),
+}
+_NAME_TAGS = frozenset("nr nrf nrfg nrj nrt ns nsf nz".split())  # end no English entry; `windows nt` is one
 _HEADERS = frozenset(
     "word words name names term entity entry text tag tags type label pos nature category freq frequency "
     "count 词 词语 词汇 名称 实体 词性 标签 类型 类别 词频 频率 频次".split()
 )
+# Share of a file's lines from which on such lines are columns, up to which they are words as they stand.
 MOST, FEW = 0.75, 0.1
-"""Share of a file's lines from which on such lines are columns, up to which they are words as they stand."""
+# Lines of a file that are all looked at to tell its form; one in so many of those behind them.
 ALL_LINES, ONE_IN = 20_000, 17
-"""Lines of a file that are all looked at to tell its form; one in so many of those behind them."""
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?"
 _TAG = "[A-Za-z]+[12]?"
@@ -85,21 +86,14 @@ class _Form(NamedTuple):
 
 
 def read_words(path: Path, encoding: str, skipped: Counter[str]) -> Iterator[tuple[str, bool]]:
-    """Words of a dictionary, and whether each is an entity; they may be of any length, and repeat.
-
-    Args:
-        path: The file, plain or compressed.
-        encoding: Of a file that is not UTF-8.
-        skipped: Counts "header" (of a table).
+    """Words of a dictionary, and whether each is an entity; they may be of any length, and repeat. `encoding`
+    is that of a file that is not UTF-8; `skipped` counts "header" (of a table).
 
     Raises:
         ConfigError: missing, damaged or wrongly encoded file, no entry; an unknown tag, a form that cannot be
             told."""
-    default, empty, is_csv = (
-        not path.name.startswith("phrase"),
-        True,
-        base_name(path).lower().endswith(".csv"),
-    )
+    default, empty = not path.name.startswith("phrase"), True
+    is_csv = base_name(path).lower().endswith(".csv")
     form = functools.cache(lambda: _form_of(path, encoding, is_csv))
     for number, line in read_lines(path, encoding):
         if line.startswith("#") or not line.strip():
@@ -219,9 +213,9 @@ def _columns(line: str) -> _Columns | None:
         if all(_is_tag(tag, match[1]) for tag in tags):
             return _Columns(" ", match[1], tags)
     word, number, tag = _JIEBA.fullmatch(line).groups()
-    if not number and not tag or tag and not _is_tag(tag, word):
+    if tag and not _is_tag(tag, word):
         return None
-    return _Columns(" ", word, [tag] if tag else [], number or "")
+    return _Columns(" ", word, [tag] if tag else [], number or "") if tag or number else None
 
 
 def _csv_fields(line: str, mark: str) -> list[str]:
@@ -269,7 +263,7 @@ def _level(tags: Sequence[str], source: str) -> bool | None:
 
 
 def _is_tag(text: str, word: str) -> bool:
-    """Whether a field may be the tag of a word: a known one, or Latin letters behind Chinese."""
+    """A known tag, or Latin letters behind Chinese."""
     return text in TAGS or text.isascii() and text.isalpha() and _is_chinese(word)
 
 

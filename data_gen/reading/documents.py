@@ -69,6 +69,7 @@ class RawMarkedPair:
 
 
 Raw = RawDocument | RawPair | RawMarkedPair
+Parts = list[tuple[int, str]]  # text, behind the number of its first line
 
 
 def is_dev(item: Raw, dev_share: float) -> bool:
@@ -85,9 +86,10 @@ def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[An
     """The documents or rows of a piece, in order: a list of RawDocument, RawPair or RawMarkedPair.
 
     Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `no_text` (no field that
-    holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`, `empty_query`
-    and so on. Notes: what cleaning changed (see `cleaning.Change`, and `html`), `long_document`, `relevance_0`
-    (judged irrelevant: set aside). Raises ConfigError for an unknown encoding or a missing package."""
+    holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`,
+    `empty_query` and so on. Notes: what cleaning changed (see `cleaning.Change`, and `html`),
+    `long_document`, `relevance_0` (judged irrelevant: set aside). Raises ConfigError for an unknown encoding
+    or a missing package."""
     parts = _decoded(piece, options.encoding, rejects)
     if piece.kind in ("pairs", "marked_pairs"):
         return _parse_rows(piece, parts, options, rejects)
@@ -104,9 +106,8 @@ def read_all(
         yield from parse(piece, options, rejects)
 
 
-def _decoded(piece: Piece, encoding: str, rejects: RejectCounter) -> list[tuple[int, str]]:
-    """The text of a piece with the number of its first line; in several parts where some documents are left
-    out."""
+def _decoded(piece: Piece, encoding: str, rejects: RejectCounter) -> Parts:
+    """The text of a piece; in several parts where some documents are left out."""
     name, data = _encoding(encoding), piece.data
     if name != "utf-8" and is_utf8(data):
         name = "utf-8"  # data.encoding is that of the files that are not UTF-8
@@ -151,14 +152,13 @@ def _undecodable(document: bytes, offset: int, encoding: str) -> tuple[str, int,
 
 
 def _parse_text(
-    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+    piece: Piece, parts: Parts, options: TextOptions, rejects: RejectCounter
 ) -> list[RawDocument]:
     """Documents between blank lines, or between the lines <doc ...> and </doc> (text outside of these too,
     where a long document was cut)."""
-    documents: list[RawDocument] = []
+    documents, is_wiki = [], piece.kind == "wiki"
     for line, raw in parts:
         text = clean_noted(raw, options, rejects, lambda row, line=line: f"{piece.path}:{line + row}")
-        is_wiki = piece.kind == "wiki"
         for block in _DOC_LINE.split(text) if is_wiki else text.split("\n\n"):
             if document := block.lstrip("\n"):
                 source = f"{piece.path}:{line + len(block) - len(document)}"
@@ -169,7 +169,7 @@ def _parse_text(
 
 
 def _parse_json(
-    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
+    piece: Piece, parts: Parts, options: TextOptions, rejects: RejectCounter
 ) -> list[RawDocument]:
     """Documents of JSON objects, one a line; an empty line is no document. All are cleaned in one go."""
     sources, texts = [], []
@@ -186,8 +186,6 @@ def _parse_json(
         else:
             sources.append(source)
             texts.append(text)
-    if not texts:
-        return []
     firsts = list(itertools.accumulate((text.count("\n") + 1 for text in texts), initial=0))
     text = clean_noted(
         "\n".join(texts), options, rejects, lambda row: sources[bisect.bisect(firsts, row) - 1]
@@ -198,7 +196,7 @@ def _parse_json(
     return documents
 
 
-def _lines(piece: Piece, parts: Sequence[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+def _lines(piece: Piece, parts: Parts) -> Iterator[tuple[str, str]]:
     """Lines that hold anything, behind the source of each."""
     for first_line, text in parts:
         for number, line in enumerate(text.split("\n"), first_line):
@@ -261,9 +259,7 @@ def _without_blank_lines(text: str) -> str:
     return "\n".join(filter(None, text.split("\n")))
 
 
-def _parse_rows(
-    piece: Piece, parts: Sequence[tuple[int, str]], options: TextOptions, rejects: RejectCounter
-) -> list[RawPair] | list[RawMarkedPair]:
+def _parse_rows(piece: Piece, parts: Parts, options: TextOptions, rejects: RejectCounter) -> list[Raw]:
     """The usable rows of a .tsv file. A fourth column `count` is not looked at: rows stay single."""
     columns, names = piece.header.split("\t"), _FIELDS[piece.kind]
     labels, width = LABELS[columns[2]] if piece.kind == "pairs" else {}, len(names)

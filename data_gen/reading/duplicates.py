@@ -32,8 +32,8 @@ _END = 1  # follows the last character of a document, in place of a code point
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, uint32 (D, SIGNATURE), of D texts, each of its text alone; a text without letters and
-    digits has 0xFFFFFFFF throughout."""
+    """MinHash signatures, uint32 (D, SIGNATURE), of D texts, each of its text alone; a text without letters
+    and digits has 0xFFFFFFFF throughout."""
     made = np.full((len(texts), SIGNATURE), _EMPTY)
     if not len(texts):
         return made
@@ -106,7 +106,8 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 def _filled(made: np.ndarray) -> np.ndarray:
-    """Signatures whose empty bins have taken over the entry of another, asked for in an order of their own."""
+    """Signatures whose empty bins have taken over the entry of another, asked for in an order of their
+    own."""
     rng = np.random.default_rng(1997)
     probes = np.stack([rng.permutation(SIGNATURE) for _ in range(SIGNATURE)])
     rows, bins = np.nonzero(made == _EMPTY)

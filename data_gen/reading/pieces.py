@@ -38,9 +38,9 @@ def read_pieces(
     rejects: RejectCounter,
     piece_bytes: int = 64_000,
 ) -> Iterator[Piece]:
-    """Pieces of all files, of about `piece_bytes`: smaller at the end of a file, larger where a document is. All
-    files advance in proportion to their size; with more than `OPEN_FILES` they take turns in an order drawn from
-    `options.seed`.
+    """Pieces of all files, of about `piece_bytes`: smaller at the end of a file, larger where a document is.
+    All files advance in proportion to their size; with more than `OPEN_FILES` they take turns in an order
+    drawn from `options.seed`.
 
     Args:
         paths: Files, folders, globs.
@@ -106,13 +106,12 @@ def _check(file: Path, source: str, encoding: str) -> None:
 
 
 def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]:
-    """The files that follow each other in each of up to OPEN_FILES lanes, with their sizes; lanes are about
-    as long."""
+    """Files with their sizes, in up to OPEN_FILES lanes of about the same length, read one beside the
+    other."""
     sized = [(file, max(os.path.getsize(file), 1) if os.path.exists(file) else 1) for file in files]
     if len(files) <= OPEN_FILES:
         return [[one] for one in sized]
-    lanes: list[list[tuple[Path, int]]] = [[] for _ in range(OPEN_FILES)]
-    lengths = np.zeros(OPEN_FILES, np.int64)
+    lanes, lengths = [[] for _ in range(OPEN_FILES)], np.zeros(OPEN_FILES, np.int64)
     for row in np.random.default_rng(seed).permutation(len(files)).tolist():
         lane = lengths.argmin()
         lanes[lane].append(sized[row])

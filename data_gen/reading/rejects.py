@@ -7,27 +7,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-TEXT_CHARS = 80
-"""Characters kept of the text of an example."""
+TEXT_CHARS = 80  # kept of the text of an example
 
 
 @dataclass
 class RejectCounter:
     """Rejects (input that is left out) and notes (input that is changed, or set aside through no fault of its
-    own).
+    own), counted by reason, with examples: pairs of source (`file:line`, or a file alone) and beginning of
+    the text, in order of arrival."""
 
-    Attributes:
-        keep: Examples kept of each reason.
-        counts: reason -> documents, rows, sentences or files that were rejected.
-        notes: reason -> how often something was changed or set aside. Not part of `total`.
-        files: file -> how many of its documents or rows were rejected.
-        examples: reason (of rejects and of notes) -> up to `keep` pairs [source, beginning of the text], in
-            order of arrival; `source` is `file:line`, or a file alone."""
-
-    keep: int = 100
-    counts: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    files: Counter[str] = field(default_factory=Counter)
+    keep: int = 100  # examples of each reason
+    counts: Counter[str] = field(default_factory=Counter)  # rejected documents, rows, sentences or files
+    notes: Counter[str] = field(default_factory=Counter)  # how often something was changed or set aside
+    files: Counter[str] = field(default_factory=Counter)  # file -> its rejected documents or rows
     examples: dict[str, list[list[str]]] = field(default_factory=dict)
 
     @property
@@ -47,17 +39,16 @@ class RejectCounter:
         self._example(source, reason, text)
 
     def merge(self, other: RejectCounter) -> None:
-        """Adds what was counted elsewhere; in the order of the corpus, so that the examples come out the
-        same."""
-        for mine, more in zip(self._counters(), other._counters()):
-            mine.update(more)
+        """Adds what was counted elsewhere; in the order of the corpus, for the same examples."""
+        self.counts.update(other.counts)
+        self.notes.update(other.notes)
+        self.files.update(other.files)
         for reason, examples in other.examples.items():
             mine = self.examples.setdefault(reason, [])
             mine.extend(examples[: max(self.keep - len(mine), 0)])
 
     def rows(self) -> Iterator[dict[str, str | int | None]]:
-        """The examples of rejects (not of notes), one `{file, line, reason, text}` each; line is None for a
-        whole file."""
+        """The examples of rejects, not of notes; `line` is None for a whole file."""
         for reason in self.counts:
             for source, text in self.examples.get(reason, ()):
                 file, line = split_source(source)
@@ -73,9 +64,6 @@ class RejectCounter:
         counter = cls(data["keep"])
         counter.merge(cls(**data))
         return counter
-
-    def _counters(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        return self.counts, self.notes, self.files
 
     def _example(self, source: str, reason: str, text: str) -> None:
         examples = self.examples.setdefault(reason, [])

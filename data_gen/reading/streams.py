@@ -35,11 +35,11 @@ class DamagedFile(Exception):  # noqa: N818 - it names what was found
 
 
 class Stream:
-    """The bytes of a file in chunks, decompressed where its first bytes say that it is compressed; `compression`
-    is "gz", "bz2", "zst" or "" (plain).
+    """The bytes of a file in chunks, decompressed where its first bytes say that it is compressed;
+    `compression` is "gz", "bz2", "zst" or "" (plain).
 
-    Raises OSError where it cannot be opened, or is no regular file; iterating raises DamagedFile, or ConfigError
-    where the package for zstd is missing."""
+    Raises OSError where it cannot be opened, or is no regular file; iterating raises DamagedFile, or
+    ConfigError where the package for zstd is missing."""
 
     def __init__(self, path: str | Path) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -121,8 +121,8 @@ def is_document_file(path: str | Path) -> bool:
 
 
 def expand_paths(patterns: Iterable[str | Path], what: str = "corpus") -> list[Path]:
-    """Files that paths, globs (`**` too) and folders (for the document files at any depth) name: sorted within
-    a pattern, each once. `what` they are is for messages.
+    """Files that paths, globs (`**` too) and folders (for the document files at any depth) name: sorted
+    within a pattern, each once. `what` they are is for messages.
 
     Raises ConfigError for no pattern, a file that does not exist, a glob or folder without a file."""
     files: dict[Path, None] = {}
