@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from data_gen.reading.rejects import TEXT_CHARS, RejectCounter
 from ernie2.strict import ConfigError
@@ -85,52 +85,46 @@ class TextOptions:
         return cls(*(getattr(data, name) for name in names), seed)
 
 
-class Change(NamedTuple):
-    """What was changed in a text: the name of the note, how many characters (lines of `traditional`, runs of
-    `full_width`), the index of the line of the first of them, and what it looks like there."""
-
-    kind: str
-    count: int
-    line: int
-    text: str
+Note = Callable[[str, int, int, str], None]
+"""Takes what was changed: the name of the note, how many characters (lines of `traditional`, runs of
+`full_width`), the index of the line of the first of them, and what it looks like there."""
 
 
-def clean_lines(text: str, options: TextOptions) -> tuple[str, list[Change]]:
-    """A text of many lines, cleaned line by line, and what was changed. The number of lines stays.
+def clean_lines(text: str, options: TextOptions, note: Note = lambda *_: None) -> str:
+    """A text of many lines, cleaned line by line; their number stays.
 
     Raises ConfigError where the package for `options.simplify` is missing."""
-    text, changes = _tidy(text)
+    text = _tidy(text, note)
     if options.normalise_width and not text.isascii() and (first := _WIDE.search(text)):
-        simple, count = _WIDE.subn(lambda run: run[0].translate(_NARROW), text)
-        changes.append(_change("full_width", count, text, first.start()))
-        text = simple
+        note("full_width", len(_WIDE.findall(text)), *_place(text, first.start()))
+        text = _WIDE.sub(lambda run: run[0].translate(_NARROW), text)
     if options.simplify and (simple := load_simplifier()(text)) != text:
         lines = text.split("\n")
         changed = [row for row, (old, new) in enumerate(zip(lines, simple.split("\n"))) if old != new]
-        changes.append(Change("traditional", len(changed), changed[0], lines[changed[0]]))
+        note("traditional", len(changed), changed[0], lines[changed[0]])
         text = simple
-    return text, changes
+    return text
 
 
 def clean_noted(text: str, options: TextOptions, rejects: RejectCounter, source: Callable[[int], str]) -> str:
     """`clean_lines`, its changes noted; `source` says where the line of an index comes from."""
-    text, changes = clean_lines(text, options)
-    for change in changes:
-        rejects.note(source(change.line), change.kind, change.text, change.count)
-    return text
+    return clean_lines(
+        text, options, lambda kind, count, row, example: rejects.note(source(row), kind, example, count)
+    )
 
 
 def clean_text(text: str) -> str:
     """A short text by itself, such as a word."""
     if _looks_clean(text) and "  " not in text:
         return text.strip(" ")
-    return _tidy(text)[0]
+    return _tidy(text, lambda *_: None)
 
 
-def _change(kind: str, count: int, text: str, place: int) -> Change:
+def _place(text: str, place: int) -> tuple[int, str]:
+    """Index of the line of a place in a text, and what it looks like there."""
     start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
     example = text[max(place - 10, start) : end if end >= 0 else None]
-    return Change(kind, count, text.count("\n", 0, place), example[:TEXT_CHARS])
+    return text.count("\n", 0, place), example[:TEXT_CHARS]
 
 
 def _looks_clean(line: str) -> bool:
@@ -139,17 +133,16 @@ def _looks_clean(line: str) -> bool:
     return line.isprintable() and "\ufffd" not in line and "\ufffc" not in line
 
 
-def _tidy(text: str) -> tuple[str, list[Change]]:
+def _tidy(text: str, note: Note) -> str:
     """Takes out odd characters and makes all white space inside a line single spaces."""
-    changes = []
     if count := text.count("\r\n"):
-        changes.append(_change("crlf", count, text, text.index("\r\n")))
+        note("crlf", count, *_place(text, text.index("\r\n")))
         text = text.replace("\r\n", "\n")
     odd = Counter() if _looks_clean(text.replace("\n", "")) else Counter(_ODD.findall(text))
     for kind, pattern in _KIND_OF.items() if odd else ():
         if mine := [character for character in odd if pattern.match(character)]:
             count = sum(odd[character] for character in mine)
-            changes.append(_change(kind, count, text, min(map(text.index, mine))))
+            note(kind, count, *_place(text, min(map(text.index, mine))))
             for character in mine:
                 text = text.replace(character, " " if kind in _BECOME_SPACES else "")
     if odd or "  " in text or " \n" in text or "\n " in text or text[:1] == " " or text[-1:] == " ":
@@ -158,8 +151,8 @@ def _tidy(text: str) -> tuple[str, list[Change]]:
             text = text.replace("  ", " ")
         text = text.replace(" \n", "\n").replace("\n ", "\n").strip(" ")
         if len(text) < len(before):
-            changes.append(_change("white_space", len(before) - len(text), before, place))
-    return text, changes
+            note("white_space", len(before) - len(text), *_place(before, place))
+    return text
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,14 +23,12 @@ from data_gen.reading.rejects import RejectCounter
 from data_gen.reading.streams import check_encoding, is_utf8
 from data_gen.reading.streams import expand_paths as expand_paths
 
-CONTROL_SHARE = 0.05  # more control characters make bytes that cannot be decoded binary junk
 NUL_SHARE = 0.1  # as many zero bytes make a document binary junk though it can be decoded
 # Query log: column name -> what its values mean as a class. Relevance 0 is judged irrelevant: neither strong
 # nor weak. Class 2 of the paper is a random title, which the generator draws.
 LABELS = {"clicked": {"1": 0, "0": 1}, "relevance": {"2": 0, "1": 1, "0": None}}
 
 _LINE_END = re.compile(rb"\n")
-_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
 _DOC_LINE = re.compile(r"^</?doc\b[^\n]*>$", re.MULTILINE)
 _FIELDS = {"pairs": ("query", "title"), "marked_pairs": ("sentence", "sentence", "marker")}
 
@@ -40,32 +38,30 @@ _encoding = functools.lru_cache(check_encoding)
 
 @dataclass(slots=True)
 class RawDocument:
-    """A document as read: `source` is `file:line` of its first line, `text` its paragraphs with a line feed
-    between them. No paragraph is empty or begins or ends with a space."""
+    """A document as read. No paragraph is empty or begins or ends with a space."""
 
-    source: str
-    text: str
+    source: str  # file:line, of the first line
+    text: str  # paragraphs with a line feed between them
 
 
 @dataclass(slots=True)
 class RawPair:
-    """A row of a query log: `source` is `file:line`; `label` is 0 (strong) or 1 (weak relevance)."""
+    """A row of a query log."""
 
-    source: str
+    source: str  # file:line
     query: str
     title: str
-    label: int
+    label: int  # 0: strong, 1: weak relevance
 
 
 @dataclass(slots=True)
 class RawMarkedPair:
-    """A row of a file of marked pairs: `source` is `file:line`; `marker` is the connective that joined the
-    sentences."""
+    """A row of a file of marked pairs."""
 
-    source: str
+    source: str  # file:line
     first: str
     second: str
-    marker: str
+    marker: str  # the connective that joined the sentences
 
 
 Raw = RawDocument | RawPair | RawMarkedPair
@@ -87,7 +83,7 @@ def parse(piece: Piece, options: TextOptions, rejects: RejectCounter) -> list[An
 
     Rejects: `not_<encoding>`, `binary`; of documents `bad_json` (not a JSON object), `no_text` (no field that
     holds text), `empty_document`, `too_short`, `too_long`; of rows `wrong_columns`, `bad_label`,
-    `empty_query` and so on. Notes: what cleaning changed (see `cleaning.Change`, and `html`),
+    `empty_query` and so on. Notes: what cleaning changed (see `cleaning.Note`, and `html`),
     `long_document`, `relevance_0` (judged irrelevant: set aside). Raises ConfigError for an unknown encoding
     or a missing package."""
     parts = _decoded(piece, options.encoding, rejects)
@@ -142,7 +138,7 @@ def _undecodable(document: bytes, offset: int, encoding: str) -> tuple[str, int,
         return ("binary", 0, f"zero bytes from byte {offset} on") if junk else None
     lines = document.count(b"\n", 0, start)
     found = f"byte {offset + start} ({document[start : start + 4].hex(' ')})"
-    if len(document) - len(document.translate(None, _CONTROLS)) > CONTROL_SHARE * len(document):
+    if b"\0" in document:
         return "binary", lines, found
     for other in ("utf-8", "gb18030", "big5"):
         with contextlib.suppress(UnicodeDecodeError):
@@ -238,7 +234,7 @@ def _finish(source: str, text: str, options: TextOptions, rejects: RejectCounter
         if count:
             place = min(text.index(mark) for mark in "<&" if mark in text)
             rejects.note(source, "html", text[max(place - 10, 0) :], count)
-            text = _without_blank_lines(clean_lines(stripped, options)[0])
+            text = _without_blank_lines(clean_lines(stripped, options))
     if not text:
         rejects.add(source, "empty_document")
     elif len(text) < options.min_chars:
@@ -298,5 +294,5 @@ def _clean_fields(
             stripped, count = strip_html(text, " ")
             if count:
                 rejects.note(source(number), "html", text, count)
-                texts[number] = clean_lines(stripped, options)[0].replace("\n", " ")
+                texts[number] = clean_lines(stripped, options).replace("\n", " ")
     return texts

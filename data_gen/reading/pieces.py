@@ -61,18 +61,21 @@ def read_pieces(
     cut = functools.partial(
         FileCutter, source=source, encoding=encoding, rejects=rejects, piece_bytes=piece_bytes
     )
-    lanes = [_Lane(lane, cut, rejects) for lane in _share_out(files, options.seed)]
-    before, found, half_piece = rejects.total, False, piece_bytes / 2
-    turns = [(lane.progress(half_piece), number) for number, lane in enumerate(lanes)]
+    shares = _share_out(files, options.seed)
+    lanes = [_lane(share, cut, rejects, piece_bytes / 2) for share in shares]
+    before, found = rejects.total, False
+    turns = [(next(lane)[0], number) for number, lane in enumerate(lanes)]
     heapq.heapify(turns)
     while turns:
         _, number = turns[0]
-        if piece := next(lanes[number].pieces, None):
-            heapq.heapreplace(turns, (lanes[number].progress(half_piece), number))
+        try:
+            progress, piece = next(lanes[number])
+        except StopIteration:
+            heapq.heappop(turns)
+        else:
+            heapq.heapreplace(turns, (progress, number))
             found = True
             yield piece
-        else:
-            heapq.heappop(turns)
     if not found:
         problem = "no usable row below the header"
         if rejects.total > before:
@@ -93,7 +96,7 @@ def _check(file: Path, source: str, encoding: str) -> None:
         if is_document_file(file) or "." not in base_name(file).lstrip("."):
             return
         raise ConfigError(
-            f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (rename text to .txt, unpack an archive)"
+            f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (rename text to .txt, unpack archives)"
         )
     try:
         stream = Stream(file)
@@ -119,30 +122,23 @@ def _share_out(files: Sequence[Path], seed: int) -> list[list[tuple[Path, int]]]
     return lanes
 
 
-class _Lane:
-    """Files that are read one after the other; `pieces` are theirs."""
-
-    def __init__(
-        self, files: Sequence[tuple[Path, int]], cut: Callable[[str], FileCutter], rejects: RejectCounter
-    ) -> None:
-        self._total = sum(size for _, size in files)
-        self._before, self._cutter = 0, None
-        self.pieces = self._read(files, cut, rejects)
-
-    def progress(self, half_piece: float) -> float:
-        """Where the middle of the next piece will be, as a share of the lane's bytes on disk, about."""
-        ahead = min(half_piece, self._total / 2)
-        return (self._before + (self._cutter.on_disk(ahead) if self._cutter else ahead)) / self._total
-
-    def _read(
-        self, files: Sequence[tuple[Path, int]], cut: Callable[[str], FileCutter], rejects: RejectCounter
-    ) -> Iterator[Piece]:
-        for path, size in files:
-            try:
-                self._cutter = cut(str(path))
-            except OSError as error:
-                rejects.add(str(path), "unreadable_file", error.strerror or str(error))
-            else:
-                yield from self._cutter.pieces()
-                self._cutter = None
-            self._before += size
+def _lane(
+    files: Sequence[tuple[Path, int]],
+    cut: Callable[[str], FileCutter],
+    rejects: RejectCounter,
+    half_piece: float,
+) -> Iterator[tuple[float, Piece | None]]:
+    """Pieces of files that are read one after the other. Before each comes the place of the middle of the one
+    behind it, as a share of the bytes on disk, about; the first is that of no piece."""
+    total, before = sum(size for _, size in files), 0
+    ahead = min(half_piece, total / 2)
+    yield ahead / total, None
+    for path, size in files:
+        try:
+            cutter = cut(str(path))
+        except OSError as error:
+            rejects.add(str(path), "unreadable_file", error.strerror or str(error))
+        else:
+            for piece in cutter.pieces():
+                yield (before + cutter.on_disk(ahead)) / total, piece
+        before += size
