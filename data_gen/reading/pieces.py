@@ -77,17 +77,22 @@ def read_pieces(
             found = True
             yield piece
     if not found:
-        problem = "no usable row below the header"
-        if rejects.total > before:
-            why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text]
-            problem = f"nothing could be read ({'; '.join(why[:3])}); mend the files or name others"
-        elif source == "documents":
-            problem = (
-                "no document in it; documents are lines of text with a blank line between them, or JSON "
-                "objects with `text`, one a line"
-            )
-        names = ", ".join(map(str, files[:5])) + " ..." * (len(files) > 5)
-        raise ConfigError(f"{SOURCES[source].name} {names}: {problem}")
+        raise _nothing_read(files, source, rejects, rejects.total > before)
+
+
+def _nothing_read(files: Sequence[Path], source: str, rejects: RejectCounter, damaged: bool) -> ConfigError:
+    """Why no piece was found."""
+    problem = "no usable row below the header"
+    if damaged:
+        why = [f"{where}: {text}" for rows in rejects.examples.values() for where, text in rows if text]
+        problem = f"nothing could be read ({'; '.join(why[:3])}); mend the files or name others"
+    elif source == "documents":
+        problem = (
+            "no document in it; documents are lines of text with a blank line between them, or JSON "
+            "objects with `text`, one a line"
+        )
+    names = ", ".join(map(str, files[:5])) + " ..." * (len(files) > 5)
+    return ConfigError(f"{SOURCES[source].name} {names}: {problem}")
 
 
 def _check(file: Path, source: str, encoding: str) -> None:
