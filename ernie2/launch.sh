@@ -134,7 +134,7 @@ ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the firs
   local logs child code signal follower guard options
   logs="$(mktemp -d "${TMPDIR:-/tmp}/ernie2.XXXXXX")" # private: the launcher writes the whole environment beside the logs
   options=(--nnodes "$NNODES" --nproc_per_node "$NPROC" --log_dir "$logs" --log_level ERROR)
-  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK" --host "$HOST"); fi
+  if [ "$NNODES" -gt 1 ]; then options+=(--master "$MASTER" --rank "$NODE_RANK" --host "$HOST" --job_id "NNODES=$NNODES"); fi
   if [ -n "${GPUS:-}" ]; then options+=(--gpus "$GPUS"); else unset CUDA_VISIBLE_DEVICES; fi # CPU processes talk over gloo
   ernie2_say "starting $NPROC processes${GPUS:+ on GPUs $GPUS} on node $NODE_RANK of $NNODES (their logs: $logs)"
 
@@ -147,14 +147,14 @@ ernie2_launch() { # MODULE ARGUMENT...: paddle.distributed.launch, with the firs
   ernie2_wait
   wait "$follower" "$guard" 2>/dev/null || true
   trap - TERM HUP INT
-  rm -f "$logs"/backup_env.* "$logs"/envlog.* "$logs"/default.*
+  rm -f "$logs"/backup_env.* "$logs"/envlog.* "$logs"/default.* "$logs"/NNODES=*
   if [ -n "$signal" ]; then code=$((128 + signal)); elif [ "$code" != 0 ]; then ernie2_failed "$logs" "$code" || code=$?; fi
   case "$code" in 0 | 2 | 130 | 143) rm -rf "$logs" ;; esac
   exit "$code"
 }
 
 ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time because other nodes do not come, and names them
-  local waited limit missing # node 0 may have to make shards before it comes; it itself waits for nothing
+  local waited limit came="" # node 0 may have to make shards before it comes; it itself waits for nothing
   limit="${ERNIE2_LAUNCH_LIMIT:-$((NODE_RANK ? 3600 : 600))}"
   for ((waited = 1; waited <= limit * 2; waited++)); do
     ! [ -e "$1/workerlog.0" ] && kill -0 "$2" 2>/dev/null || return 0
@@ -162,29 +162,40 @@ ernie2_guard() { # LOGS LAUNCHER: ends a launcher that starts no process in time
       kill -TERM "$2"
       return
     fi
+    ((waited % 20)) || came="$(ernie2_came)"
+    if [[ "$came" == *NNODES* ]]; then
+      ernie2_say "error: NNODES: node $NODE_RANK has $NNODES, but at MASTER=$MASTER there is node $came; give all the same"
+      touch "$1/unlike"
+      [ "$NODE_RANK" != 0 ] || sleep 15 # the others ask its store
+      kill -TERM "$2"
+      return
+    fi
     ((waited % 120)) || ernie2_say "waiting for the other nodes at MASTER=$MASTER (node 0 makes missing shards first)"
     sleep 0.5
   done
-  missing="$("$ERNIE2_PYTHON" -c "$ERNIE2_MISSING" "$MASTER" "$NNODES" 2>/dev/null)" || missing="0, which does not answer"
   touch "$1/late"
+  came="$(ernie2_came)"
   kill -TERM "$2"
   ernie2_say "error: node $NODE_RANK of $NNODES: after $limit s (ERNIE2_LAUNCH_LIMIT) these have not come to MASTER=$MASTER:" \
-    "node ${missing:-none}; see their terminals, and on them: python -m ernie2.doctor"
+    "node ${came:-none}; see their terminals, and on them: python -m ernie2.doctor"
 }
 
 ERNIE2_TWINS='must be str.*not NoneType' # what Paddle's launcher says where two nodes have one NODE_RANK
 
-# Asks the store of Paddle's launcher, whose keys end in NODE_RANK.
-ERNIE2_MISSING='
+ernie2_came() { # which nodes have not come to MASTER, or have another NNODES: the keys of its store are /NNODES=2/info/.../NODE_RANK
+  "$ERNIE2_PYTHON" -c '
 import json, sys, urllib.request
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 keys = json.load(direct.open(f"http://{sys.argv[1]}/", timeout=5))
-came = {key.rpartition("/")[2] for key in keys if "/info/" in key}
-print(*(node for node in range(int(sys.argv[2])) if str(node) not in came), sep=", ")
-'
+came = {key.rpartition("/")[2]: key.split("/")[1] for key in keys if "/info/" in key}
+unlike = [f"{node} with {job}" for node, job in came.items() if job != f"NNODES={sys.argv[2]}"]
+print(*unlike or (node for node in range(int(sys.argv[2])) if str(node) not in came), sep=", ")
+' "$MASTER" "$NNODES" 2>/dev/null || printf '0, which does not answer'
+}
 
 ernie2_failed() { # LOGS CODE: says which process failed first; returns its exit code (the launcher's own may be a victim's)
   local rank="" code=""
+  [ ! -e "$1/unlike" ] || return 2
   [ ! -e "$1/late" ] || return 75
   read -r rank code <<<"$(
     sed -n 's/^Container rank \([0-9]*\) status failed .* code \(-\{0,1\}[0-9]*\) log .*/\1 \2/p' "$1/launcher.log" | sed -n 1p

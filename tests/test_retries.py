@@ -4,11 +4,16 @@ it does not. Several nodes: looked over first, and given up where they do not fi
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from test_scripts import FAILED, call, calls, checkout, start
+from test_watchdog import freed_port
 
 COUNT = 'echo x >>"$TMPDIR/starts"; n=$(grep -c x "$TMPDIR/starts"); '
 
@@ -138,3 +143,37 @@ def test_two_nodes_with_one_number(call, tmp_path):
         "run_pretrain.sh", NNODES="2", MASTER="host:9", FAKE_LAUNCH=f"echo '{trouble}'; exec sleep 60"
     )
     assert done.returncode == 2 and "error: NODE_RANK: two nodes have the same one" in done.stderr
+
+
+def test_nodes_that_disagree_on_their_number(call, tmp_path):
+    (tmp_path / "base/bin/installed").write_text("cpu\n")
+    cluster = {"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9", "FAKE_MISSING": "0 with NNODES=3"}
+    done = call("run_pretrain.sh", **cluster, FAKE_LAUNCH="exec sleep 60")
+    words = "node 1 has 2, but at MASTER=10.0.0.1:9 there is node 0 with NNODES=3; give all the same"
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_who_came_is_read_from_the_launchers_own_store():
+    """With the installed Paddle: node 0 of two waits for node 1, as its keys say; seen from a node of three."""
+    port, root = freed_port(), Path(__file__).parents[1]
+    launch = f"{sys.executable} -m paddle.distributed.launch --nnodes 2 --job_id NNODES=2 --rank 0"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
+    node = subprocess.Popen(
+        [*f"{launch} --master 127.0.0.1:{port} --host 127.0.0.1".split(), "none.py"],
+        env=kept | {"CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    asked = f'ERNIE2_PYTHON={sys.executable}; source {root}/ernie2/launch.sh; NNODES="$1" ernie2_came'
+    kept["MASTER"] = f"127.0.0.1:{port}"
+    seen = {"2": "", "3": ""}
+    end = time.monotonic() + 60
+    try:
+        while seen != {"2": "1", "3": "0 with NNODES=2"} and time.monotonic() < end:
+            for nodes in seen:
+                seen[nodes] = subprocess.check_output(
+                    ["bash", "-c", asked, "_", nodes], env=kept, text=True
+                ).strip()
+    finally:
+        node.kill()
+    assert seen == {"2": "1", "3": "0 with NNODES=2"}
