@@ -153,10 +153,10 @@ def test_nodes_that_disagree_on_their_number(call, tmp_path):
     assert done.returncode == 2 and words in done.stderr
 
 
-def test_who_came_is_read_from_the_launchers_own_store():
+def test_who_came_is_read_from_the_launchers_own_store(tmp_path):
     """With the installed Paddle: node 0 of two waits for node 1, as its keys say; seen from a node of three."""
     port, root = freed_port(), Path(__file__).parents[1]
-    launch = f"{sys.executable} -m paddle.distributed.launch --nnodes 2 --job_id NNODES=2 --rank 0"
+    launch = f"{sys.executable} -m paddle.distributed.launch --nnodes 2 --job_id NNODES=2 --rank 0 --log_dir {tmp_path}"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
     node = subprocess.Popen(
         [*f"{launch} --master 127.0.0.1:{port} --host 127.0.0.1".split(), "none.py"],

@@ -101,7 +101,7 @@ def _check(file: Path, source: str, encoding: str) -> None:
         if is_document_file(file) or "." not in base_name(file).lstrip("."):
             return
         raise ConfigError(
-            f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (rename text to .txt, unpack archives)"
+            f"corpus {file}: unknown kind of file; use {DOCUMENT_KINDS} (text as .txt, archives unpacked)"
         )
     try:
         stream = Stream(file)
