@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import yaml
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 from safetensors.numpy import save_file
@@ -32,7 +33,7 @@ from ernie2.encoder import EncoderConfig
 from ernie2.logs import logger
 from ernie2.precision import HALF
 from ernie2.strict import ConfigError
-from ernie2.warm_start import WEIGHTS, read_arrays
+from ernie2.weights import WEIGHTS, read_arrays
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 MASTER = "master_weight"
@@ -80,12 +81,22 @@ def write_model(
     config: EncoderConfig,
     vocab_file: str | Path,
     extra: dict[str, Any],
+    lower_case: bool = True,
 ) -> None:
-    """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
+    """Writes model.safetensors, config.json (with `extra` keys), vocab.txt and tokenizer_config.json into an
+    existing folder, as PaddleNLP's Auto classes read them."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
     write_arrays(folder / WEIGHTS, weights, {"format": "np"})
     write_json(folder / "config.json", {**config.to_json(), **extra})
     shutil.copyfile(vocab_file, folder / "vocab.txt")
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "ErnieTokenizer",
+            "do_lower_case": lower_case,
+            "model_max_length": config.max_position_embeddings,
+        },
+    )
 
 
 def save_model(
@@ -94,10 +105,13 @@ def save_model(
     config: EncoderConfig,
     vocab_file: str | Path,
     extra: dict[str, Any] | None = None,
+    lower_case: bool = True,
 ) -> None:
     """Saves a model alone (no optimizer), atomically."""
     weights = model_arrays(model)
-    atomic_folder(Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}))
+    atomic_folder(
+        Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}, lower_case)
+    )
 
 
 def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray]:
@@ -200,9 +214,9 @@ def save_training(
 
     def write(tmp: Path) -> None:
         weights = model_arrays(model) | masters
-        write_model(
-            tmp, weights, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state}
-        )
+        extra = {key: state[key] for key in ("task_ids",) if key in state}
+        lower_case = ((yaml.safe_load(recipe_yaml) or {}).get("data") or {}).get("lower_case", True)
+        write_model(tmp, weights, config, vocab_file, extra, lower_case)
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}

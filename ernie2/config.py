@@ -28,7 +28,7 @@ from ernie2.schema import (
     to_mapping,
 )
 from ernie2.strict import ConfigError, apply_overrides, cli, from_command_line, load_yaml, nearest
-from ernie2.warm_start import WEIGHTS, embedding_rows
+from ernie2.weights import embedding_rows
 
 __all__ = [
     "BatchConfig",
@@ -110,7 +110,7 @@ class ModelConfig(Section):
     def __post_init__(self) -> None:
         self.unnamed = {key for key in _ROWS if getattr(self, key) is None}
         self.take_rows({config_key: rows for config_key, rows in _ROWS.values()})
-        if self.init_from and (Path(self.init_from) / WEIGHTS).is_file():
+        if self.init_from and Path(self.init_from).is_dir():
             try:
                 self.take_rows(embedding_rows(self.init_from))
             except ConfigError as error:

@@ -6,7 +6,6 @@ Parameter names are those of paddlenlp.transformers.ErnieModel, so that a checkp
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from ernie2 import attention, cpu
 from ernie2.config import SIZES, ModelConfig
 from ernie2.schema import Checks, Dropout, NotNegative, Positive, Section, build, require
 from ernie2.strict import ConfigError
+from ernie2.weights import read_object
 
 
 @dataclass
@@ -76,16 +76,13 @@ class EncoderConfig(Section):
     @classmethod
     def from_json(cls, path: str | Path) -> EncoderConfig:
         """Reads config.json of a checkpoint. Raises ConfigError when missing or not of this kind."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file; a checkpoint folder holds config.json") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not readable JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path}: not an encoder configuration: expected an object of keys")
+        return cls.from_keys(read_object(Path(path)), str(path))
+
+    @classmethod
+    def from_keys(cls, keys: dict, where: str) -> EncoderConfig:
+        """The encoder that the keys of a config.json describe; further ones are passed over."""
         return build(
-            cls, {field.name: data[field.name] for field in fields(cls) if field.name in data}, str(path)
+            cls, {field.name: keys[field.name] for field in fields(cls) if field.name in keys}, where
         )
 
     def to_json(self) -> dict:

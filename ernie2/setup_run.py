@@ -40,7 +40,8 @@ from ernie2.shards import SENTENCE_TYPES, SPLITS, ShardReader
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
-from ernie2.warm_start import WEIGHTS, check_same_function, embedding_rows, start_from
+from ernie2.warm_start import check_same_function, start_from
+from ernie2.weights import embedding_rows, open_weights
 
 
 @dataclass
@@ -258,7 +259,7 @@ def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vo
     folder, key = Path(recipe.model.init_from), f"{where}: model.init_from"
     if not folder.is_dir():
         raise ConfigError(f"{key}: {folder} is not a folder with model.safetensors and vocab.txt")
-    theirs = folder / "vocab.txt"
+    theirs = open_weights(folder, key).vocab_file
     if not theirs.exists():
         logger.warning(
             "%s: no such file; whether %s is the vocabulary of these weights cannot be checked",
@@ -268,12 +269,6 @@ def warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vo
     elif Vocab.load(theirs).digest != vocab.digest:
         raise ConfigError(
             f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}"
-        )
-    if not (folder / WEIGHTS).is_file():
-        raise ConfigError(
-            f"{key}: {folder} holds no {WEIGHTS} (a run's folder: name one of its step_*; .pdparams: save "
-            "it anew "
-            f"with save_pretrained(FOLDER, safe_serialization=True))"
         )
     check_same_function(folder, model.config.to_json(), key)
     start_from(model, folder, len(vocab), recipe.model.init_min_match, key)

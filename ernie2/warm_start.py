@@ -12,20 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from ernie2.logs import logger
-from ernie2.strict import ConfigError, load_yaml
+from ernie2.strict import ConfigError
+from ernie2.weights import EMBEDDINGS, open_weights
 
-WEIGHTS = "model.safetensors"
-EMBEDDINGS = {
-    "vocab_size": "ernie.embeddings.word_embeddings.weight",
-    "max_position_embeddings": "ernie.embeddings.position_embeddings.weight",
-    "type_vocab_size": "ernie.embeddings.token_type_embeddings.weight",
-    "task_type_vocab_size": "ernie.embeddings.task_type_embeddings.weight",
-}
-"""Key of config.json -> the parameter whose rows it counts."""
 _TOKEN_ROWS = (EMBEDDINGS["vocab_size"], "cls.predictions.decoder_bias")
 _TASKS = EMBEDDINGS["task_type_vocab_size"]
 _KINDS = {
@@ -38,43 +29,6 @@ _KINDS = {
     r"ernie\.pooler\.": "pooler",
     r"cls\.predictions\.": "masked-LM head",
 }
-
-
-def _read(path: Path, read: Any) -> Any:
-    """read(file name), with what the safetensors library raises as a ConfigError."""
-    try:
-        return read(str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; a checkpoint folder holds {path.name}") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: not a safetensors file of float32 or float16 arrays: {error}; of another kind, save it "
-            f"anew as float32"
-        ) from None
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a safetensors file. Raises ConfigError when missing or damaged."""
-    return _read(path, load_file)
-
-
-def embedding_rows(folder: str | Path) -> dict[str, int]:
-    """Key of config.json -> rows that the checkpoint's embedding really has; without what is not in it.
-
-    Reads the file's header alone. Raises ConfigError when the file is missing or damaged."""
-
-    def read(name: str) -> dict[str, list[int]]:
-        with safe_open(name, "np") as file:
-            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - no mapping
-
-    shapes = _with_prefix(_read(Path(folder) / WEIGHTS, read))
-    return {key: shapes[name][0] for key, name in EMBEDDINGS.items() if shapes.get(name)}
-
-
-def _with_prefix(named: dict[str, Any]) -> dict[str, Any]:
-    """An encoder that was saved alone has names without `ernie.`."""
-    prefix = "" if any(name.startswith("ernie.") for name in named) else "ernie."
-    return {prefix + name: value for name, value in named.items()}
 
 
 def kind_of(name: str) -> str:
@@ -91,7 +45,7 @@ def start_from(
     Args:
         model: with its first weights already drawn; what the checkpoint lacks keeps them, a task embedding
             gets zeros.
-        folder: holds model.safetensors, of this project or saved by PaddleNLP.
+        folder: of any kind that ernie2.weights reads.
         tokens: of the vocabulary: rows of the token embedding that are needed.
         least: share of the encoder's parameters (their elements) that has to be found.
         key: the setting that names the folder, for messages.
@@ -100,7 +54,7 @@ def start_from(
     Raises:
         ConfigError: the token embedding, a layer or another part of the encoder is missing or of another
             shape, the checkpoint has layers that the model has not, or the share is too small; names it."""
-    arrays = _with_prefix(read_arrays(Path(folder) / WEIGHTS))
+    arrays = open_weights(folder, key).arrays()
     wrong, notes, found, wanted = [], [], 0, 0
     for name, parameter in model.named_parameters():
         array = arrays.pop(name, None)
@@ -184,11 +138,12 @@ def check_same_function(folder: str | Path, config: dict[str, Any], key: str) ->
         folder: the checkpoint; without a config.json nothing can be compared, which is logged.
         config: this model's, under the names of config.json.
         key: the setting that names the folder."""
-    path = Path(folder) / "config.json"
+    weights = open_weights(folder, key)
+    path = weights.config_file
     if not path.is_file():
         logger.warning("%s: no such file; activation and heads cannot be compared with the model's", path)
         return
-    theirs = config | load_yaml(path)
+    theirs = config | weights.config()
     for name, remedy in (
         ("hidden_act", "set model.hidden_act to it"),
         ("num_attention_heads", "model.size has to be the checkpoint's"),

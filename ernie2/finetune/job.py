@@ -26,7 +26,7 @@ from ernie2.logs import RunLog, logger
 from ernie2.optim import schedule
 from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError, differences, make_folder
-from ernie2.warm_start import WEIGHTS
+from ernie2.weights import open_weights
 
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 ORIGIN, ENDED, RESULT = out_dir.ORIGIN, "runs.json", "result.json"
@@ -172,7 +172,7 @@ class Job:
         settings = yaml.safe_load(self.settings).items()
         return {
             "settings": {key: value for key, value in settings if key not in FREE},
-            "weights": self.start.weights and file_digest(self.start.weights / WEIGHTS),
+            "weights": self.start.weights and file_digest(open_weights(self.start.weights).file),
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
             "encoder": self.start.config.to_json(),

@@ -27,10 +27,17 @@ from ernie2.schema import build, to_mapping
 from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError, load_yaml
 from ernie2.tokenizer import Tokenizer, Vocab
-from ernie2.warm_start import embedding_rows, start_from
+from ernie2.warm_start import start_from
+from ernie2.weights import Weights, embedding_rows, open_weights, read_object
 
 TASK_KEY = "finetune_task"  # in config.json of a fine-tuned model: the task it was trained on, for predict
 LOWER_CASE_KEY = "lower_case"
+ARCHITECTURES = {
+    "classification": "ErnieForSequenceClassification",
+    "regression": "ErnieForSequenceClassification",
+    "tagging": "ErnieForTokenClassification",
+    "span": "ErnieForQuestionAnswering",
+}
 
 
 @dataclass
@@ -52,14 +59,8 @@ class Start:
 
 def checkpoint_folder(path: str, key: str) -> Path:
     """A checkpoint folder, or the newest one of a pre-training out_dir. Raises ConfigError naming `key`."""
-    folder = Path(path)
-    if (folder / "config.json").is_file():
-        return folder
-    if found := checkpoints(folder):
-        return found[-1][1]
-    raise ConfigError(
-        f"{key}: {path} is no checkpoint folder (no config.json) and no run with step_* folders in it"
-    )
+    found = checkpoints(Path(path))
+    return found[-1][1] if found else open_weights(path, key) and Path(path)
 
 
 def read_start(run: FinetuneRun) -> Start:
@@ -72,8 +73,10 @@ def read_start(run: FinetuneRun) -> Start:
         config = EncoderConfig.from_recipe(model, len(vocab), vocab.pad_id)
     else:
         folder = checkpoint_folder(source, "config_from" if random else "init_from")
-        vocab_file, lower_case = folder / "vocab.txt", checkpoint_lower_case(folder)
-        config, vocab = EncoderConfig.from_json(folder / "config.json"), Vocab.load(vocab_file)
+        weights = open_weights(folder)
+        vocab_file, lower_case = weights.vocab_file, checkpoint_lower_case(weights)
+        config = EncoderConfig.from_keys(weights.config(), str(weights.config_file))
+        vocab = Vocab.load(vocab_file)
         if not random:  # the embeddings' own rows: config.json may leave them out or say otherwise
             config = replace(config, **embedding_rows(folder))
         if config.type_vocab_size < 2:  # a pair needs two
@@ -88,11 +91,14 @@ def read_start(run: FinetuneRun) -> Start:
     return Start(config, Tokenizer(vocab, lower_case), vocab_file, None if random else folder)
 
 
-def checkpoint_lower_case(folder: Path) -> bool:
-    """Whether a checkpoint's text was lower-cased: as config.json, else recipe.yaml says, else true."""
-    config, path = load_yaml(folder / "config.json"), folder / "recipe.yaml"
-    if LOWER_CASE_KEY not in config and path.is_file():
+def checkpoint_lower_case(weights: Weights) -> bool:
+    """Whether a checkpoint's text was lower-cased: as config.json, recipe.yaml or tokenizer_config.json says,
+    else true."""
+    config, folder = weights.config(), weights.config_file.parent
+    if LOWER_CASE_KEY not in config and (path := folder / "recipe.yaml").is_file():
         config = load_yaml(path).get("data") or {}
+    if LOWER_CASE_KEY not in config and (path := folder / "tokenizer_config.json").is_file():
+        config = {LOWER_CASE_KEY: read_object(path).get("do_lower_case", True)}
     found = config.get(LOWER_CASE_KEY, True)
     if not isinstance(found, bool):
         raise ConfigError(f"{folder}: {LOWER_CASE_KEY}: found {found!r}, expected true or false")
@@ -196,8 +202,21 @@ def count_targets(task: FinetuneTask, batch: FinetuneBatch) -> int:
 
 def save_finetuned(folder: Path, model: ErnieForFinetuning, task: FinetuneTask, start: Start) -> None:
     """Saves weights, configuration, vocabulary and the task, atomically: all that `predict` needs."""
-    extra = {TASK_KEY: to_mapping(task), LOWER_CASE_KEY: start.tokenizer.lower_case}
-    save_model(folder, model, start.config, start.vocab_file, extra)
+    lower_case = start.tokenizer.lower_case
+    extra = {TASK_KEY: to_mapping(task), LOWER_CASE_KEY: lower_case, **head_keys(task.kind, task.labels)}
+    save_model(folder, model, start.config, start.vocab_file, extra, lower_case)
+
+
+def head_keys(kind: str, labels: list[str]) -> dict[str, Any]:
+    """Keys of config.json by which PaddleNLP and Hugging Face know a head and its classes."""
+    keys: dict[str, Any] = {"architectures": [ARCHITECTURES[kind]]}
+    if kind == "regression":
+        keys["num_labels"] = 1
+    if labels and kind != "span":
+        keys["num_labels"] = len(labels)
+        keys["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        keys["label2id"] = {label: number for number, label in enumerate(labels)}
+    return keys
 
 
 def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask, Tokenizer]:
@@ -217,7 +236,7 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
             f"fine-tune it first"
         )
     task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
-    tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(folder))
+    tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(open_weights(folder)))
     cpu.prepare()
     model = ErnieForFinetuning(config, task.kind, task.num_labels, task.head_dropout)
     restore_weights(model, folder)
