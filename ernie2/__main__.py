@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "ernie2.report",
     "finetune": "ernie2.finetune",
     "predict": "ernie2.predict",
+    "convert": "ernie2.convert",
 }
 
 

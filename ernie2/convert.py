@@ -3,8 +3,8 @@
     python -m ernie2.convert SRC DST --to ernie2|paddlenlp|hf
 
 SRC: a folder of this project, PaddleNLP, Hugging Face (ERNIE or BERT), Baidu's dygraph package or fluid,
-found out by itself; or a name that PaddleNLP can download (ernie-2.0-base-zh). DST: a new folder. What the two
-sides compute differently, or what is not there, is printed."""
+found out by itself; or a name that PaddleNLP can download (ernie-2.0-base-zh). DST: a new folder. What the
+two sides compute differently, or what is not there, is printed."""
 
 from __future__ import annotations
 
