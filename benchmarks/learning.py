@@ -271,9 +271,7 @@ def _curve(folder: Path, task: str) -> Iterator[tuple[int, float]]:
             yield row["step"], next(iter(row["accuracy"].values()))
 
 
-@cli
-def main(argv: Sequence[str]) -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "python -m benchmarks.learning", description=__doc__, formatter_class=raw
@@ -302,7 +300,13 @@ def main(argv: Sequence[str]) -> None:
         help="further overrides of the recipe, for all arms",
     )
     add("--page", type=Path, help="Markdown page to write, its picture beside it")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@cli
+def main(argv: Sequence[str]) -> None:
+    """Command line."""
+    args = _parser().parse_args(argv)
     study = Study(args.experiment, args)
     facts = machine_facts(args.out.parent)
     results, scores = study.carry_out()

@@ -83,8 +83,8 @@ class ModelConfig(Section):
     hidden_act: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers. Released: relu (Chinese), gelu (English)."""
     init_from: str | None = None
-    """Checkpoint folder to warm-start from (weights only), ours or one saved by PaddleNLP. Default: random
-    weights."""
+    """Folder to warm-start from (weights only): a checkpoint of ours, PaddleNLP's, Hugging Face's or Baidu's
+    (docs/weights.md). Default: random weights."""
     init_min_match: Share = 0.9
     """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A
     token embedding or layer that is missing or of another shape stops it in any case."""

@@ -1,6 +1,4 @@
-"""From any released kind of ERNIE to another:
-
-    python -m ernie2.convert SRC DST --to ernie2|paddlenlp|hf
+"""python -m ernie2.convert SRC DST --to ernie2|paddlenlp|hf: weights from any released kind to another.
 
 SRC: a folder of this project, PaddleNLP, Hugging Face (ERNIE or BERT), Baidu's dygraph package or fluid,
 found out by itself; or a name that PaddleNLP can download (ernie-2.0-base-zh). DST: a new folder. What the

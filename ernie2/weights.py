@@ -161,7 +161,9 @@ def open_weights(folder: str | Path, key: str = "") -> Weights:
         remedy = "save it anew with save_pretrained(FOLDER, safe_serialization=True)"
     wanted = ", ".join((WEIGHTS, *_PDPARAMS))
     setting = f"{key}: " if key else ""
-    raise ConfigError(f"{setting}{folder} holds no {wanted} and no word_embedding of fluid; {remedy}")
+    raise ConfigError(
+        f"{setting}{folder} is no checkpoint folder: no {wanted} or word_embedding (fluid) in it; {remedy}"
+    )
 
 
 def embedding_rows(folder: str | Path) -> dict[str, int]:

@@ -130,6 +130,8 @@ def test_recipes_are_found():
     assert {path.stem for path in RECIPES} >= {
         "demo",
         "mini_zh",
+        "mini_en",
+        "continue_zh",
         "ernie2_zh_base",
         "ernie2_zh_large",
         "ernie2_en_base",
@@ -148,5 +150,5 @@ def test_every_recipe_loads(path):
     select_tasks(loaded.task_names(), str(path))
     plan = make_plan(loaded.curriculum)
     assert all(sum(counts) == loaded.curriculum.steps_per_task for _, counts in plan.table())
-    if not path.stem.startswith(("demo", "mini")):
+    if not path.stem.startswith(("demo", "mini", "continue")):
         assert loaded.batch.tokens == 393_216 and loaded.batch.micro_batches == 48  # 48 cards x 8,192

@@ -67,6 +67,7 @@ def test_every_kind_learns_and_writes_what_is_promised(kind, checkpoint, data, t
     assert {path.name for path in (tmp_path / "best").iterdir()} == {
         "model.safetensors",
         "config.json",
+        "tokenizer_config.json",
         "vocab.txt",
     }
     suffix = ".json" if kind == "span" else ".jsonl"
@@ -299,7 +300,7 @@ def test_bad_input_stops_before_anything_is_written(change, message, checkpoint,
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob: found 1.5"),
         ({"layer_norm_eps": "x"}, "layer_norm_eps: found text 'x'"),
         ({"lower_case": "no"}, "lower_case: found 'no'"),
-        (None, "config.json: expected a mapping of keys"),
+        (None, "config.json: not an encoder configuration: expected an object"),
     ],
 )
 def test_a_config_json_that_lies_is_named(data, tmp_path, changes, words):

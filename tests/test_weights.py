@@ -323,7 +323,7 @@ def test_what_cannot_be_converted_is_refused(ours, tmp_path, capsys):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "pytorch_model.bin").touch()
     cases = {
-        "empty": "holds no model.safetensors, model_state.pdparams, saved_weights.pdparams and no word_embedding",
+        "empty": "is no checkpoint folder: no model.safetensors, model_state.pdparams, saved_weights.pdparams or word",
         "torch": "safe_serialization=True",
     }
     for name, words in cases.items():
