@@ -101,21 +101,17 @@ def save_model(
 
 
 def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray]:
-    """Puts back what `write_model` wrote of this very model.
+    """Puts back what `write_model` wrote of this very model; a parameter of half precision is rounded.
 
-    Returns:
-        The file's arrays, float32; a parameter of half precision has them rounded.
-
-    Raises:
-        ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name
-        and shape."""
+    Returns the file's arrays, float32. Raises ConfigError where the file is missing or damaged, or its
+    tensors are not the model's in name and shape."""
     arrays, parameters = read_arrays(Path(folder) / WEIGHTS), dict(model.named_parameters())
-    wrong = [f"{name} is missing" for name in parameters if name not in arrays]
-    wrong += [f"{name} has no place in it" for name in arrays if name not in parameters]
-    wrong += [
-        f"{name} is {list(array.shape)} there, {list(parameters[name].shape)} here"
-        for name, array in arrays.items()
-        if name in parameters and list(array.shape) != list(parameters[name].shape)
+    there = {name: list(array.shape) for name, array in arrays.items()}
+    here = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    wrong = [
+        f"{name} is {there.get(name, 'missing')} there, {here.get(name, 'no parameter')} here"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
     ]
     if wrong:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
@@ -129,9 +125,8 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
     """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
 
     Of parameters not trained yet there are none."""
-    arrays = {
-        f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)
-    }
+    found = _accumulators(model, optimizer)
+    arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in found}
     masters = optimizer.state_dict().get(f"{MASTER}s", {})
     for name, parameter in model.named_parameters():
         if parameter.name in masters:
@@ -142,8 +137,7 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
 def _accumulators(
     model: nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> Iterator[tuple[str, str, paddle.Tensor]]:
-    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of
-    making."""
+    """(parameter, accumulator, tensor); Paddle's own names of parameters follow the order of creation."""
     names = {parameter.name: name for name, parameter in model.named_parameters()}
     for key, value in optimizer.state_dict().items():
         if isinstance(value, paddle.Tensor):
@@ -154,13 +148,11 @@ def _accumulators(
 def restore_optimizer(
     arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> None:
-    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master
-    weights.
+    """Puts back what `optimizer_arrays` gave; master weights are taken in half precision alone.
 
-    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does
-    not know of it, so that the head of a task that rests between two checkpoints would lose its moments; and
-    a head that is trained for the first time is refused. Hence the accumulators are made here, as
-    optimizer.step() does."""
+    Left to itself Paddle restores a parameter's state at its next update. Until then state_dict() lacks it:
+    the head of a task that rests between two checkpoints would lose its moments, and a head that is trained
+    for the first time is refused. Hence the accumulators are made here, as optimizer.step() does."""
     found = {tuple(key.replace(f"|{MASTER_NAME}_", "|").split("|")): array for key, array in arrays.items()}
     trained, masters = {name for name, accumulator in found if accumulator != MASTER}, {}
     for name, parameter in model.named_parameters():
@@ -193,16 +185,15 @@ def save_training(
 
     Raises:
         ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were."""
-    masters = {key.partition("|")[0]: array for key, array in moments.items() if key.endswith(f"|{MASTER}")}
-    moments = {key: array for key, array in moments.items() if not key.endswith(f"|{MASTER}")}
-    needed = sum(array.nbytes for array in moments.values()) + SPARE
-    needed += 4 * sum(parameter.size for parameter in model.parameters())
+    suffix = f"|{MASTER}"
+    masters = {key.removesuffix(suffix): array for key, array in moments.items() if key.endswith(suffix)}
+    moments = {key: array for key, array in moments.items() if not key.endswith(suffix)}
+    needed = 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
+    needed += sum(array.nbytes for array in moments.values())
 
     def write(tmp: Path) -> None:
-        weights = model_arrays(model) | masters
-        write_model(
-            tmp, weights, config, vocab_file, {key: state[key] for key in ("task_ids",) if key in state}
-        )
+        extra = {key: state[key] for key in ("task_ids",) if key in state}
+        write_model(tmp, model_arrays(model) | masters, config, vocab_file, extra)
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
@@ -231,19 +222,15 @@ def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
 
 
 def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Restores model and optimizer exactly. Returns trainer_state.json.
+    """Restores model and optimizer exactly, from float32 in whatever precision they are now.
 
-    They may be in another precision than when they were saved: weights and moments are float32 on disk.
-
-    Raises:
-        ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of
-        tasks)."""
+    Returns trainer_state.json. Raises ConfigError where the tensors are not those of this model (another
+    size, vocabulary or set of tasks)."""
     try:
         arrays = restore_weights(model, folder)
     except ConfigError as error:
-        raise ConfigError(
-            f"{error}; resume with the settings it was made with, or choose another out_dir"
-        ) from None
+        remedy = "resume with the settings it was made with, or choose another out_dir"
+        raise ConfigError(f"{error}; {remedy}") from None
     masters = {f"{name}|{MASTER}": array for name, array in arrays.items()}
     restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer)
     return read_state(folder)
@@ -252,46 +239,39 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
 def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
     """(step, folder) of the newest checkpoint that is as it was written; None where there is none at all.
 
-    A damaged one is reported and set aside as <folder>.damaged, and the one before is taken.
-
-    Raises:
-        ConfigError: all that are there are damaged."""
-    found = checkpoints(out_dir)
-    problems = []
-    for step, folder in reversed(found):
+    Damaged ones are reported and set aside as <folder>.damaged. Raises ConfigError where all are damaged."""
+    damaged, problems = [], []
+    for step, folder in reversed(checkpoints(out_dir)):
         problem = what_is_wrong(folder)
         if problem is None:
-            for bad in (folder for other, folder in found if other > step):
+            for bad in damaged:
                 aside = bad.with_name(f"{bad.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 bad.rename(aside)
             return step, folder
+        damaged.append(folder)
         problems.append(problem)
         logger.warning("%s; trying the checkpoint before it", problem)
     if problems:
-        raise ConfigError(
-            f"{problems[0]}; no other checkpoint is left: remove {found[-1][1]} to start from the beginning"
-        )
+        remedy = f"no other checkpoint is left: remove {damaged[0]} to start from the beginning"
+        raise ConfigError(f"{problems[0]}; {remedy}")
     return None
 
 
 def what_is_wrong(folder: Path) -> str | None:
     """Names the first file of a checkpoint that is not as it was written, and how; None where all are."""
+    path = folder / "trainer_state.json"
     try:
-        state = read_state(folder)
-    except ConfigError as error:
-        return str(error)
-    for name, (size, digest) in state.get("files", {}).items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path}: damaged (the file is gone)"
-        if path.stat().st_size != size:
-            return f"{path}: damaged ({path.stat().st_size:,} bytes, {size:,} were written)"
-        try:
+        for name, (size, digest) in read_state(folder).get("files", {}).items():
+            path = folder / name
+            if path.stat().st_size != size:
+                return f"{path}: damaged ({path.stat().st_size:,} bytes, {size:,} were written)"
             if file_digest(path) != digest:
                 return f"{path}: damaged (its sha256 is not that of what was written)"
-        except OSError as error:
-            return f"{path}: damaged ({error.strerror})"
+    except ConfigError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: damaged ({error.strerror})"
     return None
 
 

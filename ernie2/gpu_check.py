@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PEAKS = {"V100": 125, "T4": 65, "A100": 312, "A10": 125, "A30": 165, "H100": 989, "H200": 989, "H800": 989}
 """TFLOP/s in half precision without sparsity, by NVIDIA's data sheets; a part of the card's name."""
 STEPS, HALF_TOLERANCE, RESUME_TOLERANCE = 20, 2e-2, 1e-3
-LIMIT = 900
-"""Seconds after which a trial is broken off."""
+LIMIT = 900  # seconds after which a trial is broken off
+_OWN_PROCESS = [sys.executable, "-m", "ernie2.gpu_check"]
 
 Row = tuple[str, str, str]
 """What was tried, "ok" or "problem", what was found."""
@@ -47,8 +47,7 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
 
     Args:
         folder: empty; recipe, shards and runs are made there.
-        size: model whose speed is measured.
-        lengths: tokens of a sample, for the speed."""
+        size: model whose speed is measured, on samples of so many tokens (`lengths`)."""
     try:
         cards = describe()
     except Trial as error:
@@ -76,29 +75,22 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
 
 
 def describe() -> dict[str, Any]:
-    """Versions, driver, cards in words, and the half precision that they compute in (a CPU: fp32)."""
-    code = f"from {__name__} import _describe; _describe()"
-    return json.loads(_output([sys.executable, "-c", code]).splitlines()[-1])
+    """Versions, driver, cards, and the half precision that they compute in (a CPU: fp32)."""
+    return json.loads(_output(_OWN_PROCESS + ["describe"]))
 
 
 def _describe() -> None:
     import paddle
     from paddle.base import core
 
-    gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     versions = [f"paddle {paddle.__version__}", f"Python {platform.python_version()}"]
+    count = 0
     if paddle.is_compiled_with_cuda():
-        nccl = core.nccl_version()
+        count, nccl = paddle.device.cuda.device_count(), core.nccl_version()
         versions += [f"CUDA {paddle.version.cuda()}", f"cuDNN {core.cudnn_version()}", f"NCCL {nccl}"]
-    cards, capability = [], 9
-    for number in range(paddle.device.cuda.device_count() if gpu else 0):
-        paddle.set_device(f"gpu:{number}")
-        card = paddle.device.cuda.get_device_properties(number)
-        capability = min(capability, card.major)
-        cards.append(
-            f"{card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB"
-        )
-    half = ("bf16" if capability >= 8 else "fp16") if gpu else "fp32"
+    found = [paddle.device.cuda.get_device_properties(number) for number in range(count)]
+    half = "fp16" if any(card.major < 8 for card in found) else "bf16" if found else "fp32"
+    cards = [f"{c.name}, capability {c.major}.{c.minor}, {c.total_memory / 2**30:.1f} GiB" for c in found]
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version,memory.free", "--format=csv,noheader"]
         driver = "; ".join(subprocess.check_output(asked, text=True, timeout=30).splitlines()) + " free"
@@ -109,29 +101,27 @@ def _describe() -> None:
 
 def attention_kernels(half: str, size: str, length: int) -> tuple[str, str]:
     """Each kernel's trial (autocast, dropout, padding, odd lengths) and its time."""
-    _, width, heads, _ = SIZES[size]
     found = []
     for name in ("plain", "memory_efficient", "flash"):
-        code = f"from {__name__} import _kernel; _kernel({name!r}, {half!r}, {heads}, {width}, {length})"
         try:
-            found.append(f"{name} {_output([sys.executable, '-c', code]).splitlines()[-1]}")
+            found.append(f"{name} {_output([*_OWN_PROCESS, 'kernel', name, half, size, str(length)])}")
         except Trial as error:
             found.append(f"{name}: {error}")
     return "ok" if " ms" in found[0] else "problem", "; ".join(found)
 
 
-def _kernel(name: str, precision: str, heads: int, width: int, length: int) -> None:
+def _kernel(name: str, precision: str, size: str, length: str) -> None:
     from ernie2.attention import measure
 
-    problem, seconds = measure(name, precision, heads, width, length)
+    _, width, heads, _ = SIZES[size]
+    problem, seconds = measure(name, precision, heads, width, int(length))
     print(problem or f"{1e3 * seconds:.2f} ms")
 
 
 def precision(folder: Path, half: str) -> tuple[str, str]:
     """STEPS steps in half precision beside as many in fp32, from the same start, without dropout."""
     single, other = (_losses(folder, f"steps_{name}", f"runtime.precision={name}") for name in ("fp32", half))
-    off = float(np.abs(other / single - 1).max())
-    return "ok" if off < HALF_TOLERANCE else "problem", f"losses differ by at most {off:.1e} in {STEPS} steps"
+    return _beside(other, single, HALF_TOLERANCE)
 
 
 def resume(folder: Path, half: str) -> tuple[str, str]:
@@ -139,17 +129,19 @@ def resume(folder: Path, half: str) -> tuple[str, str]:
     settings = f"runtime.precision={half}", "runtime.save_every=1000"
     whole = _losses(folder, f"steps_{half}", *settings)
     _losses(folder, "resumed", *settings, f"runtime.max_steps={STEPS // 2}")
-    off = float(np.abs(_losses(folder, "resumed", *settings) / whole - 1).max())
-    return "ok" if off < RESUME_TOLERANCE else "problem", f"losses differ by at most {off:.1e}"
+    return _beside(_losses(folder, "resumed", *settings), whole, RESUME_TOLERANCE)
 
 
 def together(folder: Path, half: str, count: int) -> tuple[str, str]:
     """All cards (on a CPU two processes) beside one: the same steps, gradients summed by NCCL (gloo)."""
     alone = _losses(folder, "one", f"runtime.precision={half}", tokens=1024 * count)
     found = _losses(folder, "all", f"runtime.precision={half}", tokens=1024 * count, processes=count)
-    off = float(np.abs(found / alone - 1).max())
-    limit = HALF_TOLERANCE if half != "fp32" else RESUME_TOLERANCE
-    return "ok" if off < limit else "problem", f"losses differ from one's by at most {off:.1e}"
+    return _beside(found, alone, HALF_TOLERANCE if half != "fp32" else RESUME_TOLERANCE)
+
+
+def _beside(found: np.ndarray, wanted: np.ndarray, limit: float) -> tuple[str, str]:
+    off = float(np.abs(found / wanted - 1).max())
+    return "ok" if off < limit else "problem", f"losses differ by at most {off:.1e} in {STEPS} steps"
 
 
 def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> tuple[str, str]:
@@ -160,8 +152,8 @@ def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> 
     if not cards:
         settings += [f"batch.tokens={4 * length}", f"batch.micro_tokens={4 * length}"]
     _losses(folder, name, *settings, length=length, tokens=None)
-    lines = (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    reached = statistics.median(json.loads(line)["tokens_per_s"] for line in lines[len(lines) // 2 :])
+    lines = _log(folder / name)
+    reached = statistics.median(line["tokens_per_s"] for line in lines[len(lines) // 2 :])
     recipe = load_recipe(_recipe(folder, length), settings)
     work = estimate(recipe, make_plan(recipe.curriculum), 18_000, None)["flops_per_token"] * reached / 1e12
     peak = next((peak for card, peak in PEAKS.items() if cards and card in cards[0]), None)
@@ -170,26 +162,21 @@ def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> 
 
 
 def _losses(
-    folder: Path,
-    out: str,
-    *settings: str,
-    length: int = 128,
-    tokens: int | None = 2048,
-    processes: int = 1,
+    folder: Path, out: str, *settings: str, length: int = 128, tokens: int | None = 2048, processes: int = 1
 ) -> np.ndarray:
-    """Trains STEPS steps in `folder / out` (or goes on there) and returns the losses of all tasks."""
+    """Trains STEPS steps in `folder / out` (or resumes there) and returns the losses of all tasks."""
     own = ["model.size=mini", f"batch.tokens={tokens}", "batch.micro_tokens=1024"] if tokens else []
     arguments = [_recipe(folder, length), f"out_dir={folder / out}", *own, *settings]
     script = 'source ernie2/env.sh; ernie2_environment; ernie2_processes; ernie2_train ernie2.pretrain "$@"'
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
-    }
-    _output(
-        ["bash", "-c", script, "check", *map(str, arguments)],
-        env=kept | {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)},
-    )
-    lines = (folder / out / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    return np.array([json.loads(line)["loss"] for line in lines])
+    cluster = ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
+    env = {name: value for name, value in os.environ.items() if name not in cluster}
+    env |= {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)}
+    _output(["bash", "-c", script, "check", *map(str, arguments)], env=env)
+    return np.array([line["loss"] for line in _log(folder / out)])
+
+
+def _log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _recipe(folder: Path, length: int) -> Path:
@@ -214,7 +201,7 @@ def _recipe(folder: Path, length: int) -> Path:
         "batch": {"tokens": 2048, "micro_tokens": 1024, "pool_batches": 8},
         "curriculum": {
             "mode": "multitask",
-            "stages": [[task.name for task in tasks]],
+            "stages": [[t.name for t in tasks]],
             "steps_per_task": STEPS // 2,
         },
         "lr": {"peak": 1e-3, "warmup_steps": 5},
@@ -237,25 +224,22 @@ def _write_shards(folder: Path, task: Task, vocab: Vocab, length: int) -> None:
             words = np.arange(-1, inner + 1, dtype=np.int16)
             words[[0, -1]] = -1
             label = int(rng.integers(task.sentence_classes)) if task.sentence_classes else None
-            writer.write(
-                split,
-                Example(ids, np.zeros(len(ids), np.int8), {level: words for level in LEVELS}, None, label),
-            )
+            levels = {level: words for level in LEVELS}
+            writer.write(split, Example(ids, np.zeros(len(ids), np.int8), levels, None, label))
     writer.close({"vocab_digest": vocab.digest})
 
 
 def _output(command: list[str], **settings: Any) -> str:
-    """What a process printed. Raises Trial with the end of its errors where it fails or takes too long."""
+    """The last line that a process printed. Raises Trial with its last errors where it fails."""
+    settings |= {"cwd": ROOT, "capture_output": True, "text": True, "timeout": LIMIT}
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False, **settings
-        )
+        done = subprocess.run(command, check=False, **settings)
     except subprocess.TimeoutExpired:
         raise Trial(f"no end after {LIMIT} s") from None
     if done.returncode:
-        said = re.sub(r"\s+", " ", (done.stderr or done.stdout).strip())[-600:]
-        raise Trial(f"exit code {done.returncode}: {said}")
-    return done.stdout
+        errors = re.sub(r"\s+", " ", (done.stderr or done.stdout).strip())[-600:]
+        raise Trial(f"exit code {done.returncode}: {errors}")
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 def page(rows: list[Row]) -> str:
@@ -263,6 +247,9 @@ def page(rows: list[Row]) -> str:
     cells = [("tried", "", "found"), ("---", "---", "---"), *rows]
     body = [f"| {name} | {state} | {found.replace('|', '/')} |" for name, state, found in cells]
     bad = sum(state == "problem" for _, state, _ in rows)
-    return "\n".join(
-        ["# ERNIE 2.0 on this GPU", "", *body, "", f"problems: {bad}" if bad else "all is well", ""]
-    )
+    end = f"problems: {bad}" if bad else "all is well"
+    return "\n".join(["# ERNIE 2.0 on this GPU", "", *body, "", end, ""])
+
+
+if __name__ == "__main__":
+    {"describe": _describe, "kernel": _kernel}[sys.argv[1]](*sys.argv[2:])

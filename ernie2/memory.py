@@ -16,7 +16,6 @@ GIB = 2**30
 PADDING = 1.05  # padded tokens of a micro-batch over its real ones, rather too many
 USABLE = 0.9  # the rest goes to holes between blocks of the allocator
 RESERVED = {"gpu": 1.0, "cpu": 0.5}  # GiB: CUDA context and libraries; the interpreter with paddle
-UP_TO_ATTENTION = 5  # arrays of the hidden width: input, query, key, value, the heads' output
 
 
 def parameter_count(recipe: Recipe, vocab_rows: int) -> int:
@@ -58,20 +57,20 @@ def activation_bytes_per_token(recipe: Recipe) -> int:
 
     In each layer: copies of the input, query, key, value, the heads' output, LayerNorm inputs, and the inner
     activations before and after their function; attention scores, their softmax, dropout's mask and product.
-    The last layer keeps what follows its attention for data.mask_prob of the tokens. ernie2.cpu keeps the
-    softmax and its product with the mask alone, and no input of a sum. With runtime.recompute every layer
-    keeps its input, and one layer at a time all of it, with the gradients that pass through it."""
+    The last layer keeps what follows its attention for data.mask_prob of the tokens. The CPU's own functions
+    keep the softmax and its product with the mask alone, and no input of a sum. With runtime.recompute every
+    layer keeps its input, and one layer at a time all of it, with the gradients that pass through it."""
     layers, width, heads, inner = SIZES[recipe.model.size]
     half, dropout = recipe.runtime.precision != "fp32", recipe.model.dropout > 0
-    own_ways = not half and not recipe.runtime.recompute
-    wide = (11 if half else 8 if own_ways else 12) * width
+    on_cpu = not half and not recipe.runtime.recompute
+    wide = (11 if half else 8 if on_cpu else 12) * width
     wide += (3 if recipe.model.hidden_act == "relu" else 4) * inner
-    with_dropout, without = (2, 1) if own_ways else (3 if half else 4, 2)
+    with_dropout, without = (2, 1) if on_cpu else (3 if half else 4, 2)
     scores = (with_dropout if dropout else without) * heads * recipe.data.max_seq_len
     layer, unit = wide + scores, 2 if half else 4
     if recipe.runtime.recompute:
         return int(unit * (layer + 6 * width + 2 * inner + layers * width))
-    unread = (1 - recipe.data.mask_prob) * (wide - UP_TO_ATTENTION * width)
+    unread = (1 - recipe.data.mask_prob) * (wide - 5 * width)  # input, query, key, value, heads' output
     return int(unit * (layers * layer + layers * width - unread))
 
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from ernie2 import memory
 from ernie2.batching import TaskStream
-from ernie2.config import SIZES, Recipe, cli, load_recipe
+from ernie2.config import SIZES, Recipe, load_recipe
 from ernie2.curriculum import Plan, make_plan
 from ernie2.disk import size
 from ernie2.shards import ShardReader, read_index
-from ernie2.strict import ConfigError
+from ernie2.strict import ConfigError, cli
 from ernie2.tasks import Task, select_tasks
 from ernie2.tokenizer import Vocab
 
@@ -42,11 +42,6 @@ def parse_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[Reci
     if "=" in args.recipe:
         args.recipe, args.overrides = DEFAULT_RECIPE, [args.recipe, *args.overrides]
     return load_recipe(args.recipe, args.overrides), args.recipe, args
-
-
-def recipe_from_command_line(argv: list[str], prog: str) -> tuple[Recipe, str]:
-    """For commands that take a recipe and overrides only."""
-    return parse_recipe(recipe_parser(prog, None), argv)[:2]
 
 
 def estimate(
@@ -89,17 +84,19 @@ def fits(
     recomputed, found = memory.with_settings(recipe, "runtime", recompute=True), []
     for gib in [device_memory] if device_memory else devices:
         usable = memory.usable_bytes(kind, gib * memory.GIB, processes)
-        one = {"device_memory_gib": gib, "usable_bytes": usable, "fits": needed <= usable}
-        for key, way in (("largest_micro_tokens", recipe), ("largest_micro_tokens_recompute", recomputed)):
-            one[key] = memory.largest_micro_tokens(way, vocab_rows, ranks, usable)
-        found.append(one)
+        most, most_recomputed = (
+            memory.largest_micro_tokens(one, vocab_rows, ranks, usable) for one in (recipe, recomputed)
+        )
+        device = {"device_memory_gib": gib, "usable_bytes": usable, "fits": needed <= usable}
+        device |= {"largest_micro_tokens": most, "largest_micro_tokens_recompute": most_recomputed}
+        found.append(device)
     return found
 
 
 def figures(
     recipe: Recipe, plan: Plan, ranks: int, tokens_per_s: float | None, device_memory: float | None
 ) -> dict[str, Any]:
-    """All that --json prints; the arguments are those of `estimate` and `fits`."""
+    """All that --json prints but the balance; the arguments are those of `estimate` and `fits`."""
     rows = memory.vocabulary_rows(recipe)
     stages = [
         {"stage": stage.number, "first_step": stage.first_step, "steps": stage.steps, "tasks": stage.shares}
@@ -186,22 +183,9 @@ def stage_table(plan: Plan) -> str:
 def _align(rows: list[list[str]], left: int = 1) -> str:
     """Columns of a table, `left` of them aligned left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        [f"{cell:{'<' if i < left else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths))]
-        for row in rows
-    ]
-    return "\n".join("  ".join(line) for line in lines)
-
-
-def _shards_line(recipe: Recipe, plan: Plan, task: str) -> str:
-    """What a task has to train on, and how often the plan goes through it."""
-    try:
-        index = read_index(Path(recipe.data.shards_dir) / task)
-    except ConfigError:
-        return f"shards   {task}: none yet in {recipe.data.shards_dir}"
-    samples, tokens = index["samples"]["train"], index["tokens"]["train"]
-    epochs = sum(dict(plan.table())[task]) * recipe.batch.tokens / max(tokens, 1)
-    return f"shards   {task}: {samples:,} samples, {tokens / 1e6:.2f} M tokens, {epochs:.1f} epochs"
+    align = ["<" if column < left else ">" for column in range(len(widths))]
+    lines = [[f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths)] for row in rows]
+    return "\n".join(map("  ".join, lines))
 
 
 def balance(recipe: Recipe, tasks: list[Task], ranks: int) -> dict[str, float] | None:
@@ -220,12 +204,23 @@ def balance(recipe: Recipe, tasks: list[Task], ranks: int) -> dict[str, float] |
     return dict(zip(("imbalance", "padding"), found.mean(0).tolist(), strict=True))
 
 
-def balance_lines(found: dict[str, float] | None, ranks: int) -> list[str]:
-    """`balance` for people."""
-    if found is None:
-        return []
-    above = f"costliest of {ranks} ranks {found['imbalance'] - 1:.1%} above the mean, " if ranks > 1 else ""
-    return [f"balance  {above}{found['padding']:.1%} padding (measured on the shards)"]
+def shards_page(recipe: Recipe, plan: Plan, tasks: list[Task], ranks: int) -> str:
+    """What is measured on the shards: balance, samples, and how often the plan goes through them."""
+    lines, steps = [], {name: sum(counts) for name, counts in plan.table()}
+    if found := balance(recipe, tasks, ranks):
+        above = f"costliest of {ranks} ranks {found['imbalance'] - 1:.1%} above the mean, " * (ranks > 1)
+        lines.append(f"balance  {above}{found['padding']:.1%} padding (measured on the shards)")
+    for task in tasks:
+        try:
+            index = read_index(Path(recipe.data.shards_dir) / task.name)
+        except ConfigError:
+            lines.append(f"shards   {task.name}: none yet in {recipe.data.shards_dir}")
+            continue
+        samples, tokens = index["samples"]["train"], index["tokens"]["train"]
+        epochs = steps[task.name] * recipe.batch.tokens / max(tokens, 1)
+        found = f"{samples:,} samples, {tokens / 1e6:.2f} M tokens, {epochs:.1f} epochs"
+        lines.append(f"shards   {task.name}: {found}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
@@ -233,9 +228,8 @@ def main(argv: list[str]) -> None:
     parser = recipe_parser("python -m ernie2.plan", __doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ranks", type=int, default=1, help="devices that share a step")
-    parser.add_argument(
-        "--device-memory", type=float, metavar="GIB", help="default: of V100s; fp32: this machine"
-    )
+    help_memory = "default: of V100s; fp32: this machine"
+    parser.add_argument("--device-memory", type=float, metavar="GIB", help=help_memory)
     parser.add_argument("--tokens-per-s", type=float, help="over all devices, for the time estimate")
     recipe, where, args = parse_recipe(parser, argv)
     for key in ("ranks", "device_memory", "tokens_per_s"):
@@ -250,10 +244,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(figures(recipe, plan, args.ranks, **options) | measured, indent=1))
     else:
         print(opening_page(recipe, plan, args.ranks, **options))
-        for line in balance_lines(balance(recipe, tasks, args.ranks), args.ranks):
-            print(line)
-        for task in tasks:
-            print(_shards_line(recipe, plan, task.name))
+        print(shards_page(recipe, plan, tasks, args.ranks))
 
 
 if __name__ == "__main__":

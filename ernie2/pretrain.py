@@ -12,18 +12,18 @@ import paddle
 import yaml
 
 from ernie2 import cpu, distributed, logs
-from ernie2 import plan as plan_page
 from ernie2.batching import Batch, prefetch
 from ernie2.checkpoint import optimizer_arrays, save_training
-from ernie2.config import cli, to_mapping
 from ernie2.digests import run_digests
 from ernie2.disk import write_json
-from ernie2.evaluate import evaluate
+from ernie2.evaluate import Meter, evaluate
 from ernie2.faults import MicroStep, missing_memory_named
-from ernie2.meter import Meter
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
-from ernie2.setup_run import Run, prepare_run
+from ernie2.plan import closing_page, parse_recipe, recipe_parser
+from ernie2.run import Run, prepare_run
+from ernie2.schema import to_mapping
+from ernie2.strict import cli
 from ernie2.watchdog import watched
 
 DROPOUT_STREAM = 4
@@ -44,7 +44,7 @@ def train(run: Run) -> dict:
     while done < end and not stop.agreed:
         waiting = time.monotonic()
         batches = next(feed)
-        meter.waited(time.monotonic() - waiting)
+        meter.waited += time.monotonic() - waiting
 
         lr = learning_rate(recipe.lr, plan, done, plan.turns(done))
         grad_norm = optimizer_step(run, done, batches, lr, meter, stop)
@@ -120,9 +120,8 @@ def optimizer_step(
             ]
             run.replica.backward(run.scaler.scaled(sum(terms[1:], terms[0])))
         meter.add(batch, heads)
-        passed.append(
-            MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()})
-        )
+        losses = {head: result.loss_sum.detach() for head, result in heads.items()}
+        passed.append(MicroStep(micro, batch, losses))
 
     norm = clip_by_global_norm(run.model.parameters(), run.recipe.optimizer.clip_norm, run.scaler.scale)
     if not stop.agree() and run.bad_steps.accepts(step + 1, lr, norm, passed):
@@ -131,8 +130,7 @@ def optimizer_step(
     else:
         meter.tokens = tokens_before
         meter.restart()  # sums that hold this step are no numbers, or hold half of it
-    # Gradients become None, not zero: a head does not move on another task's step, neither by decay nor by
-    # momentum.
+    # None, not zero: a head does not move on another task's step, neither by decay nor by momentum.
     run.optimizer.clear_grad(set_to_zero=False)
     return norm
 
@@ -165,24 +163,16 @@ def save(run: Run, done: int, tokens: int) -> None:
             "task_ids": {task.name: task.task_id for task in run.tasks},
             "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
         }
-        moments = optimizer_arrays(run.model, run.optimizer)
-        save_training(
-            run.out_dir,
-            done,
-            run.model,
-            moments,
-            run.model.config,
-            run.recipe.model.vocab_file,
-            yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True),
-            state,
-            run.recipe.runtime.keep_last,
-        )
+        recipe = yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True)
+        moments, keep = optimizer_arrays(run.model, run.optimizer), run.recipe.runtime.keep_last
+        files = run.model.config, run.recipe.model.vocab_file, recipe
+        save_training(run.out_dir, done, run.model, moments, *files, state, keep)
     distributed.barrier()
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    recipe, where = plan_page.recipe_from_command_line(argv, "python -m ernie2.pretrain")
+    recipe, where, _ = parse_recipe(recipe_parser("python -m ernie2.pretrain", None), argv)
     with watched(recipe.runtime.startup_limit, run_digests(recipe)) as ready:
         rank, ranks = distributed.init(recipe.runtime.startup_limit)
         logs.setup(rank)
@@ -193,7 +183,7 @@ def main(argv: list[str]) -> None:
                 result = train(run)
         if rank == 0 and result["finished"]:
             write_json(run.out_dir / "result.json", result)
-            logs.logger.info("%s", plan_page.closing_page(run.recipe, where, result))
+            logs.logger.info("%s", closing_page(run.recipe, where, result))
 
 
 if __name__ == "__main__":

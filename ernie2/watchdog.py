@@ -19,10 +19,8 @@ from typing import Any
 
 from ernie2.strict import ConfigError
 
-PEER_LOST = 75
-"""Exit code of a process that stopped because of another one (sysexits.h: temporary failure)."""
-GRACE_S = 5.0
-"""A process that stops because of another one waits this long, so that the launcher sees first who it was."""
+PEER_LOST = 75  # exit code of who stops because of another process (sysexits.h: temporary failure)
+GRACE_S = 5.0  # such a process waits this long, so that the launcher sees first who it was
 # Seconds of silence before the system asks, between questions, and questions without an answer.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 35_000}
 _Rank = dict[str, Any]  # how a rank introduces itself: rank, name, endpoints of the run, facts
@@ -33,12 +31,11 @@ _Peers = dict[Connection, _Rank]  # on rank 0 all others, elsewhere rank 0 alone
 def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Waits until all ranks that paddle.distributed.launch started are there, then watches them to the end.
 
+    Yields a function to call when this rank is ready for its first step; in a single process nothing happens.
+
     Args:
         limit: seconds that the others may take to come, and then all of them to get ready.
         facts: what has to be the same on every rank, name -> digest.
-
-    Yields:
-        A function to call when this rank is ready for its first step. In a single process it does nothing.
 
     Raises:
         ConfigError: facts differ; names the rank.
@@ -76,9 +73,7 @@ class Watchdog:
     def ready(self) -> None:
         """This rank is ready for its first step."""
         self._starting.pop(self.me["rank"], None)
-        if self.me[
-            "rank"
-        ]:  # rank 0 keeps the account; what a peer leaves unread would cost rank 0 its last words
+        if self.me["rank"]:  # rank 0 keeps the account; unread messages would cost it its last words
             _tell(self.peers, stop=None)
 
     def leave(self, code: int, why: str = "") -> None:

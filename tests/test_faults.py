@@ -19,7 +19,7 @@ from ernie2.batching import Batch
 from ernie2.config import Recipe, build
 from ernie2.model import ErnieForPretraining
 from ernie2.optim import LossScaler
-from ernie2.setup_run import Run, prepare_run
+from ernie2.run import Run, prepare_run
 from ernie2.strict import ConfigError, apply_overrides
 
 BRIEF = (
