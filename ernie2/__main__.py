@@ -1,5 +1,4 @@
-"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan RECIPE.yaml` is `python -m ernie2.plan
-RECIPE.yaml`."""
+"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan ...` is `python -m ernie2.plan ...`."""
 
 from __future__ import annotations
 

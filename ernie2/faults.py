@@ -3,8 +3,7 @@ steps that find no memory: the message says what to set.
 
 A skipped step leaves weights, moments and everything else as they were. All ranks decide alike.
 
-    <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, without pickle
-                     step_0001234.rank0.json    what was wrong, and the text of a few samples"""
+    <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, without pickle"""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -22,24 +21,20 @@ import paddle
 from ernie2 import distributed
 from ernie2.batching import Batch
 from ernie2.config import Recipe
-from ernie2.disk import write_json
 from ernie2.logs import logger
 from ernie2.memory import remedy
 from ernie2.optim import LossScaler
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
-from ernie2.tokenizer import Vocab
 
 DUMPS = 8  # bad steps whose batches are kept, for one start of a run
-TEXTS = 3  # samples of a micro-batch whose text is written out
 OUT_OF_MEMORY = re.compile(r"ResourceExhausted|out of memory|bad_alloc|cannot allocate memory", re.IGNORECASE)
 """What paddle's allocators say, on GPUs and on CPUs."""
 
 
 @contextlib.contextmanager
 def missing_memory_named(recipe: Recipe, ranks: int) -> Iterator[None]:
-    """Around a run: where it finds no memory, ConfigError with the keys to set replaces the allocator's
-    error."""
+    """Turns an allocator's error into a ConfigError with the keys to set."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -68,10 +63,8 @@ class BadSteps:
     `allowed` bad steps in a row are skipped, one more stops the run (runtime.max_bad_steps). With fp16 an
     overflow of the gradients is the loss scaler's business and no fault."""
 
-    def __init__(
-        self, out_dir: Path, tasks: list[Task], vocab: Vocab, scaler: LossScaler, allowed: int
-    ) -> None:
-        self.folder, self.vocab, self.scaler, self.allowed = out_dir / "faults", vocab, scaler, allowed
+    def __init__(self, out_dir: Path, tasks: list[Task], scaler: LossScaler, allowed: int) -> None:
+        self.folder, self.scaler, self.allowed = out_dir / "faults", scaler, allowed
         self.keys = sorted((task.name, loss.head) for task in tasks for loss in task.losses)
         self.skipped = self.in_a_row = self.dumps = 0
 
@@ -92,8 +85,9 @@ class BadSteps:
             return True
         self.skipped += 1
         bad = [self.keys.index((micro.batch.task.name, head)) for micro in done for head in micro.bad()]
-        counts = distributed.sum_over_ranks(np.bincount(np.array(bad, np.int64), minlength=len(self.keys)))
-        if self.scaler.enabled and not counts.any():
+        bad = np.bincount(np.array(bad, np.int64), minlength=len(self.keys))
+        counts = distributed.sum_over_ranks(bad).tolist()
+        if self.scaler.enabled and not any(counts):
             overflow = "step %d: the gradients overflow at loss scale %.3g; step skipped"
             logger.info(overflow, step, self.scaler.scale)
             self.scaler.update(overflow=True)
@@ -106,7 +100,7 @@ class BadSteps:
         )
         what = what or f"the gradient of task {tasks} is not a number, though the losses are"
         text = f"step {step}: {what} (learning rate {lr:.3g}, gradient norm {float(grad_norm):.3g})"
-        self._fault(step, text, [micro for micro in done if micro.bad() or not counts.any()])
+        self._fault(step, text, [micro for micro in done if micro.bad() or not any(counts)])
         return False
 
     def state_dict(self) -> dict[str, int]:
@@ -122,7 +116,7 @@ class BadSteps:
         if guilty and self.dumps < DUMPS:
             self.dumps += 1
             try:
-                text += f"; batch kept in {dump(self.folder, step, text, guilty, self.vocab)}"
+                text += f"; batch kept in {dump(self.folder, step, guilty)}"
             except OSError as error:  # a full disk must not hide the fault itself
                 text += f"; its batch could not be kept in {self.folder} ({error.strerror})"
         if self.in_a_row > self.allowed:
@@ -135,37 +129,16 @@ class BadSteps:
         logger.warning("%s; step skipped, %s", text, allowed)
 
 
-def dump(folder: Path, step: int, what: str, done: list[MicroStep], vocab: Vocab) -> Path:
-    """Writes micro-batches for looking at, as .npz and .json. Returns the .npz file. Raises OSError."""
+def dump(folder: Path, step: int, done: list[MicroStep]) -> Path:
+    """Writes micro-batches for looking at. Returns the .npz file. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:07d}.rank{distributed.rank()}.npz"
     arrays: dict[str, np.ndarray] = {"step": np.array(step)}
-    notes = []
     for micro, batch, losses in done:
         fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-        arrays |= {f"{micro}.{name}": a for name, a in fields.items() if isinstance(a, np.ndarray)}
-        arrays[f"{micro}.task"] = np.array(batch.task.name)
-        sums = {head: str(float(loss)) for head, loss in losses.items()}
-        samples = [_sample(batch, row, vocab) for row in range(min(TEXTS, len(batch.lengths)))]
-        notes.append({"micro_batch": micro, "task": batch.task.name, "loss_sums": sums, "samples": samples})
+        fields |= {f"loss.{head}": np.array(float(loss)) for head, loss in losses.items()}
+        fields["task"] = batch.task.name
+        arrays |= {f"{micro}.{name}": np.asarray(value) for name, value in fields.items()}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    write_json(path.with_suffix(".json"), {"step": step, "what": what, "micro_batches": notes})
     return path
-
-
-def _sample(batch: Batch, row: int, vocab: Vocab) -> dict[str, Any]:
-    """Tokens as the model saw them, the masked ones by position, and the labels."""
-    width, length = batch.token_ids.shape[1], int(batch.lengths[row])
-
-    def here(positions: np.ndarray, values: np.ndarray) -> dict[int, int]:
-        mine = positions // width == row
-        return dict(zip((positions[mine] - row * width).tolist(), values[mine].tolist(), strict=True))
-
-    masked = here(batch.mlm_positions, batch.mlm_labels)
-    return {
-        "tokens": " ".join(vocab.id_to_token[i] for i in batch.token_ids[row, :length]),
-        "masked": {position: vocab.id_to_token[i] for position, i in masked.items()},
-        "token_labels": here(batch.token_positions, batch.token_labels),
-        "sentence_label": int(batch.sentence_labels[row]) if len(batch.sentence_labels) else None,
-    }

@@ -96,7 +96,7 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     adam, half = recipe.optimizer, runtime.precision != "fp32"
     optimizer = build_optimizer(model, adam.weight_decay, adam.betas, adam.eps, half)
     scaler = LossScaler(runtime.precision == "fp16", runtime.init_loss_scale, runtime.min_loss_scale)
-    bad_steps = BadSteps(Path(recipe.out_dir), tasks, vocab, scaler, runtime.max_bad_steps)
+    bad_steps = BadSteps(Path(recipe.out_dir), tasks, scaler, runtime.max_bad_steps)
     collate = Collator(vocab, recipe.data.mask_prob, runtime.precision, config.max_position_embeddings)
     by_name = {task.name: task for task in tasks}
 

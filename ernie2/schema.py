@@ -1,5 +1,4 @@
-"""How a mapping becomes a dataclass: pydantic checks it strictly, all its mistakes come back in one
-ConfigError.
+"""How a mapping becomes a dataclass: pydantic checks it strictly, one ConfigError lists all mistakes.
 
 Strict: "3" is no number, true is no whole number, 1.0 is none either; 1 is a number where a number is wanted.
 No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks say what it may hold."""
@@ -21,14 +20,12 @@ from ernie2.strict import ConfigError, closest, describe, nearest
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
-Path = tuple[str | int, ...]
-"""Keys and places in lists that lead to a value."""
-Checks = Iterator[str | None]
-"""What `require` says of each thing that is checked."""
+Path = tuple[str | int, ...]  # keys and places in lists that lead to a value
+Checks = Iterator[str | None]  # what `require` says of each thing that is checked
 
 
 def expect(wanted: str, holds: Callable[[Any], bool]) -> AfterValidator:
-    """What a value has to be beyond its type, in words for the message; `{key}` in them is the key's name."""
+    """What a value has to be beyond its type, and the message's words for it; `{key}` is the key's name."""
 
     def check(value: Any) -> Any:
         if not holds(value):
@@ -48,10 +45,8 @@ Positive = Annotated[Number, expect("a positive number", lambda n: n > 0)]
 NotNegative = Annotated[Number, expect("0 or more", lambda n: n >= 0)]
 Share = Annotated[float, expect("a share between 0 and 1", lambda n: 0 <= n <= 1)]
 Dropout = Annotated[float, expect("0 <= {key} < 1", lambda n: 0 <= n < 1)]
-Betas = Annotated[
-    list[float],
-    expect("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas)),
-]
+_two = expect("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas))
+Betas = Annotated[list[float], _two]
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
 """A text that may look like a number: out_dir=2024 on the command line."""
 Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -67,16 +62,13 @@ class Section:
         """A strict pydantic dataclass takes no mapping; a section does, and a section of nothing has its
         defaults."""
 
-        def open_section(given: Any) -> Any:
-            return {} if given is None else given
-
+        opened = handler(source) | {"strict": False}
         return core_schema.no_info_before_validator_function(
-            open_section, handler(source) | {"strict": False}
+            lambda found: {} if found is None else found, opened
         )
 
     def _checks(self) -> Checks:
-        """What `require` says about keys that have to fit each other; asked once each key is right by
-        itself."""
+        """What `require` says about keys that have to fit each other, once each is right by itself."""
         yield from ()
 
     def __post_init__(self) -> None:
@@ -102,14 +94,11 @@ def build(
     prefix: str = "",
     origins: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
-    """Builds a dataclass from what a YAML gave, strictly.
+    """Builds a Section strictly from what a YAML holds (None = no keys).
 
     Args:
-        cls: a Section.
-        mapping: what the YAML gave; None = no keys.
-        where: the file, for messages.
-        prefix: dotted path of this section, for messages.
-        origins: keys that come from elsewhere -> where from.
+        where: the file; prefix: dotted path of this section; origins: keys that come from elsewhere -> where
+        from. All for messages.
 
     Raises:
         ConfigError: names each mistake with its file, dotted key, what was found and what is expected."""
@@ -136,14 +125,13 @@ def _mistakes(error: ValidationError, cls: type, mapping: Any, prefix: str) -> l
         # What is wrong inside a list says more than that the list is no text, which would do too.
         if not any(path == other[: len(path)] != other for other in found):
             mistakes += _messages(path, errors, cls, prefix)
-    meant = [
-        message.partition("did you mean ")[2] for _, message in mistakes
-    ]  # a typo is one mistake, not two
+    # A typo is one mistake, not two.
+    meant = [message.partition("did you mean ")[2] for _, message in mistakes]
     return [one for one in mistakes if not one[1].startswith("missing key") or f"'{one[0]}'?" not in meant]
 
 
 def _messages(path: Path, errors: list[Any], cls: type, prefix: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, message) of what is wrong in one place: with its checks, its name or its value."""
+    """(dotted key, message) of what is wrong in one place: its checks, its name or its value."""
     first, key = errors[0], prefix + _dotted(path)
     if isinstance(cause := first.get("ctx", {}).get("error"), ConfigError):
         inside = f"{key}." if path else prefix
@@ -212,8 +200,6 @@ def _fields_at(cls: Any, path: Path) -> dict[str, Any]:
     for part in path[:-1]:
         if isinstance(part, str):
             annotation = _fields_at(cls, ())[part].annotation
-            cls = next(
-                (one for one in (annotation, *get_args(annotation)) if hasattr(one, "__pydantic_fields__")),
-                cls,
-            )
+            types = (annotation, *get_args(annotation))
+            cls = next((one for one in types if hasattr(one, "__pydantic_fields__")), cls)
     return {name: field for name, field in cls.__pydantic_fields__.items() if field.init is not False}
