@@ -1,8 +1,7 @@
 """`python -m ernie2.doctor --gpu`: what a GPU does with this program, tried and timed, on one page to send.
 
 Every trial is the program itself in a process of its own, so that one that dies spoils no other: attention
-kernels, single beside half precision, saving and going on, all cards together, and speed. The text is random
-tokens, made here."""
+kernels, single beside half precision, saving and going on, all cards together, and speed, on the examples."""
 
 from __future__ import annotations
 
@@ -18,24 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ernie2.config import SIZES, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.plan import estimate
-from ernie2.shards import LEVELS, Example, ShardWriter
-from ernie2.tasks import Task, load_tasks
-from ernie2.tokenizer import SPECIAL_TOKENS, Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "tasks/recipes/demo.yaml"
 PEAKS = {"V100": 125, "T4": 65, "A100": 312, "A10": 125, "A30": 165, "H100": 989, "H200": 989, "H800": 989}
 """TFLOP/s in half precision without sparsity, by NVIDIA's data sheets; a part of the card's name."""
 STEPS, HALF_TOLERANCE, RESUME_TOLERANCE = 20, 2e-2, 1e-3
 LIMIT = 900  # seconds after which a trial is broken off
 _OWN_PROCESS = [sys.executable, "-m", "ernie2.gpu_check"]
 
-Row = tuple[str, str, str]
-"""What was tried, "ok" or "problem", what was found."""
+Row = tuple[str, str, str]  # what was tried, "ok" or "problem", what was found
 
 
 class Trial(Exception):
@@ -126,10 +121,10 @@ def precision(folder: Path, half: str) -> tuple[str, str]:
 
 def resume(folder: Path, half: str) -> tuple[str, str]:
     """Half of the steps, the rest by a second process, beside all by one (which `precision` ran)."""
-    settings = f"runtime.precision={half}", "runtime.save_every=1000"
-    whole = _losses(folder, f"steps_{half}", *settings)
-    _losses(folder, "resumed", *settings, f"runtime.max_steps={STEPS // 2}")
-    return _beside(_losses(folder, "resumed", *settings), whole, RESUME_TOLERANCE)
+    setting = f"runtime.precision={half}"
+    whole = _losses(folder, f"steps_{half}", setting)
+    _losses(folder, "resumed", setting, f"runtime.max_steps={STEPS // 2}")
+    return _beside(_losses(folder, "resumed", setting), whole, RESUME_TOLERANCE)
 
 
 def together(folder: Path, half: str, count: int) -> tuple[str, str]:
@@ -146,15 +141,14 @@ def _beside(found: np.ndarray, wanted: np.ndarray, limit: float) -> tuple[str, s
 
 def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> tuple[str, str]:
     """Tokens a second of a model, and the share of the card's peak that this is."""
-    name = f"speed_{length}"
-    settings = [f"model.size={size}", "model.dropout=0.1", f"data.max_seq_len={length}", "batch.tokens=8192"]
-    settings += ["batch.micro_tokens=8192", f"runtime.precision={half}", "model.vocab_rows=18000"]
-    if not cards:
-        settings += [f"batch.tokens={4 * length}", f"batch.micro_tokens={4 * length}"]
-    _losses(folder, name, *settings, length=length, tokens=None)
-    lines = _log(folder / name)
+    out, tokens = folder / f"speed_{length}", 8192 if cards else 4 * length
+    settings = [f"model.size={size}", "model.dropout=0.1", "model.vocab_rows=18000", f"batch.tokens={tokens}"]
+    settings += [f"batch.micro_tokens={tokens}", f"runtime.precision={half}"]
+    settings.append(f"curriculum.stages=[[{load_recipe(RECIPE).task_names()[0]}]]")
+    _losses(folder, out.name, *settings, length=length)
+    lines = _log(out)
     reached = statistics.median(line["tokens_per_s"] for line in lines[len(lines) // 2 :])
-    recipe = load_recipe(_recipe(folder, length), settings)
+    recipe = load_recipe(RECIPE, [*_data(folder, length), *settings])
     work = estimate(recipe, make_plan(recipe.curriculum), 18_000, None)["flops_per_token"] * reached / 1e12
     peak = next((peak for card, peak in PEAKS.items() if cards and card in cards[0]), None)
     share = f", {work / peak:.0%} of {peak} TFLOP/s" if peak and half != "fp32" else ""
@@ -162,15 +156,17 @@ def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> 
 
 
 def _losses(
-    folder: Path, out: str, *settings: str, length: int = 128, tokens: int | None = 2048, processes: int = 1
+    folder: Path, out: str, *settings: str, length: int = 128, tokens: int = 2048, processes: int = 1
 ) -> np.ndarray:
-    """Trains STEPS steps in `folder / out` (or resumes there) and returns the losses of all tasks."""
-    own = ["model.size=mini", f"batch.tokens={tokens}", "batch.micro_tokens=1024"] if tokens else []
-    arguments = [_recipe(folder, length), f"out_dir={folder / out}", *own, *settings]
+    """Trains STEPS steps in `folder / out` (or resumes there) and returns the loss of each."""
+    trials = [f"curriculum.steps_per_task={STEPS}", f"runtime.max_steps={STEPS}", "runtime.log_every=1"]
+    trials += ["curriculum.mode=multitask", "masking.level=word", "lr.warmup_steps=5", "model.dropout=0"]
+    trials += [f"out_dir={folder / out}", "model.size=mini", f"batch.tokens={tokens}"]
     script = 'source ernie2/env.sh; ernie2_environment; ernie2_processes; ernie2_train ernie2.pretrain "$@"'
     cluster = ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
     env = {name: value for name, value in os.environ.items() if name not in cluster}
     env |= {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)}
+    arguments = [RECIPE, *_data(folder, length), *trials, *settings]
     _output(["bash", "-c", script, "check", *map(str, arguments)], env=env)
     return np.array([line["loss"] for line in _log(folder / out)])
 
@@ -179,54 +175,14 @@ def _log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _recipe(folder: Path, length: int) -> Path:
-    """The recipe of all trials with samples of up to `length` tokens; with its shards, made once."""
-    path = folder / f"recipe_{length}.yaml"
-    if path.exists():
-        return path
-    vocab_file, shards = folder / "vocab.txt", folder / f"shards_{length}"
-    tokens = [*SPECIAL_TOKENS, *(f"t{number}" for number in range(2_000))]
-    vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    # one with a sentence head and one without
-    known = [task for task in load_tasks().values() if not task.token_classes]
-    tasks = [next(task for task in known if bool(task.sentence_classes) is head) for head in (False, True)]
-    for task in tasks:
-        _write_shards(shards / task.name, task, Vocab.load(vocab_file), length)
-    recipe = {
-        "name": "gpu_check",
-        "out_dir": str(folder / "out"),
-        "seed": 1,
-        "model": {"vocab_file": str(vocab_file), "max_position_embeddings": 513, "dropout": 0.0},
-        "data": {"shards_dir": str(shards), "max_seq_len": length},
-        "batch": {"tokens": 2048, "micro_tokens": 1024, "pool_batches": 8},
-        "curriculum": {
-            "mode": "multitask",
-            "stages": [[t.name for t in tasks]],
-            "steps_per_task": STEPS // 2,
-        },
-        "lr": {"peak": 1e-3, "warmup_steps": 5},
-        "runtime": {"log_every": 1, "eval_every": 1000, "save_every": 1000, "eval_tokens": 2048},
-    }
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return path
-
-
-def _write_shards(folder: Path, task: Task, vocab: Vocab, length: int) -> None:
-    """Samples of half to all of `length` random tokens; each third follows from the one before."""
-    rng, writer = np.random.default_rng(task.task_id), ShardWriter(folder, task, len(vocab))
-    for split, count in (("train", 400), ("dev", 20)):
-        for _ in range(count):
-            inner = int(rng.integers(length // 2, length - 1))
-            ids = np.concatenate([[vocab.cls_id], rng.integers(len(SPECIAL_TOKENS), len(vocab), inner)])
-            ids[2::3] = (ids[1:-1:3] + 1) % len(vocab)
-            ids = np.append(np.maximum(ids, len(SPECIAL_TOKENS) - 1), vocab.sep_id)
-            ids[0] = vocab.cls_id
-            words = np.arange(-1, inner + 1, dtype=np.int16)
-            words[[0, -1]] = -1
-            label = int(rng.integers(task.sentence_classes)) if task.sentence_classes else None
-            levels = {level: words for level in LEVELS}
-            writer.write(split, Example(ids, np.zeros(len(ids), np.int8), levels, None, label))
-    writer.close({"vocab_digest": vocab.digest})
+def _data(folder: Path, length: int) -> list[str]:
+    """Settings of samples of up to `length` tokens; makes their shards once."""
+    shards = folder / f"shards_{length}"
+    settings = [f"model.vocab_file={folder}/vocab.txt", f"data.shards_dir={shards}"]
+    settings.append(f"data.max_seq_len={length}")
+    if not shards.exists():
+        _output([sys.executable, "-m", "data_gen", str(RECIPE), *settings])
+    return settings
 
 
 def _output(command: list[str], **settings: Any) -> str:
