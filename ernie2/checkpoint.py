@@ -6,8 +6,8 @@
                            config.json vocab.txt recipe.yaml
                            trainer_state.json      step, tokens, scaler, ...; size and sha256 of the others
 
-Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk
-spoils later is noticed by the digests, and the checkpoint before it is used."""
+Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. The digests
+notice what the disk spoils later; then the checkpoint before is used."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 from paddle.base.layer_helper import LayerHelper
+from paddle.nn import Layer
+from paddle.optimizer import Optimizer
 from safetensors.numpy import save_file
 
 from ernie2 import out_dir as run_folder
@@ -35,9 +36,11 @@ from ernie2.strict import ConfigError
 from ernie2.warm_start import WEIGHTS, read_arrays
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
+STATE = "trainer_state.json"
 MASTER = "master_weight"
 MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight
 SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
+Arrays = dict[str, np.ndarray]
 
 
 def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -49,37 +52,31 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write(tmp)
         for path in [*tmp.rglob("*"), tmp]:
             sync_to_disk(path)
+        old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
         if folder.exists():
-            # A run killed between the two renames leaves the old one under another name; ernie2.out_dir
-            # brings it back.
-            old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
-            folder.rename(old)
-            tmp.rename(folder)
-            shutil.rmtree(old)
-        else:
-            tmp.rename(folder)
+            folder.rename(
+                old
+            )  # a run killed before the next rename leaves it so; out_dir.clean brings it back
+        tmp.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         sync_to_disk(folder.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+def model_arrays(model: Layer) -> Arrays:
     """Name -> float array of every parameter, half precision as float32."""
     return {name: parameter.astype("float32").numpy() for name, parameter in model.named_parameters()}
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file with the mode that open() would give it; the library's own is 0600."""
+def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file with the mode that open() gives; the library's own is 0600."""
     save_file(arrays, str(path), metadata=metadata)
     as_umask_says(path)
 
 
 def write_model(
-    folder: Path,
-    weights: dict[str, np.ndarray],
-    config: EncoderConfig,
-    vocab_file: str | Path,
-    extra: dict[str, Any],
+    folder: Path, weights: Arrays, config: EncoderConfig, vocab_file: str | Path, extra: dict[str, Any]
 ) -> None:
     """Writes model.safetensors, config.json (with `extra` keys) and vocab.txt into an existing folder."""
     # PaddleNLP 2.8 reads no file without a format, and calls its own "np".
@@ -89,18 +86,14 @@ def write_model(
 
 
 def save_model(
-    folder: str | Path,
-    model: nn.Layer,
-    config: EncoderConfig,
-    vocab_file: str | Path,
-    extra: dict[str, Any] | None = None,
+    folder: str | Path, model: Layer, config: EncoderConfig, vocab_file: str | Path, extra: dict | None = None
 ) -> None:
     """Saves a model alone (no optimizer), atomically."""
     weights = model_arrays(model)
     atomic_folder(Path(folder), lambda tmp: write_model(tmp, weights, config, vocab_file, extra or {}))
 
 
-def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray]:
+def restore_weights(model: Layer, folder: str | Path) -> Arrays:
     """Puts back what `write_model` wrote of this very model; a parameter of half precision is rounded.
 
     Returns the file's arrays, float32. Raises ConfigError where the file is missing or damaged, or its
@@ -121,7 +114,7 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
     return arrays
 
 
-def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
+def optimizer_arrays(model: Layer, optimizer: Optimizer) -> Arrays:
     """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
 
     Of parameters not trained yet there are none."""
@@ -134,9 +127,7 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
     return arrays
 
 
-def _accumulators(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer
-) -> Iterator[tuple[str, str, paddle.Tensor]]:
+def _accumulators(model: Layer, optimizer: Optimizer) -> Iterator[tuple[str, str, paddle.Tensor]]:
     """(parameter, accumulator, tensor); Paddle's own names of parameters follow the order of creation."""
     names = {parameter.name: name for name, parameter in model.named_parameters()}
     for key, value in optimizer.state_dict().items():
@@ -145,9 +136,7 @@ def _accumulators(
             yield names[paddle_name], key[len(paddle_name) + 1 :], value
 
 
-def restore_optimizer(
-    arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
-) -> None:
+def restore_optimizer(arrays: Arrays, model: Layer, optimizer: Optimizer) -> None:
     """Puts back what `optimizer_arrays` gave; master weights are taken in half precision alone.
 
     Left to itself Paddle restores a parameter's state at its next update. Until then state_dict() lacks it:
@@ -171,8 +160,8 @@ def restore_optimizer(
 def save_training(
     out_dir: Path,
     step: int,
-    model: nn.Layer,
-    moments: dict[str, np.ndarray],
+    model: Layer,
+    moments: Arrays,
     config: EncoderConfig,
     vocab_file: str | Path,
     recipe_yaml: str,
@@ -181,10 +170,8 @@ def save_training(
 ) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors.
-
-    Raises:
-        ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were."""
+    `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors. Raises
+    ConfigError, older checkpoints untouched, where the disk is full; says how much is missing."""
     suffix = f"|{MASTER}"
     masters = {key.removesuffix(suffix): array for key, array in moments.items() if key.endswith(suffix)}
     moments = {key: array for key, array in moments.items() if not key.endswith(suffix)}
@@ -192,13 +179,13 @@ def save_training(
     needed += sum(array.nbytes for array in moments.values())
 
     def write(tmp: Path) -> None:
-        extra = {key: state[key] for key in ("task_ids",) if key in state}
-        write_model(tmp, model_arrays(model) | masters, config, vocab_file, extra)
+        tasks = {key: state[key] for key in ("task_ids",) if key in state}
+        write_model(tmp, model_arrays(model) | masters, config, vocab_file, tasks)
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
         whole = {"step": step, **state, "files": files}
-        write_json(tmp / "trainer_state.json", {**whole, "digest": _state_digest(whole)})
+        write_json(tmp / STATE, {**whole, "digest": _state_digest(whole)})
 
     folder = out_dir / f"step_{step:07d}"
     run_folder.require_room(out_dir, needed, f"the checkpoint of step {step}")
@@ -211,17 +198,11 @@ def save_training(
 
 def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
     """(step, folder) of every finished checkpoint, oldest first. Leftovers of a crash are not listed."""
-    if not out_dir.is_dir():
-        return []
-    found = [
-        (int(match[1]), path)
-        for path in out_dir.iterdir()
-        if (match := STEP_FOLDER.fullmatch(path.name)) and (path / "trainer_state.json").is_file()
-    ]
-    return sorted(found)
+    found = [(STEP_FOLDER.fullmatch(state.parent.name), state.parent) for state in out_dir.glob(f"*/{STATE}")]
+    return sorted((int(match[1]), folder) for match, folder in found if match)
 
 
-def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
+def load_training(folder: Path, model: Layer, optimizer: Optimizer) -> dict[str, Any]:
     """Restores model and optimizer exactly, from float32 in whatever precision they are now.
 
     Returns trainer_state.json. Raises ConfigError where the tensors are not those of this model (another
@@ -260,7 +241,7 @@ def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
 
 def what_is_wrong(folder: Path) -> str | None:
     """Names the first file of a checkpoint that is not as it was written, and how; None where all are."""
-    path = folder / "trainer_state.json"
+    path = folder / STATE
     try:
         for name, (size, digest) in read_state(folder).get("files", {}).items():
             path = folder / name
@@ -277,7 +258,7 @@ def what_is_wrong(folder: Path) -> str | None:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """trainer_state.json of a checkpoint. Raises ConfigError where it is damaged."""
-    path = folder / "trainer_state.json"
+    path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in ("step", "seed", "tokens", "seconds", "scaler") if key not in state]

@@ -1,7 +1,7 @@
 """Data parallel training: start-up, ranks and small reductions. One process needs none of it.
 
-Every loss is divided by its global count and gradients are summed, so a step does not depend on how its
-micro-batches are spread over ranks."""
+Losses are divided by global counts and gradients are summed: how micro-batches are spread over ranks does not
+matter."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+from paddle.distributed import get_rank as rank
+from paddle.distributed import get_world_size as world_size
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from ernie2.precision import HALF
@@ -50,21 +52,6 @@ class Stop:
         return self.agreed
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether any rank says so: a decision that all take alike."""
-    return bool(sum_over_ranks(np.array([flag], np.int64))[0])
-
-
-def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank()
-
-
-def world_size() -> int:
-    """Processes in the run."""
-    return dist.get_world_size()
-
-
 def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     """Sums small arrays of numbers over all ranks. float64 or int64 in, the same out."""
     if world_size() == 1 or not values.size:  # gloo refuses an empty one
@@ -72,6 +59,11 @@ def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     tensor = paddle.to_tensor(values)
     dist.all_reduce(tensor)
     return tensor.numpy()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether any rank says so: a decision that all take alike."""
+    return bool(sum_over_ranks(np.array([flag], np.int64))[0])
 
 
 def barrier() -> None:
@@ -85,10 +77,8 @@ class Replica:
 
     Parameters that no rank's loss depends on (heads of other tasks) keep no gradient, so that an optimizer
     leaves them alone. Gradients of half precision travel as they are, but those of several micro-batches are
-    added in float32, where small ones do not vanish. In one process there is only this accumulation.
-
-    The model is as restored and in its final precision; every rank gets rank 0's parameters. Recomputed
-    layers hide their parameters from paddle.DataParallel."""
+    added in float32, where small ones do not vanish. Every rank gets rank 0's parameters. Recomputed layers
+    hide theirs from paddle.DataParallel."""
 
     def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
         self.ranks = world_size()
@@ -112,9 +102,10 @@ class Replica:
         with contextlib.nullcontext() if self.ranks == 1 else self.forward.no_sync():
             yield
         self._set_aside()
-        if last:
-            self._put_back("float32" if self.ranks == 1 else None)
-        if last and self.ranks > 1:
+        if last and self.ranks == 1:
+            self._put_back("float32")
+        elif last:
+            self._put_back()
             fused_allreduce_gradients(self._parameters, None)
 
     def backward(self, loss: paddle.Tensor) -> None:

@@ -20,8 +20,7 @@ from ernie2 import gpu_check, out_dir, paddle_version
 from ernie2.config import Recipe
 from ernie2.digests import run_digests
 from ernie2.disk import size, write_text
-from ernie2.memory import GIB, parameter_count, vocabulary_rows
-from ernie2.plan import fit_line, fits, parse_recipe, recipe_parser
+from ernie2.plan import GIB, fit_line, fits, parameter_count, parse_recipe, recipe_parser, vocabulary_rows
 from ernie2.shards import SPLITS, ShardReader
 from ernie2.strict import ConfigError, cli
 from ernie2.tasks import select_tasks

@@ -166,11 +166,12 @@ class Meter:
         records = []
         for task, (tokens, padded) in self._tokens.items():
             heads = {head: means[name, head] for name, head in keys if name == task}
+            loss = sum(mean[0] * self._weights[task, head] for head, mean in heads.items())
             record = {
                 "step": step,
                 "stage": stage,
                 "task": task,
-                "loss": float(sum(mean[0] * self._weights[task, head] for head, mean in heads.items())),
+                "loss": float(loss),
                 "losses": {head: mean[0] for head, mean in heads.items()},
                 "accuracy": {head: mean[1] for head, mean in heads.items()},
                 "lr": lr,

@@ -22,8 +22,8 @@ from ernie2 import distributed
 from ernie2.batching import Batch
 from ernie2.config import Recipe
 from ernie2.logs import logger
-from ernie2.memory import remedy
 from ernie2.optim import LossScaler
+from ernie2.plan import remedy
 from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 

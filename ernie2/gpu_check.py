@@ -159,14 +159,13 @@ def _losses(
     folder: Path, out: str, *settings: str, length: int = 128, tokens: int = 2048, processes: int = 1
 ) -> np.ndarray:
     """Trains STEPS steps in `folder / out` (or resumes there) and returns the loss of each."""
-    trials = [f"curriculum.steps_per_task={STEPS}", f"runtime.max_steps={STEPS}", "runtime.log_every=1"]
-    trials += ["curriculum.mode=multitask", "masking.level=word", "lr.warmup_steps=5", "model.dropout=0"]
-    trials += [f"out_dir={folder / out}", "model.size=mini", f"batch.tokens={tokens}"]
+    trial = [f"out_dir={folder / out}", "model.size=mini", f"batch.tokens={tokens}", "model.dropout=0"]
+    trial += [f"runtime.max_steps={STEPS}", "runtime.log_every=1", "lr.warmup_steps=5"]
     script = 'source ernie2/env.sh; ernie2_environment; ernie2_processes; ernie2_train ernie2.pretrain "$@"'
     cluster = ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
     env = {name: value for name, value in os.environ.items() if name not in cluster}
     env |= {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)}
-    arguments = [RECIPE, *_data(folder, length), *trials, *settings]
+    arguments = [RECIPE, *_data(folder, length), *trial, *settings]
     _output(["bash", "-c", script, "check", *map(str, arguments)], env=env)
     return np.array([line["loss"] for line in _log(folder / out)])
 
@@ -176,10 +175,11 @@ def _log(out: Path) -> list[dict[str, Any]]:
 
 
 def _data(folder: Path, length: int) -> list[str]:
-    """Settings of samples of up to `length` tokens; makes their shards once."""
+    """Settings of all trials on samples of up to `length` tokens; makes their shards once."""
     shards = folder / f"shards_{length}"
-    settings = [f"model.vocab_file={folder}/vocab.txt", f"data.shards_dir={shards}"]
-    settings.append(f"data.max_seq_len={length}")
+    settings = [f"model.vocab_file={folder}/vocab.txt", f"data.shards_dir={shards}", "masking.level=word"]
+    settings += [f"data.max_seq_len={length}", "curriculum.mode=multitask"]
+    settings.append(f"curriculum.steps_per_task={STEPS}")
     if not shards.exists():
         _output([sys.executable, "-m", "data_gen", str(RECIPE), *settings])
     return settings

@@ -17,16 +17,10 @@ from ernie2.disk import write_text
 logger = logging.getLogger("ernie2")
 
 
-class _BarHandler(logging.Handler):
-    """Writes log lines above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
 def setup(rank: int) -> None:
-    """Lines of rank 0 go to standard error as they are; others show warnings alone, with their number."""
-    handler = _BarHandler()
+    """Lines of rank 0 go to standard error, above a bar; others show warnings alone, with their number."""
+    handler = logging.Handler()
+    handler.emit = lambda record: tqdm.write(handler.format(record), file=sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -48,9 +42,8 @@ class RunLog:
         active: bool = True,
         kept: dict[str, Callable[[dict[str, Any]], bool]] | None = None,
     ) -> None:
-        self.active, self.out_dir, self.total_steps = active, out_dir, total_steps
-        self.start_step, self.started = start_step, time.monotonic()
-        self._files, self._bar, self._writer = {}, None, None
+        self.active, self.total_steps, self.start_step = active, total_steps, start_step
+        self.started, self._files, self._bar, self._writer = time.monotonic(), {}, None, None
         if not active:
             return
         kept = kept or dict.fromkeys(("train", "eval"), lambda line: 0 < line["step"] <= start_step)
@@ -75,7 +68,7 @@ class RunLog:
         self.progress(record, where, describe(record), record["step"])
 
     def progress(self, record: dict[str, Any], where: str, text: str, done: int) -> None:
-        """Writes a record of train.jsonl; on the console `where`, `text`, rate and time left stand for it."""
+        """Writes a record of train.jsonl, and its text with rate and time left on the console."""
         if not self.active:
             return
         self._write("train", record)
@@ -88,12 +81,11 @@ class RunLog:
         """One line of eval.jsonl and of the console."""
         if self.active:
             self._write("eval", record)
-            heads = "  ".join(
-                f"{head} loss {loss:.3f} accuracy {record['accuracy'][head]:.3f} "
-                f"(chance {record['chance'][head]:.3f})"
-                for head, loss in record["losses"].items()
-            )
-            logger.info("  dev  %-20s %s", record["task"], heads)
+            heads = []
+            for head, loss in record["losses"].items():
+                accuracy, chance = record["accuracy"][head], record["chance"][head]
+                heads.append(f"{head} loss {loss:.3f} accuracy {accuracy:.3f} (chance {chance:.3f})")
+            logger.info("  dev  %-20s %s", record["task"], "  ".join(heads))
 
     def close(self) -> None:
         """Closes the files and the bar."""

@@ -1,7 +1,7 @@
 """MAIN LOOP of pre-training: python -m ernie2.pretrain RECIPE.yaml [key=value ...]
 
 What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe
-and s. So every rank agrees without talking, and a resume needs one integer beside weights and moments."""
+and s: ranks agree without talking, and a resume needs one integer beside weights and moments."""
 
 from __future__ import annotations
 
@@ -135,18 +135,16 @@ def optimizer_step(
     return norm
 
 
-def evaluate_all(
-    run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None
-) -> dict[str, dict] | None:
+def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None) -> dict | None:
     """Dev loss and accuracy of every task seen so far (forgetting). None where a SIGTERM came in between."""
-    results = {}
+    results, where = {}, {"step": step + 1, "stage": run.plan.stage_of(step).number}
     for name in run.plan.tasks_seen(step):
         with run.autocast():
             results[name] = evaluate(run.model, run.dev_set(name))
         if stop.agree():
             return None
     for name, result in results.items() if log else ():
-        log.eval({"step": step + 1, "stage": run.plan.stage_of(step).number, "task": name, **result})
+        log.eval({**where, "task": name, **result})
     return results
 
 

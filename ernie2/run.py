@@ -25,7 +25,7 @@ from ernie2.faults import BadSteps
 from ernie2.logs import logger
 from ernie2.model import ErnieForPretraining, initialise
 from ernie2.optim import LossScaler, build_optimizer
-from ernie2.plan import opening_page
+from ernie2.plan import figures, opening_page
 from ernie2.schema import build, to_mapping
 from ernie2.shards import SENTENCE_TYPES, SPLITS, ShardReader
 from ernie2.strict import ConfigError, differences, load_yaml, make_folder
@@ -84,7 +84,7 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
         _check_rows(recipe.model, task, readers[task.name].values())
     streams = {task.name: TaskStream(readers[task.name]["train"], task, recipe) for task in tasks}
     if rank == 0:
-        logger.info("%s", opening_page(recipe, plan, ranks))
+        logger.info("%s", opening_page(recipe, plan, figures(recipe, plan, ranks)))
 
     cpu.prepare(enabled=not runtime.recompute)  # recompute replays paddle's own random state only
     config = EncoderConfig.from_recipe(recipe.model, len(vocab), vocab.pad_id)

@@ -1,8 +1,8 @@
 """Who is missing at the start, whose files differ, and who died: collective operations would only hang.
 
-Every rank keeps a connection to rank 0. A process that dies loses it at once, a machine that dies in 35 s;
-rank 0 tells the others, and every process names who it was and exits. Paddle's own store does not serve:
-its `wait` knows no time limit, and it does not notice a client that dies. No tensors here."""
+Every rank keeps a connection to rank 0. A process that dies loses it at once, a machine in 35 s; rank 0 tells
+the others, and every process names who it was and exits. Paddle's own store does not serve: its `wait` has no
+time limit, and it does not notice a client that dies. No tensors here."""
 
 from __future__ import annotations
 
@@ -102,12 +102,13 @@ class Watchdog:
         """Tells the others and ends this process, whatever its main thread waits for."""
         self._stopping.set()
         _tell(self.peers, stop=code, why=why)
+        text = f"{why}; this process stops too"
         if code != 2:
-            print(f"error: {why}; this process stops too", file=sys.stderr, flush=True)
-        time.sleep(GRACE_S)  # a mistake that every rank finds is told by each in its own words meanwhile
+            print(f"error: {text}", file=sys.stderr, flush=True)
+        time.sleep(GRACE_S)  # meanwhile every rank that finds the mistake itself prints it and leaves
         if not self._left.is_set():
             if code == 2:
-                print(f"{why}; this process stops too", file=sys.stderr, flush=True)
+                print(text, file=sys.stderr, flush=True)
             os._exit(code)
 
 
@@ -135,8 +136,7 @@ def _gather(me: _Rank, limit: float) -> _Peers:
 def _objection(me: _Rank, peers: _Peers, limit: float) -> Exception | None:
     came = {0, *(peer["rank"] for peer in peers.values())}
     hosts = {rank: endpoint.rpartition(":")[0] for rank, endpoint in enumerate(me["endpoints"])}
-    absent = [f"rank {rank} (expected on {host})" for rank, host in hosts.items() if rank not in came]
-    if absent:
+    if absent := [f"rank {rank} (expected on {host})" for rank, host in hosts.items() if rank not in came]:
         what = f"{len(absent)} of {len(hosts)} are missing after {limit:.0f} s: {'; '.join(absent[:8])}"
         return OSError(f"{what}; see what their terminals say")
     for peer in peers.values():
@@ -174,8 +174,7 @@ def _connection(line: socket.socket) -> Connection:
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
-        if hasattr(socket, name):
-            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return Connection(line.detach())
 
 
