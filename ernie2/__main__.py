@@ -1,7 +1,5 @@
 """`ernie2 COMMAND ...`: every command under one name; `ernie2 plan ...` is `python -m ernie2.plan ...`."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import os

@@ -9,8 +9,6 @@
 Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. The digests
 notice what the disk spoils later; then the checkpoint before is used."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -2,8 +2,6 @@
 
 No tensors here. The paper is arXiv 1907.12412; "released code" is PaddlePaddle/ERNIE, branch `repro`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import field
@@ -70,14 +68,12 @@ class ModelConfig(Section):
     initializer_range: NotNegative[float] = 0.02
     """Standard deviation of the normal initial weights. Released: 0.02."""
     max_position_embeddings: Positive[int] | None = None
-    """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512
-    (English)."""
+    """Rows of the position embedding. Default: of init_from, else 513. Released: 513 (zh), 512 (en)."""
     sentence_type_vocab_size: Positive[int] | None = None
-    """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the
-    shards need if that is more; else 4. Released (English 2.0): 4."""
+    """Rows of the sentence embedding (segments A to D). Default: of init_from, or more as the shards need;
+    else 4. Released (English 2.0): 4."""
     task_type_vocab_size: Positive[int] | None = None
-    """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more;
-    else 16. Released: 16."""
+    """Rows of the task embedding. Default: of init_from, or more as the tasks need; else 16, as released."""
     vocab_rows: Positive[int] | None = None
     """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964
     tokens). Default: those of init_from, else as many as the vocabulary has tokens."""
@@ -104,8 +100,7 @@ class DataConfig(Section):
     shards_dir: str
     """Folder of the shards, one sub-folder a task."""
     corpus: Texts = field(default_factory=list)
-    """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required
-    by tasks whose source is `documents`."""
+    """Documents: .txt, .jsonl or WikiExtractor's, also .gz, .bz2, .zst; globs allowed. Source `documents`."""
     query_log: Texts = field(default_factory=list)
     """TSV with header query,title,clicked or query,title,relevance: for tasks whose source is `pairs`."""
     marked_pairs: Texts = field(default_factory=list)

@@ -1,8 +1,6 @@
 """What has to be the same on every node of a run: code, recipe, vocabulary, shards, each as a digest. No
 tensors here."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

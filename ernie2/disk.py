@@ -1,8 +1,6 @@
 """Files that a reader sees whole or not at all, their digests, locks, and sizes for people. No tensors
 here."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -3,8 +3,6 @@
 Losses are divided by global counts and gradients are summed: how micro-batches are spread over ranks does not
 matter."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import os

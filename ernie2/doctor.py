@@ -4,8 +4,6 @@ Checks this machine and the recipe's folders: versions, devices, memory, ports, 
 1 where there is a problem. What has to be the same on all nodes is printed as digests; a run compares them
 before its first step (ernie2/watchdog.py)."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

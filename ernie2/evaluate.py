@@ -4,8 +4,6 @@ Chance is the accuracy of the best guess that has learned nothing but frequencie
 most frequent token (masked_lm), the most frequent class (token), and for a sentence head the most frequent
 class among samples with as many segments, because the number of segments can be seen."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass

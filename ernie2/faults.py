@@ -5,8 +5,6 @@ A skipped step leaves weights, moments and everything else as they were. All ran
 
     <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, without pickle"""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

@@ -3,8 +3,6 @@
 Every trial is the program itself in a process of its own, so that one that dies spoils no other: attention
 kernels, single beside half precision, saving and going on, all cards together, and speed, on the examples."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """Console, progress bar, .jsonl files and VisualDL. Only rank 0 writes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,8 +1,6 @@
 """The folder of a run: one run at a time, no left-overs of dead ones, and space on its disk. No tensors
 here."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """The versions of paddle that this code is tested with: 2.6.2 is on PyPI, 3.x on Paddle's own index."""
 
-from __future__ import annotations
-
 import re
 
 

@@ -4,8 +4,6 @@ The stage table, the batch arithmetic, an estimate of memory with the largest ba
 and of time. No tensors here. Memory is exact but for heads of single tasks and activations, which are counted
 from what the layers keep: on a CPU checked (tests/activation_memory.py), on a GPU not measured."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

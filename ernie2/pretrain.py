@@ -3,8 +3,6 @@
 What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe
 and s: ranks agree without talking, and a resume needs one integer beside weights and moments."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 It reads train.jsonl and eval.jsonl (one of them is enough), result.json and the newest checkpoint's
 recipe.yaml; what is damaged is left out and mentioned."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

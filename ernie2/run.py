@@ -1,8 +1,6 @@
 """From a recipe to what the main loop needs: vocabulary, shards, model, optimizer, and the step to start
 from."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

@@ -3,8 +3,6 @@
 Strict: "3" is no number, true is no whole number, 1.0 is none either; 1 is a number where a number is wanted.
 No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks say what it may hold."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -2,8 +2,6 @@
 
 No tensors here. `ernie2.schema` turns what was read into checked dataclasses."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import functools

@@ -4,8 +4,6 @@ Every rank keeps a connection to rank 0. A process that dies loses it at once, a
 the others, and every process names who it was and exits. Paddle's own store does not serve: its `wait` has no
 time limit, and it does not notice a client that dies. No tensors here."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
