@@ -198,11 +198,7 @@ def fits(
 
 
 def figures(
-    recipe: Recipe,
-    plan: Plan,
-    ranks: int,
-    tokens_per_s: float | None = None,
-    device_memory: float | None = None,
+    recipe: Recipe, plan: Plan, ranks: int, tokens_per_s: float | None = None, memory: float | None = None
 ) -> dict[str, Any]:
     """All that --json prints but the balance; the arguments are those of `estimate` and `fits`."""
     rows = vocabulary_rows(recipe)
@@ -217,7 +213,7 @@ def figures(
         "micro_batches": recipe.batch.micro_batches,
         "ranks": ranks,
         **estimate(recipe, plan, rows, tokens_per_s, ranks),
-        "fits": fits(recipe, rows, ranks, device_memory),
+        "fits": fits(recipe, rows, ranks, memory),
     }
 
 

@@ -1,5 +1,4 @@
-"""From a recipe to what the main loop needs: vocabulary, shards, model, optimizer, and the step to start
-from."""
+"""From a recipe to what the main loop needs: vocabulary, shards, model, optimizer, step to start from."""
 
 import contextlib
 import os
@@ -96,11 +95,11 @@ def prepare_run(recipe: Recipe, where: str, rank: int = 0, ranks: int = 1) -> Ru
     scaler = LossScaler(runtime.precision == "fp16", runtime.init_loss_scale, runtime.min_loss_scale)
     bad_steps = BadSteps(Path(recipe.out_dir), tasks, scaler, runtime.max_bad_steps)
     collate = Collator(vocab, recipe.data.mask_prob, runtime.precision, config.max_position_embeddings)
-    by_name = {task.name: task for task in tasks}
 
     @cache
     def dev_set(name: str) -> DevSet:
-        return load_dev_set(readers[name]["train"], readers[name]["dev"], by_name[name], collate, recipe)
+        task = next(task for task in tasks if task.name == name)
+        return load_dev_set(readers[name]["train"], readers[name]["dev"], task, collate, recipe)
 
     made = (streams, collate, dev_set, model, optimizer, scaler, bad_steps)
     run = Run(recipe, tasks, plan, rank, ranks, Path(recipe.out_dir), *made)
@@ -117,8 +116,7 @@ def _rows_as_before(recipe: Recipe) -> None:
 
 
 def _check_rows(model: ModelConfig, task: Task, readers: Iterable[ShardReader]) -> None:
-    """Every id of a task needs a row: rows are added, or the id is refused where the recipe fixes their
-    number."""
+    """Every id of a task needs a row, which is added or, where the recipe fixes their number, refused."""
     needed = {"task_type_vocab_size": ("task_id", task.task_id)}
     if model.sentence_type_vocab_size < SENTENCE_TYPES:  # shards never hold more
         last = max(reader.most_sentences() for reader in readers) - 1
@@ -126,15 +124,13 @@ def _check_rows(model: ModelConfig, task: Task, readers: Iterable[ShardReader]) 
     for key, (what, last) in needed.items():
         rows = getattr(model, key)
         if last >= rows and key not in model.unnamed:
-            raise ConfigError(
-                f"{task.path}: {what} {last} has no row in its embedding; raise model.{key} ({rows})"
-            )
+            remedy = f"has no row in its embedding; raise model.{key} ({rows})"
+            raise ConfigError(f"{task.path}: {what} {last} {remedy}")
         setattr(model, key, max(rows, last + 1))
 
 
 def _restore(run: Run, where: str, vocab: Vocab) -> None:
-    """Resumes from the newest whole checkpoint, else warm-starts from model.init_from, else starts at
-    random."""
+    """Resumes from the newest whole checkpoint, else warm-starts from model.init_from or at random."""
     step = _choose_checkpoint(run, where)
     if step < 0 and run.recipe.model.init_from:
         _warm_start(run.model, run.recipe, where, vocab)
@@ -186,8 +182,8 @@ def half_precision(run: Run) -> None:
     checkpoint.restore_optimizer(masters, run.model, run.optimizer)
 
 
+# Keys of the model that what it computes does not depend on (rows are seen in the weights themselves).
 LEARNING_ONLY = ("dropout", "init_from", "init_min_match", "initializer_range", "vocab_file", "vocab_rows")
-"""Keys of the model that what it computes does not depend on (rows are seen in the weights themselves)."""
 
 
 def _check_changes(run: Run, folder: Path, state: dict[str, Any]) -> None:
@@ -213,9 +209,8 @@ def _check_changes(run: Run, folder: Path, state: dict[str, Any]) -> None:
             f"another out_dir with model.init_from={folder}"
         )
     shards = {name: stream.reader.digest for name, stream in run.streams.items()}
-    if new := [
-        name for name in shards if state.get("shards", shards).get(name, shards[name]) != shards[name]
-    ]:
+    then = shards | state.get("shards", {})
+    if new := [name for name in shards if then[name] != shards[name]]:
         raise ConfigError(
             f"{folder}: the shards of {', '.join(new)} in {run.recipe.data.shards_dir} are not those it was "
             f"trained on, so its place in them means nothing; bring them back, or begin a new run in another "

@@ -6,8 +6,7 @@ No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks s
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -57,13 +56,9 @@ class Section:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable) -> core_schema.CoreSchema:
-        """A strict pydantic dataclass takes no mapping; a section does, and a section of nothing has its
-        defaults."""
-
-        opened = handler(source) | {"strict": False}
-        return core_schema.no_info_before_validator_function(
-            lambda found: {} if found is None else found, opened
-        )
+        """Takes a mapping, which a strict pydantic dataclass does not; an empty section has its defaults."""
+        schema = handler(source) | {"strict": False}
+        return core_schema.no_info_before_validator_function(lambda it: {} if it is None else it, schema)
 
     def _checks(self) -> Checks:
         """What `require` says about keys that have to fit each other, once each is right by itself."""
@@ -76,27 +71,17 @@ class Section:
 
 def require(condition: bool, key: str, found: object, wanted: str) -> str | None:
     """A message naming the key, what was found and what is wanted, unless the condition holds."""
-    shown = "nothing" if found is None else repr(found)
-    return None if condition else f"{key}: found {shown}, expected {wanted}"
+    found = "nothing" if found is None else repr(found)
+    return None if condition else f"{key}: found {found}, expected {wanted}"
 
 
-def to_mapping(section: Section) -> dict[str, Any]:
-    """The inverse of `build`: plain dicts, ready for YAML or JSON."""
-    return dataclasses.asdict(section)
+to_mapping = dataclasses.asdict  # the inverse of `build`: plain dicts, ready for YAML or JSON
 
 
-def build(
-    cls: type[T],
-    mapping: Any,
-    where: str,
-    prefix: str = "",
-    origins: Mapping[str, str] = MappingProxyType({}),
-) -> T:
+def build(cls: type[T], mapping: Any, where: str, prefix: str = "", origins: dict | None = None) -> T:
     """Builds a Section strictly from what a YAML holds (None = no keys).
 
-    Args:
-        where: the file; prefix: dotted path of this section; origins: keys that come from elsewhere -> where
-        from. All for messages.
+    For messages: the file, dotted path of this section, keys that come from elsewhere -> where from.
 
     Raises:
         ConfigError: names each mistake with its file, dotted key, what was found and what is expected."""
@@ -104,13 +89,11 @@ def build(
         return TypeAdapter(cls).validate_python(mapping)
     except ValidationError as error:
         mistakes = _mistakes(error, cls, mapping, prefix)
-    raise ConfigError(*(f"{_origin(key, origins, where)}: {message}" for key, message in mistakes)) from None
-
-
-def _origin(key: str, origins: Mapping[str, str], where: str) -> str:
-    """Where a key comes from, or the section or list that it is in."""
-    inside = (one for one in origins if key == one or key.startswith((f"{one}.", f"{one}[")))
-    return origins.get(next(inside, ""), where)
+    origins, messages = origins or {}, []
+    for key, message in mistakes:
+        inside = (one for one in origins if key == one or key.startswith((f"{one}.", f"{one}[")))
+        messages.append(f"{origins.get(next(inside, ''), where)}: {message}")
+    raise ConfigError(*messages)
 
 
 def _mistakes(error: ValidationError, cls: type, mapping: Any, prefix: str) -> list[tuple[str, str]]:
@@ -176,11 +159,9 @@ def _path(error: Any, mapping: Any) -> Path:
     """Where an error is: its `loc` without what pydantic puts in for the types that a value may have."""
     path: list[str | int] = []
     for part in error["loc"]:
-        if isinstance(mapping, dict) and part in mapping:
-            path.append(str(part))
-            mapping = mapping[part]
-        elif isinstance(mapping, list) and isinstance(part, int):
-            path.append(part)
+        is_key = isinstance(mapping, dict) and part in mapping
+        if is_key or (isinstance(mapping, list) and isinstance(part, int)):
+            path.append(str(part) if is_key else part)
             mapping = mapping[part]
         elif part == "[key]":
             path.append(part)
