@@ -92,10 +92,9 @@ def save_model(
 
 
 def restore_weights(model: Layer, folder: str | Path) -> Arrays:
-    """Puts back what `write_model` wrote of this very model; a parameter of half precision is rounded.
+    """Puts back what `write_model` wrote of this model, in its precision. Returns the arrays, float32.
 
-    Returns the file's arrays, float32. Raises ConfigError where the file is missing or damaged, or its
-    tensors are not the model's in name and shape."""
+    Raises ConfigError where the file is missing or damaged, or its tensors are others."""
     arrays, parameters = read_arrays(Path(folder) / WEIGHTS), dict(model.named_parameters())
     there = {name: list(array.shape) for name, array in arrays.items()}
     here = {name: list(parameter.shape) for name, parameter in parameters.items()}
@@ -113,9 +112,7 @@ def restore_weights(model: Layer, folder: str | Path) -> Arrays:
 
 
 def optimizer_arrays(model: Layer, optimizer: Optimizer) -> Arrays:
-    """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
-
-    Of parameters not trained yet there are none."""
+    """`<parameter>|<accumulator>` -> float32 array, of what was trained: moments, betas, masters."""
     found = _accumulators(model, optimizer)
     arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in found}
     masters = optimizer.state_dict().get(f"{MASTER}s", {})
@@ -201,10 +198,9 @@ def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
 
 
 def load_training(folder: Path, model: Layer, optimizer: Optimizer) -> dict[str, Any]:
-    """Restores model and optimizer exactly, from float32 in whatever precision they are now.
+    """Restores model and optimizer exactly, in whatever precision they are now. Returns trainer_state.json.
 
-    Returns trainer_state.json. Raises ConfigError where the tensors are not those of this model (another
-    size, vocabulary or set of tasks)."""
+    Raises ConfigError where the tensors are not those of this model."""
     try:
         arrays = restore_weights(model, folder)
     except ConfigError as error:

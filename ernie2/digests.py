@@ -1,5 +1,4 @@
-"""What has to be the same on every node of a run: code, recipe, vocabulary, shards, each as a digest. No
-tensors here."""
+"""Digests of what has to be the same on every node: code, recipe, vocabulary, shards. No tensors here."""
 
 import hashlib
 import json

@@ -1,5 +1,4 @@
-"""Files that a reader sees whole or not at all, their digests, locks, and sizes for people. No tensors
-here."""
+"""Files that a reader sees whole or not at all, digests, locks, sizes for people. No tensors here."""
 
 import contextlib
 import fcntl

@@ -1,9 +1,7 @@
-"""Steps whose loss or gradient is not a number: named, kept for looking at, skipped as the recipe allows. And
-steps that find no memory: the message says what to set.
+"""Steps whose loss or gradient is not a number: named, kept in OUT_DIR/faults/, skipped as the recipe allows.
+And steps that find no memory: the message says what to set.
 
-A skipped step leaves weights, moments and everything else as they were. All ranks decide alike.
-
-    <out_dir>/faults/step_0001234.rank0.npz     the arrays of the micro-batches, without pickle"""
+A skipped step leaves weights, moments and everything else as they were. All ranks decide alike."""
 
 import contextlib
 import dataclasses
@@ -26,8 +24,8 @@ from ernie2.strict import ConfigError
 from ernie2.tasks import Task
 
 DUMPS = 8  # bad steps whose batches are kept, for one start of a run
+# What paddle's allocators say, on GPUs and on CPUs.
 OUT_OF_MEMORY = re.compile(r"ResourceExhausted|out of memory|bad_alloc|cannot allocate memory", re.IGNORECASE)
-"""What paddle's allocators say, on GPUs and on CPUs."""
 
 
 @contextlib.contextmanager
@@ -42,13 +40,11 @@ def missing_memory_named(recipe: Recipe, ranks: int) -> Iterator[None]:
 
 
 class MicroStep(NamedTuple):
-    """A micro-batch that went through the model in this step."""
+    """A micro-batch of this step: its number in the global batch; losses: head -> loss sum, on the device."""
 
     micro: int
-    """Its number in the global batch."""
     batch: Batch
     losses: dict[str, paddle.Tensor]
-    """Head -> loss sum, (), on the device."""
 
     def bad(self) -> list[str]:
         """Heads whose loss is not a number."""
@@ -67,14 +63,10 @@ class BadSteps:
         self.skipped = self.in_a_row = self.dumps = 0
 
     def accepts(self, step: int, lr: float, grad_norm: paddle.Tensor, done: list[MicroStep]) -> bool:
-        """Whether a step (from 1) may move the weights. Reads one number from the device.
+        """Whether a step (from 1) may move the weights; `done`: this rank's micro-batches.
 
-        Args:
-            grad_norm: norm of the gradients summed over all ranks, ().
-            done: this rank's micro-batches.
-
-        Raises:
-            ConfigError: more bad steps in a row than allowed, or the loss scale fell below its floor."""
+        Reads one number from the device. Raises ConfigError where more bad steps in a row than allowed
+        came, or the loss scale fell below its floor."""
         losses = [loss for micro in done for loss in micro.losses.values()]
         total = float(paddle.add_n([grad_norm.astype("float32"), *losses]))
         if not distributed.any_rank(not math.isfinite(total)):

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from ernie2.plan import estimate
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "tasks/recipes/demo.yaml"
+# Part of a card's name -> TFLOP/s in half precision without sparsity, by NVIDIA's data sheets.
 PEAKS = {"V100": 125, "T4": 65, "A100": 312, "A10": 125, "A30": 165, "H100": 989, "H200": 989, "H800": 989}
-"""TFLOP/s in half precision without sparsity, by NVIDIA's data sheets; a part of the card's name."""
 STEPS, HALF_TOLERANCE, RESUME_TOLERANCE = 20, 2e-2, 1e-3
 LIMIT = 900  # seconds after which a trial is broken off
 _OWN_PROCESS = [sys.executable, "-m", "ernie2.gpu_check"]
@@ -36,11 +37,7 @@ class Trial(Exception):
 
 
 def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512)) -> list[Row]:
-    """Everything, in the order of a first contact.
-
-    Args:
-        folder: empty; recipe, shards and runs are made there.
-        size: model whose speed is measured, on samples of so many tokens (`lengths`)."""
+    """Everything, in an empty folder; speed of a model of `size` at samples of `lengths` tokens."""
     try:
         cards = describe()
     except Trial as error:
@@ -49,15 +46,15 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
     rows = [("paddle", "ok", cards["versions"]), ("driver", "ok", cards["driver"])]
     rows += [(f"card {number}", "ok", card) for number, card in enumerate(cards["cards"])]
     tried: list[tuple[str, Any]] = [
-        ("attention", lambda: attention_kernels(half, size, max(lengths))),
-        (f"{half} beside fp32", lambda: precision(folder, half)),
-        ("save and go on", lambda: resume(folder, half)),
+        ("attention", partial(attention_kernels, half, size, max(lengths))),
+        (f"{half} beside fp32", partial(precision, folder, half)),
+        ("save and go on", partial(resume, folder, half)),
     ]
     if (count := len(cards["cards"]) or 2) > 1:
-        tried.append((f"{count} processes", lambda: together(folder, half, count)))
+        tried.append((f"{count} processes", partial(together, folder, half, count)))
     for length in lengths:
-        name = f"{size}, {length} tokens"
-        tried.append((name, lambda length=length: speed(folder, half, size, length, cards["cards"])))
+        measured = partial(speed, folder, half, size, length, cards["cards"])
+        tried.append((f"{size}, {length} tokens", measured))
     for name, trial in tried:
         try:
             state, found = trial()
@@ -69,7 +66,7 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
 
 def describe() -> dict[str, Any]:
     """Versions, driver, cards, and the half precision that they compute in (a CPU: fp32)."""
-    return json.loads(_output(_OWN_PROCESS + ["describe"]))
+    return json.loads(_output([*_OWN_PROCESS, "describe"]))
 
 
 def _describe() -> None:
@@ -144,8 +141,7 @@ def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> 
     settings += [f"batch.micro_tokens={tokens}", f"runtime.precision={half}"]
     settings.append(f"curriculum.stages=[[{load_recipe(RECIPE).task_names()[0]}]]")
     _losses(folder, out.name, *settings, length=length)
-    lines = _log(out)
-    reached = statistics.median(line["tokens_per_s"] for line in lines[len(lines) // 2 :])
+    reached = statistics.median(line["tokens_per_s"] for line in _log(out)[STEPS // 2 :])
     recipe = load_recipe(RECIPE, [*_data(folder, length), *settings])
     work = estimate(recipe, make_plan(recipe.curriculum), 18_000, None)["flops_per_token"] * reached / 1e12
     peak = next((peak for card, peak in PEAKS.items() if cards and card in cards[0]), None)

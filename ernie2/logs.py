@@ -1,5 +1,6 @@
 """Console, progress bar, .jsonl files and VisualDL. Only rank 0 writes."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -28,8 +29,7 @@ def setup(rank: int) -> None:
 class RunLog:
     """The files a run writes besides checkpoints, and its console; `active`: this is rank 0, which writes.
 
-    total_steps: of the whole run, start_step of them done before. kept: name of each .jsonl file ->
-    whether a line of an earlier start stays; default: train and eval of pre-training, up to start_step."""
+    kept: .jsonl file -> whether a line of an earlier start stays; default: of steps up to start_step."""
 
     def __init__(
         self,
@@ -62,14 +62,17 @@ class RunLog:
 
     def train(self, record: dict[str, Any]) -> None:
         """One line of train.jsonl and, where there is no progress bar, of the console."""
+        heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
+        text = f"stage {record['stage']}  {record['task']}  loss {record['loss']:.3f} ({heads})"
         where = f"step {record['step']}/{self.total_steps}"
-        self.progress(record, where, describe(record), record["step"])
+        self.progress(record, where, f"{text}  lr {record['lr']:.2e}", record["step"])
 
     def progress(self, record: dict[str, Any], where: str, text: str, done: int) -> None:
         """Writes a record of train.jsonl, and its text with rate and time left on the console."""
         if not self.active:
             return
         self._write("train", record)
+        self.step(done, text)
         if self._bar is None:
             seconds = (time.monotonic() - self.started) / max(done - self.start_step, 1)
             left = tqdm.format_interval(seconds * (self.total_steps - done))
@@ -98,22 +101,12 @@ class RunLog:
                 self._writer.add_scalar(f"{name}/{record['task']}/{head}_{tag}", value, record["step"])
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A train record in a few words."""
-    heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
-    loss = f"loss {record['loss']:.3f} ({heads})"
-    return f"stage {record['stage']}  {record['task']}  {loss}  lr {record['lr']:.2e}"
-
-
 def reopen(path: Path, kept: Callable[[dict[str, Any]], bool]) -> IO[str]:
     """Opens a .jsonl for appending, without lines that `kept` says no to and one that a crash cut short."""
-    lines = []
-    old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines, old = [], path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in old.splitlines(keepends=True):
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             if line.endswith("\n") and kept(json.loads(line)):
                 lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
     write_text(path, "".join(lines))  # a kill in between must not cost the lines of weeks
     return path.open("a", encoding="utf-8")

@@ -1,5 +1,4 @@
-"""The folder of a run: one run at a time, no left-overs of dead ones, and space on its disk. No tensors
-here."""
+"""The folder of a run: one run at a time, no left-overs, space on its disk. No tensors here."""
 
 import contextlib
 import errno

@@ -54,7 +54,6 @@ def train(run: Run) -> dict:
         if done % recipe.runtime.log_every == 0 or stage_ends:
             for record in meter.records(done, stage.number, lr, float(grad_norm), run.scaler.scale):
                 log.train({**record, "skipped_steps": run.bad_steps.skipped})
-                log.step(done, logs.describe(record))
         if done % recipe.runtime.eval_every == 0 or stage_ends:
             results = evaluate_all(run, done - 1, stop, log)
             run.evaluated = results is not None
