@@ -14,24 +14,31 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
+import yaml
 from paddle.base.layer_helper import LayerHelper
 from paddle.nn import Layer
 from paddle.optimizer import Optimizer
 from safetensors.numpy import save_file
 
+from ernie2 import distributed
 from ernie2 import out_dir as run_folder
 from ernie2.disk import as_umask_says, file_digest, sync_to_disk, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.logs import logger
 from ernie2.precision import HALF
+from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError
 from ernie2.warm_start import WEIGHTS, read_arrays
+
+if TYPE_CHECKING:
+    from ernie2.run import Run
 
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
 STATE = "trainer_state.json"
@@ -189,6 +196,26 @@ def save_training(
     for _, old in checkpoints(out_dir)[:-keep_last]:
         run_folder.remove(old)
     return folder
+
+
+def save(run: "Run", done: int, tokens: int) -> None:
+    """Saves a pre-training after `done` steps: rank 0 writes, the others wait until it is whole."""
+    if run.rank == 0:
+        state = {
+            "tokens": tokens,
+            "seed": run.recipe.seed,
+            "scaler": run.scaler.state_dict(),
+            "bad_steps": run.bad_steps.state_dict(),
+            "evaluated": run.evaluated,
+            "seconds": run.seconds_before + time.monotonic() - run.started,
+            "task_ids": {task.name: task.task_id for task in run.tasks},
+            "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
+        }
+        recipe = yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True)
+        moments, keep = optimizer_arrays(run.model, run.optimizer), run.recipe.runtime.keep_last
+        files = run.model.config, run.recipe.model.vocab_file, recipe
+        save_training(run.out_dir, done, run.model, moments, *files, state, keep)
+    distributed.barrier()
 
 
 def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 
 import paddle
-import yaml
 
 from ernie2 import cpu, distributed, logs
 from ernie2.batching import Batch, prefetch
-from ernie2.checkpoint import optimizer_arrays, save_training
+from ernie2.checkpoint import save
 from ernie2.digests import run_digests
 from ernie2.disk import write_json
 from ernie2.evaluate import Meter, evaluate
@@ -20,7 +19,6 @@ from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
 from ernie2.plan import closing_page, parse_recipe, recipe_parser
 from ernie2.run import Run, prepare_run
-from ernie2.schema import to_mapping
 from ernie2.strict import cli
 from ernie2.watchdog import watched
 
@@ -143,26 +141,6 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
     for name, result in results.items() if log else ():
         log.eval({**where, "task": name, **result})
     return results
-
-
-def save(run: Run, done: int, tokens: int) -> None:
-    """Rank 0 writes a checkpoint; the others wait until it is whole."""
-    if run.rank == 0:
-        state = {
-            "tokens": tokens,
-            "seed": run.recipe.seed,
-            "scaler": run.scaler.state_dict(),
-            "bad_steps": run.bad_steps.state_dict(),
-            "evaluated": run.evaluated,
-            "seconds": run.seconds_before + time.monotonic() - run.started,
-            "task_ids": {task.name: task.task_id for task in run.tasks},
-            "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
-        }
-        recipe = yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True)
-        moments, keep = optimizer_arrays(run.model, run.optimizer), run.recipe.runtime.keep_last
-        files = run.model.config, run.recipe.model.vocab_file, recipe
-        save_training(run.out_dir, done, run.model, moments, *files, state, keep)
-    distributed.barrier()
 
 
 def main(argv: list[str]) -> None:
