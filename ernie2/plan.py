@@ -111,8 +111,8 @@ def usable_bytes(kind: str, device_bytes: float, processes: int = 1) -> int:
 def micro_token_choices(recipe: Recipe, ranks: int = 1) -> list[int]:
     """Values of batch.micro_tokens that leave batch.tokens as it is, the largest first.
 
-    Each holds a sample of data.max_seq_len and divides the step evenly over the ranks; where batch.tokens is
-    no multiple of the ranks, there are as many micro-batches as ranks at least."""
+    Each holds a sample of data.max_seq_len and gives every rank equally many micro-batches, or at least one
+    where batch.tokens is no multiple of the ranks."""
     tokens = recipe.batch.tokens
     share = ranks if tokens % ranks == 0 else 1
     divisors = range(share, tokens // recipe.data.max_seq_len + 1, share)
@@ -142,9 +142,9 @@ def remedy(recipe: Recipe, ranks: int = 1) -> str:
     if not recipe.runtime.recompute:
         ways.append("runtime.recompute=true (about a third more time)")
     ways.append(f"a data.max_seq_len below {recipe.data.max_seq_len} or a smaller model.size")
+    found = f"a step needs about {size(needed)} on a device (estimate)"
     return (
-        f"a step needs about {size(needed)} on a device (estimate); set {', or '.join(ways)}; "
-        f"python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits"
+        f"{found}; set {', or '.join(ways)}; python -m ernie2.plan RECIPE.yaml --ranks {ranks} says what fits"
     )
 
 
@@ -176,10 +176,9 @@ def estimate(
 def fits(
     recipe: Recipe, vocab_rows: int, ranks: int = 1, device_memory: float | None = None
 ) -> list[dict[str, Any]]:
-    """Whether a step fits a device, and the largest micro_tokens that does, one entry a device.
+    """Whether a step fits a device of so many GiB, and the largest micro_tokens that does; one entry each.
 
-    fp16 and bf16 are taken for a GPU, fp32 for a CPU, whose memory all ranks share. device_memory: GiB of a
-    device; default: both kinds of V100, or this machine's memory for fp32."""
+    Default: both kinds of V100; for fp32 this machine, whose memory all ranks share."""
     needed = estimate_memory(recipe, vocab_rows, ranks)["total"]
     devices, kind, processes = V100_MEMORY, "gpu", 1
     if recipe.runtime.precision == "fp32":
@@ -295,9 +294,7 @@ def _align(rows: list[list[str]], left: int = 1) -> str:
 def balance(recipe: Recipe, tasks: list[Task], ranks: int) -> dict[str, float] | None:
     """How evenly the samples in the shards fall on `ranks` devices, over a pool of batches of each task.
 
-    Returns:
-        imbalance: cost of the costliest rank over the mean rank's. padding: share of what is computed. None
-        where there are no shards yet."""
+    imbalance: cost of the costliest rank over the mean's; padding: its share. None without shards."""
     try:
         digest = Vocab.load(recipe.model.vocab_file).digest
         readers = [(ShardReader(Path(recipe.data.shards_dir) / t.name, "train", t, digest), t) for t in tasks]

@@ -29,15 +29,9 @@ _Peers = dict[Connection, _Rank]  # on rank 0 all others, elsewhere rank 0 alone
 def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Waits until all ranks that paddle.distributed.launch started are there, then watches them to the end.
 
-    Yields a function to call when this rank is ready for its first step; in a single process nothing happens.
-
-    Args:
-        limit: seconds that the others may take to come, and then all of them to get ready.
-        facts: what has to be the same on every rank, name -> digest.
-
-    Raises:
-        ConfigError: facts differ; names the rank.
-        SystemExit: somebody is missing; the message on standard error says who."""
+    Yields a function to call when this rank is ready for its first step. The others may take `limit` seconds
+    to come, and then to get ready; `facts` (name -> digest) have to be the same on every rank. Raises
+    ConfigError where they differ, SystemExit where somebody is missing; both name the rank."""
     endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
     if len(endpoints) == 1:
         yield lambda: None
@@ -48,7 +42,7 @@ def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]
     try:
         watchdog = Watchdog(me, _follow(me, limit) if rank else _gather(me, limit), limit)
     except OSError as error:  # somebody is missing
-        sys.stderr.write(f"error: start-up: {error}\n")
+        print(f"error: start-up: {error}", file=sys.stderr)
         sys.exit(PEER_LOST)
     try:
         yield watchdog.ready
