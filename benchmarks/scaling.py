@@ -27,8 +27,7 @@ from benchmarks.scaling_runs import Point
 from benchmarks.scaling_v100 import RANKS, v100_parts
 from ernie2.config import Recipe, load_recipe
 from ernie2.curriculum import make_plan
-from ernie2.memory import parameter_count
-from ernie2.plan import balance, estimate
+from ernie2.plan import balance, estimate, parameter_count
 from ernie2.strict import ConfigError, cli, make_folder
 from ernie2.tasks import select_tasks
 

@@ -15,8 +15,7 @@ from benchmarks.harness import page, table
 from benchmarks.scaling_model import Cluster, Link, Step, Work, efficiency, step_seconds
 from ernie2.config import SIZES, load_recipe
 from ernie2.curriculum import make_plan
-from ernie2.memory import parameter_count
-from ernie2.plan import estimate
+from ernie2.plan import estimate, parameter_count
 
 RECIPES = {"base": "tasks/recipes/ernie2_zh_base.yaml", "large": "tasks/recipes/ernie2_zh_large.yaml"}
 RANKS = (8, 48, 64)

@@ -97,9 +97,10 @@ def write_batches(shards: Path, vocab: Path, length: int, tokens: int, path: Pat
 
 def main(size: str, length: int, tokens: int, vocab: Path, folder: Path) -> None:
     """Serves steps of a recipe."""
-    from ernie2 import distributed, logs, pretrain  # here: benchmarks.train_step needs no paddle
     from ernie2.meter import Meter
-    from ernie2.setup_run import prepare_run
+
+    from ernie2 import distributed, logs, pretrain  # here: benchmarks.train_step needs no paddle
+    from ernie2.run import prepare_run
 
     tokens = max(tokens, length)
     settings = {"model.size": size, "batch.tokens": tokens, "batch.micro_tokens": tokens}

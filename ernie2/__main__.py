@@ -1,7 +1,4 @@
-"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan RECIPE.yaml` is `python -m ernie2.plan
-RECIPE.yaml`."""
-
-from __future__ import annotations
+"""`ernie2 COMMAND ...`: every command under one name; `ernie2 plan ...` is `python -m ernie2.plan ...`."""
 
 import ast
 import importlib.util

@@ -6,39 +6,46 @@
                            config.json vocab.txt recipe.yaml
                            trainer_state.json      step, tokens, scaler, ...; size and sha256 of the others
 
-Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. What the disk
-spoils later is noticed by the digests, and the checkpoint before it is used."""
-
-from __future__ import annotations
+Written to a temporary folder, synced, renamed: a crash at any instant leaves the last good one. The digests
+notice what the disk spoils later; then the checkpoint before is used."""
 
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 import yaml
-from paddle import nn
 from paddle.base.layer_helper import LayerHelper
+from paddle.nn import Layer
+from paddle.optimizer import Optimizer
 from safetensors.numpy import save_file
 
+from ernie2 import distributed
 from ernie2 import out_dir as run_folder
 from ernie2.disk import as_umask_says, file_digest, sync_to_disk, write_json
 from ernie2.encoder import EncoderConfig
 from ernie2.logs import logger
 from ernie2.precision import HALF
+from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError
 from ernie2.weights import WEIGHTS, read_arrays
 
+if TYPE_CHECKING:
+    from ernie2.run import Run
+
 STEP_FOLDER = re.compile(r"step_(\d{7,})")
+STATE = "trainer_state.json"
 MASTER = "master_weight"
 MASTER_NAME = "fp32_master_0"  # what Paddle appends to a parameter's name for its master weight
 SPARE = 4 << 20  # bytes of the small files, vocabulary and recipe, and of blocks half filled
+Arrays = dict[str, np.ndarray]
 
 
 def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -50,34 +57,32 @@ def atomic_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write(tmp)
         for path in [*tmp.rglob("*"), tmp]:
             sync_to_disk(path)
+        old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
         if folder.exists():
-            # A run killed between the two renames leaves the old one under another name; ernie2.out_dir
-            # brings it back.
-            old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
-            folder.rename(old)
-            tmp.rename(folder)
-            shutil.rmtree(old)
-        else:
-            tmp.rename(folder)
+            folder.rename(
+                old
+            )  # a run killed before the next rename leaves it so; out_dir.clean brings it back
+        tmp.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         sync_to_disk(folder.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def model_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+def model_arrays(model: Layer) -> Arrays:
     """Name -> float array of every parameter, half precision as float32."""
     return {name: parameter.astype("float32").numpy() for name, parameter in model.named_parameters()}
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file with the mode that open() would give it; the library's own is 0600."""
+def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file with the mode that open() gives; the library's own is 0600."""
     save_file(arrays, str(path), metadata=metadata)
     as_umask_says(path)
 
 
 def write_model(
     folder: Path,
-    weights: dict[str, np.ndarray],
+    weights: Arrays,
     config: EncoderConfig,
     vocab_file: str | Path,
     extra: dict[str, Any],
@@ -101,10 +106,10 @@ def write_model(
 
 def save_model(
     folder: str | Path,
-    model: nn.Layer,
+    model: Layer,
     config: EncoderConfig,
     vocab_file: str | Path,
-    extra: dict[str, Any] | None = None,
+    extra: dict | None = None,
     lower_case: bool = True,
 ) -> None:
     """Saves a model alone (no optimizer), atomically."""
@@ -114,22 +119,17 @@ def save_model(
     )
 
 
-def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray]:
-    """Puts back what `write_model` wrote of this very model.
+def restore_weights(model: Layer, folder: str | Path) -> Arrays:
+    """Puts back what `write_model` wrote of this model, in its precision. Returns the arrays, float32.
 
-    Returns:
-        The file's arrays, float32; a parameter of half precision has them rounded.
-
-    Raises:
-        ConfigError: the file is missing or damaged, or its tensors are not the model's, all of them in name
-        and shape."""
+    Raises ConfigError where the file is missing or damaged, or its tensors are others."""
     arrays, parameters = read_arrays(Path(folder) / WEIGHTS), dict(model.named_parameters())
-    wrong = [f"{name} is missing" for name in parameters if name not in arrays]
-    wrong += [f"{name} has no place in it" for name in arrays if name not in parameters]
-    wrong += [
-        f"{name} is {list(array.shape)} there, {list(parameters[name].shape)} here"
-        for name, array in arrays.items()
-        if name in parameters and list(array.shape) != list(parameters[name].shape)
+    there = {name: list(array.shape) for name, array in arrays.items()}
+    here = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    wrong = [
+        f"{name} is {there.get(name, 'missing')} there, {here.get(name, 'no parameter')} here"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
     ]
     if wrong:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
@@ -139,13 +139,10 @@ def restore_weights(model: nn.Layer, folder: str | Path) -> dict[str, np.ndarray
     return arrays
 
 
-def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
-    """`<parameter>|<accumulator>` -> float32 array: moments, powers of the betas, master weights.
-
-    Of parameters not trained yet there are none."""
-    arrays = {
-        f"{name}|{accumulator}": value.numpy() for name, accumulator, value in _accumulators(model, optimizer)
-    }
+def optimizer_arrays(model: Layer, optimizer: Optimizer) -> Arrays:
+    """`<parameter>|<accumulator>` -> float32 array, of what was trained: moments, betas, masters."""
+    found = _accumulators(model, optimizer)
+    arrays = {f"{name}|{accumulator}": value.numpy() for name, accumulator, value in found}
     masters = optimizer.state_dict().get(f"{MASTER}s", {})
     for name, parameter in model.named_parameters():
         if parameter.name in masters:
@@ -153,11 +150,8 @@ def optimizer_arrays(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
     return arrays
 
 
-def _accumulators(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer
-) -> Iterator[tuple[str, str, paddle.Tensor]]:
-    """(parameter, accumulator, its tensor) of all there are; Paddle's own names follow the order of
-    making."""
+def _accumulators(model: Layer, optimizer: Optimizer) -> Iterator[tuple[str, str, paddle.Tensor]]:
+    """(parameter, accumulator, tensor); Paddle's own names of parameters follow the order of creation."""
     names = {parameter.name: name for name, parameter in model.named_parameters()}
     for key, value in optimizer.state_dict().items():
         if isinstance(value, paddle.Tensor):
@@ -165,16 +159,12 @@ def _accumulators(
             yield names[paddle_name], key[len(paddle_name) + 1 :], value
 
 
-def restore_optimizer(
-    arrays: dict[str, np.ndarray], model: nn.Layer, optimizer: paddle.optimizer.Optimizer
-) -> None:
-    """Puts back what `optimizer_arrays` gave, whatever the precision was: only half precision has master
-    weights.
+def restore_optimizer(arrays: Arrays, model: Layer, optimizer: Optimizer) -> None:
+    """Puts back what `optimizer_arrays` gave; master weights are taken in half precision alone.
 
-    Left to itself Paddle gives a parameter its state back at its next update. Until then state_dict() does
-    not know of it, so that the head of a task that rests between two checkpoints would lose its moments; and
-    a head that is trained for the first time is refused. Hence the accumulators are made here, as
-    optimizer.step() does."""
+    Left to itself Paddle restores a parameter's state at its next update. Until then state_dict() lacks it:
+    the head of a task that rests between two checkpoints would lose its moments, and a head that is trained
+    for the first time is refused. Hence the accumulators are made here, as optimizer.step() does."""
     found = {tuple(key.replace(f"|{MASTER_NAME}_", "|").split("|")): array for key, array in arrays.items()}
     trained, masters = {name for name, accumulator in found if accumulator != MASTER}, {}
     for name, parameter in model.named_parameters():
@@ -193,8 +183,8 @@ def restore_optimizer(
 def save_training(
     out_dir: Path,
     step: int,
-    model: nn.Layer,
-    moments: dict[str, np.ndarray],
+    model: Layer,
+    moments: Arrays,
     config: EncoderConfig,
     vocab_file: str | Path,
     recipe_yaml: str,
@@ -203,25 +193,23 @@ def save_training(
 ) -> Path:
     """Saves everything a resume needs as <out_dir>/step_NNNNNNN and removes all but the newest `keep_last`.
 
-    `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors.
-
-    Raises:
-        ConfigError: the disk is full; says how much is missing. The checkpoints there are as they were."""
-    masters = {key.partition("|")[0]: array for key, array in moments.items() if key.endswith(f"|{MASTER}")}
-    moments = {key: array for key, array in moments.items() if not key.endswith(f"|{MASTER}")}
-    needed = sum(array.nbytes for array in moments.values()) + SPARE
-    needed += 4 * sum(parameter.size for parameter in model.parameters())
+    `moments` is what `optimizer_arrays` gives; its master weights go into model.safetensors. Raises
+    ConfigError, older checkpoints untouched, where the disk is full; says how much is missing."""
+    suffix = f"|{MASTER}"
+    masters = {key.removesuffix(suffix): array for key, array in moments.items() if key.endswith(suffix)}
+    moments = {key: array for key, array in moments.items() if not key.endswith(suffix)}
+    needed = 4 * sum(parameter.size for parameter in model.parameters()) + SPARE
+    needed += sum(array.nbytes for array in moments.values())
 
     def write(tmp: Path) -> None:
-        weights = model_arrays(model) | masters
-        extra = {key: state[key] for key in ("task_ids",) if key in state}
+        tasks = {key: state[key] for key in ("task_ids",) if key in state}
         lower_case = ((yaml.safe_load(recipe_yaml) or {}).get("data") or {}).get("lower_case", True)
-        write_model(tmp, weights, config, vocab_file, extra, lower_case)
+        write_model(tmp, model_arrays(model) | masters, config, vocab_file, tasks, lower_case)
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
         whole = {"step": step, **state, "files": files}
-        write_json(tmp / "trainer_state.json", {**whole, "digest": _state_digest(whole)})
+        write_json(tmp / STATE, {**whole, "digest": _state_digest(whole)})
 
     folder = out_dir / f"step_{step:07d}"
     run_folder.require_room(out_dir, needed, f"the checkpoint of step {step}")
@@ -232,32 +220,41 @@ def save_training(
     return folder
 
 
+def save(run: "Run", done: int, tokens: int) -> None:
+    """Saves a pre-training after `done` steps: rank 0 writes, the others wait until it is whole."""
+    if run.rank == 0:
+        state = {
+            "tokens": tokens,
+            "seed": run.recipe.seed,
+            "scaler": run.scaler.state_dict(),
+            "bad_steps": run.bad_steps.state_dict(),
+            "evaluated": run.evaluated,
+            "seconds": run.seconds_before + time.monotonic() - run.started,
+            "task_ids": {task.name: task.task_id for task in run.tasks},
+            "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
+        }
+        recipe = yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True)
+        moments, keep = optimizer_arrays(run.model, run.optimizer), run.recipe.runtime.keep_last
+        files = run.model.config, run.recipe.model.vocab_file, recipe
+        save_training(run.out_dir, done, run.model, moments, *files, state, keep)
+    distributed.barrier()
+
+
 def checkpoints(out_dir: Path) -> list[tuple[int, Path]]:
     """(step, folder) of every finished checkpoint, oldest first. Leftovers of a crash are not listed."""
-    if not out_dir.is_dir():
-        return []
-    found = [
-        (int(match[1]), path)
-        for path in out_dir.iterdir()
-        if (match := STEP_FOLDER.fullmatch(path.name)) and (path / "trainer_state.json").is_file()
-    ]
-    return sorted(found)
+    found = [(STEP_FOLDER.fullmatch(state.parent.name), state.parent) for state in out_dir.glob(f"*/{STATE}")]
+    return sorted((int(match[1]), folder) for match, folder in found if match)
 
 
-def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Restores model and optimizer exactly. Returns trainer_state.json.
+def load_training(folder: Path, model: Layer, optimizer: Optimizer) -> dict[str, Any]:
+    """Restores model and optimizer exactly, in whatever precision they are now. Returns trainer_state.json.
 
-    They may be in another precision than when they were saved: weights and moments are float32 on disk.
-
-    Raises:
-        ConfigError: the checkpoint's tensors are not those of this model (another size, vocabulary or set of
-        tasks)."""
+    Raises ConfigError where the tensors are not those of this model."""
     try:
         arrays = restore_weights(model, folder)
     except ConfigError as error:
-        raise ConfigError(
-            f"{error}; resume with the settings it was made with, or choose another out_dir"
-        ) from None
+        remedy = "resume with the settings it was made with, or choose another out_dir"
+        raise ConfigError(f"{error}; {remedy}") from None
     masters = {f"{name}|{MASTER}": array for name, array in arrays.items()}
     restore_optimizer(masters | read_arrays(folder / "optimizer.safetensors"), model, optimizer)
     return read_state(folder)
@@ -266,52 +263,45 @@ def load_training(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Opt
 def newest_whole(out_dir: Path) -> tuple[int, Path] | None:
     """(step, folder) of the newest checkpoint that is as it was written; None where there is none at all.
 
-    A damaged one is reported and set aside as <folder>.damaged, and the one before is taken.
-
-    Raises:
-        ConfigError: all that are there are damaged."""
-    found = checkpoints(out_dir)
-    problems = []
-    for step, folder in reversed(found):
+    Damaged ones are reported and set aside as <folder>.damaged. Raises ConfigError where all are damaged."""
+    damaged, problems = [], []
+    for step, folder in reversed(checkpoints(out_dir)):
         problem = what_is_wrong(folder)
         if problem is None:
-            for bad in (folder for other, folder in found if other > step):
+            for bad in damaged:
                 aside = bad.with_name(f"{bad.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 bad.rename(aside)
             return step, folder
+        damaged.append(folder)
         problems.append(problem)
         logger.warning("%s; trying the checkpoint before it", problem)
     if problems:
-        raise ConfigError(
-            f"{problems[0]}; no other checkpoint is left: remove {found[-1][1]} to start from the beginning"
-        )
+        remedy = f"no other checkpoint is left: remove {damaged[0]} to start from the beginning"
+        raise ConfigError(f"{problems[0]}; {remedy}")
     return None
 
 
 def what_is_wrong(folder: Path) -> str | None:
     """Names the first file of a checkpoint that is not as it was written, and how; None where all are."""
+    path = folder / STATE
     try:
-        state = read_state(folder)
-    except ConfigError as error:
-        return str(error)
-    for name, (size, digest) in state.get("files", {}).items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path}: damaged (the file is gone)"
-        if path.stat().st_size != size:
-            return f"{path}: damaged ({path.stat().st_size:,} bytes, {size:,} were written)"
-        try:
+        for name, (size, digest) in read_state(folder).get("files", {}).items():
+            path = folder / name
+            if path.stat().st_size != size:
+                return f"{path}: damaged ({path.stat().st_size:,} bytes, {size:,} were written)"
             if file_digest(path) != digest:
                 return f"{path}: damaged (its sha256 is not that of what was written)"
-        except OSError as error:
-            return f"{path}: damaged ({error.strerror})"
+    except ConfigError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: damaged ({error.strerror})"
     return None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """trainer_state.json of a checkpoint. Raises ConfigError where it is damaged."""
-    path = folder / "trainer_state.json"
+    path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in ("step", "seed", "tokens", "seconds", "scaler") if key not in state]

@@ -1,9 +1,6 @@
-"""What a recipe may say. Every key is a field here; the text under it gives meaning, unit, default and
-source.
+"""What a recipe may hold: every key is a field, the text under it gives meaning, unit, default and source.
 
 No tensors here. The paper is arXiv 1907.12412; "released code" is PaddlePaddle/ERNIE, branch `repro`."""
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable
@@ -25,34 +22,12 @@ from ernie2.schema import (
     build,
     expect,
     require,
-    to_mapping,
 )
-from ernie2.strict import ConfigError, apply_overrides, cli, from_command_line, load_yaml, nearest
+from ernie2.strict import ConfigError, apply_overrides, cli, from_command_line, load_yaml  # noqa: F401 - cli
 from ernie2.weights import embedding_rows
 
-__all__ = [
-    "BatchConfig",
-    "ConfigError",
-    "CurriculumConfig",
-    "DataConfig",
-    "LrConfig",
-    "MaskingConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "Recipe",
-    "RuntimeConfig",
-    "apply_overrides",
-    "build",
-    "cli",
-    "load_recipe",
-    "load_yaml",
-    "nearest",
-    "to_mapping",
-]
-
 SIZES = {
-    # layers, width, heads, feed-forward width. tiny, mini and small are ours; base and large are the paper's
-    # (section 4.1).
+    # layers, width, heads, feed-forward width; base and large are the paper's (section 4.1)
     "tiny": (2, 128, 2, 512),
     "mini": (4, 256, 4, 1024),
     "small": (6, 512, 8, 2048),
@@ -76,8 +51,7 @@ class ModelConfig(Section):
     """The encoder. Sizes and activation follow the released configurations."""
 
     vocab_file: str
-    """Vocabulary, one token a line (or `token<TAB>id`). Built from the corpus when it is missing and
-    data.vocab_size is set."""
+    """Vocabulary, one token a line (or `token<TAB>id`). Missing: built from the corpus by data.vocab_size."""
     size: Size = "base"
     """Layers x width: tiny 2x128, mini 4x256, small 6x512, base 12x768, large 24x1024."""
     hidden_act: Literal["relu", "gelu"] = "relu"
@@ -86,8 +60,8 @@ class ModelConfig(Section):
     """Folder to warm-start from (weights only): a checkpoint of ours, PaddleNLP's, Hugging Face's or Baidu's
     (docs/weights.md). Default: random weights."""
     init_min_match: Share = 0.9
-    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A
-    token embedding or layer that is missing or of another shape stops it in any case."""
+    """Share of the encoder's parameters that must be found in init_from, or the run refuses to start. A token
+    embedding or layer that is missing or of another shape stops it in any case."""
     dropout: Dropout = 0.1
     """Dropout on hidden states and on attention probabilities. Released: 0.1."""
     layer_norm_eps: NotNegative[float] = 1e-5
@@ -95,14 +69,12 @@ class ModelConfig(Section):
     initializer_range: NotNegative[float] = 0.02
     """Standard deviation of the normal initial weights. Released: 0.02."""
     max_position_embeddings: Positive[int] | None = None
-    """Rows of the position embedding. Default: those of init_from, else 513. Released: 513 (Chinese), 512
-    (English)."""
+    """Rows of the position embedding. Default: of init_from, else 513. Released: 513 (zh), 512 (en)."""
     sentence_type_vocab_size: Positive[int] | None = None
-    """Rows of the sentence embedding: segments A, B, C, D. Default: those of init_from, or as many as the
-    shards need if that is more; else 4. Released (English 2.0): 4."""
+    """Rows of the sentence embedding (segments A to D). Default: of init_from, or more as the shards need;
+    else 4. Released (English 2.0): 4."""
     task_type_vocab_size: Positive[int] | None = None
-    """Rows of the task embedding. Default: those of init_from, or as many as the tasks need if that is more;
-    else 16. Released: 16."""
+    """Rows of the task embedding. Default: of init_from, or more as the tasks need; else 16, as released."""
     vocab_rows: Positive[int] | None = None
     """Rows of the token embedding when larger than the vocabulary (released Chinese: 18000 for 17,964
     tokens). Default: those of init_from, else as many as the vocabulary has tokens."""
@@ -117,8 +89,7 @@ class ModelConfig(Section):
                 raise ConfigError(f"init_from: {error}") from None
 
     def take_rows(self, there: dict[str, int | None]) -> None:
-        """Takes the rows of embeddings that the recipe does not name from a checkpoint's (key of config.json
-        -> rows)."""
+        """Takes the rows of embeddings that the recipe does not name; `there`: key of config.json -> rows."""
         for key in self.unnamed:
             setattr(self, key, there.get(_ROWS[key][0], getattr(self, key)))
 
@@ -130,14 +101,11 @@ class DataConfig(Section):
     shards_dir: str
     """Folder of the shards, one sub-folder a task."""
     corpus: Texts = field(default_factory=list)
-    """Documents: .txt, .jsonl or WikiExtractor's output, each also .gz, .bz2 or .zst; globs allowed. Required
-    by tasks whose source is `documents`."""
+    """Documents: .txt, .jsonl or WikiExtractor's, also .gz, .bz2, .zst; globs allowed. Source `documents`."""
     query_log: Texts = field(default_factory=list)
-    """TSV with header query,title,clicked or query,title,relevance. Required by tasks whose source is
-    `pairs`."""
+    """TSV with header query,title,clicked or query,title,relevance: for tasks whose source is `pairs`."""
     marked_pairs: Texts = field(default_factory=list)
-    """TSV with header sentence1,sentence2,marker: pairs whose connective is known, beside those mined from
-    the corpus."""
+    """TSV with header sentence1,sentence2,marker: pairs of known connective, beside the corpus's own."""
     entity_dicts: Texts = field(default_factory=list)
     """User dictionaries, `word [tag]` a line, or in jieba's, HanLP's or LAC's form, or CSV; globs allowed."""
     encoding: str = "utf-8"
@@ -147,8 +115,7 @@ class DataConfig(Section):
     lower_case: bool = True
     """Lower-case text before tokenisation (the released vocabularies are lower-cased)."""
     segmenter: Literal["auto", "rjieba", "jieba"] = "auto"
-    """Chinese word segmentation. rjieba gives jieba's words twenty times as fast; auto: rjieba where it is
-    installed."""
+    """Chinese words. rjieba gives jieba's twenty times as fast; auto: rjieba where it is installed."""
     vocab_size: int | None = None
     """Build the vocabulary from the corpus with this many entries when model.vocab_file does not exist."""
     max_seq_len: Annotated[int, expect("16 to 4096 tokens", lambda n: 16 <= n <= 4096)] = 512
@@ -156,8 +123,7 @@ class DataConfig(Section):
     mask_prob: Probability = 0.15
     """Share of units chosen for masked-LM prediction (paper section 3.2.1, ERNIE 1.0)."""
     dev_share: Probability = 0.005
-    """Share of documents held out for evaluation, chosen by a hash of their content, the same for every task.
-    """
+    """Share of documents held out for evaluation: by a hash of their content, the same for every task."""
     max_reject_share: Annotated[Share, expect("a share between 0 and 1, more than 0", bool)] = 0.5
     """The generation stops when more than this share of documents or rows is rejected."""
     min_chars: NotNegative[int] = 0
@@ -215,11 +181,9 @@ class CurriculumConfig(Section):
     """continual_multitask: earlier tasks keep getting revisit_steps in every later stage; multitask: all
     tasks in one stage; continual: each stage trains its new tasks alone."""
     revisit_steps: int | Literal["auto"] = "auto"
-    """r: steps an earlier task gets in each later stage. auto = N // (stages + 1), which reproduces Table 7.
-    """
+    """r: steps an earlier task gets in each later stage. auto = N // (stages + 1) reproduces Table 7."""
     step: Literal["one_task", "all_tasks"] = "one_task"
-    """one_task: an optimizer step is a global batch of one task. all_tasks: a global batch of every active
-    task."""
+    """An optimizer step is a global batch of one_task, or one of each active task (all_tasks)."""
 
     def _checks(self) -> Checks:
         """Names can be those of files; none stands twice."""
@@ -233,7 +197,7 @@ class CurriculumConfig(Section):
 
 @dataclass
 class MaskingConfig(Section):
-    """Which units the masked LM predicts (ERNIE 1.0; USERS question 6)."""
+    """Which units the masked LM predicts (ERNIE 1.0)."""
 
     level: Level | Annotated[list[Level | Annotated[list[Level], NOT_EMPTY]], NOT_EMPTY] = field(
         default_factory=lambda: [["basic", "phrase", "entity"]]
@@ -273,13 +237,11 @@ class LrConfig(Section):
     peak: Positive[float]
     """Highest learning rate. Paper: 5e-5 (English), 1.28e-4 (Chinese)."""
     schedule: Literal["noam", "linear", "constant"] = "noam"
-    """noam: linear warm-up to the peak, then peak * sqrt(warmup / step); linear: warm-up, then to 0; constant
-    after warm-up."""
+    """After a linear warm-up to the peak. noam: peak * sqrt(warmup / step); linear: to 0; constant."""
     warmup_steps: NotNegative[int] = 4000
     """Steps of warm-up (paper section 4.1: 4,000 for every task)."""
     restart: Literal["stage", "never", "task"] = "stage"
-    """What the warm-up counts from: the start of each stage, of the run, or each task's own steps (PAPER open
-    point 8)."""
+    """The warm-up counts from the start of each stage, of the run (never), or in each task's own steps."""
 
 
 @dataclass
@@ -296,11 +258,9 @@ class RuntimeConfig(Section):
     min_loss_scale: Positive[float] = 1.0
     """The run stops where the loss scale of fp16 would fall below this: it diverges."""
     max_bad_steps: NotNegative[int] = 3
-    """Steps in a row that are skipped because a loss or gradient is not a number; one more stops the run. 0:
-    stop at once."""
+    """Steps in a row that are skipped where a loss or gradient is not a number; one more stops the run."""
     startup_limit: Positive[float] = 600.0
-    """Seconds that each step of the start-up of several processes may take; then the run stops and says who
-    is missing."""
+    """Seconds that each part of the start-up of several processes may take; then who is missing is named."""
     log_every: Positive[int] = 10
     """Steps between lines of train.jsonl."""
     eval_every: Positive[int] = 1000

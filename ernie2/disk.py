@@ -1,7 +1,4 @@
-"""Files that a reader sees whole or not at all, their digests, locks, and sizes for people. No tensors
-here."""
-
-from __future__ import annotations
+"""Files that a reader sees whole or not at all, digests, locks, sizes for people. No tensors here."""
 
 import contextlib
 import fcntl
@@ -12,17 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-TEMPORARY = ".tmp"
-"""How the names of files end that are being written; after a kill they are left-overs."""
+TEMPORARY = ".tmp"  # how the names of files end that are being written
 
 
 @contextlib.contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Yields the name to write a file under; at the end it takes the place of `path`, after an error it goes.
+    """Yields the name to write a file under, which then replaces `path`; after an error it is removed.
 
-    Args:
-        path: the file; an older one stays as it is until then.
-        sync: wait until the bytes are on the disk: even a power loss leaves the old file or the new one."""
+    sync: wait until the bytes are on the disk: even a power loss leaves the old file or the new one."""
     temporary = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}{TEMPORARY}")
     try:
         yield temporary

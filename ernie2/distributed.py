@@ -1,10 +1,7 @@
-"""Fleet data parallel: start-up, ranks and small reductions. One process is the trivial case and needs no
-fleet.
+"""Data parallel training: start-up, ranks and small reductions. One process needs none of it.
 
-Every loss is divided by its global count and gradients are summed, so a step does not depend on how its
-micro-batches are spread over ranks."""
-
-from __future__ import annotations
+Losses are divided by global counts and gradients are summed: how micro-batches are spread over ranks does not
+matter."""
 
 import contextlib
 import faulthandler
@@ -16,28 +13,23 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+from paddle.distributed import get_rank as rank
+from paddle.distributed import get_world_size as world_size
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from ernie2.precision import HALF
 
 
 def init(limit: float = 600.0) -> tuple[int, int]:
-    """Joins the run that paddle.distributed.launch started.
+    """Joins the run that paddle.distributed.launch started. Returns (rank, ranks): alone (0, 1).
 
-    Args:
-        limit: seconds that it may take; then this process ends, with a traceback and exit code 1. While
-        Paddle waits for
-            a rank that has died, no Python thread runs (ernie2.watchdog's neither), so the timer is a thread
-            in C.
-
-    Returns:
-        (rank, ranks); (0, 1) for a plain process."""
+    After `limit` seconds this process ends, with a traceback and exit code 1: while Paddle waits for a rank
+    that has died no Python thread runs (ernie2.watchdog's neither), so the timer is a thread in C."""
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
         faulthandler.dump_traceback_later(limit, exit=True)
         if paddle.get_device() == "cpu":
-            # What fleet.init begins with. It then makes a group for each kind of parallelism, which nothing
-            # here needs and which eight processes fail to connect over gloo (paddle 2.6 always, 3.3 now and
-            # then).
+            # fleet.init would add a group for each kind of parallelism, which nothing here needs and which
+            # eight processes fail to connect over gloo (paddle 2.6 always, 3.3 now and then).
             dist.init_parallel_env()
         else:
             fleet.init(is_collective=True)
@@ -46,38 +38,16 @@ def init(limit: float = 600.0) -> tuple[int, int]:
 
 
 class Stop:
-    """SIGTERM, as all ranks agree on it: they get it at different instants, but have to leave at the same
-    one."""
+    """SIGTERM: ranks get it at different instants (`asked`), but have to leave at the same one (`agreed`)."""
 
     def __init__(self) -> None:
-        self.asked = False
-        """SIGTERM came to this process."""
-        self.agreed = False
-        """Some process was asked to stop, and all know of it."""
-        signal.signal(signal.SIGTERM, self._catch)
-
-    def _catch(self, number: int, frame: object) -> None:
-        self.asked = True
+        self.asked = self.agreed = False
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
 
     def agree(self) -> bool:
         """Called by every rank at the same place: whether to leave."""
         self.agreed = self.agreed or any_rank(self.asked)
         return self.agreed
-
-
-def any_rank(flag: bool) -> bool:
-    """Whether any rank says so: a decision that all take alike."""
-    return bool(sum_over_ranks(np.array([flag], np.int64))[0])
-
-
-def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank()
-
-
-def world_size() -> int:
-    """Processes in the run."""
-    return dist.get_world_size()
 
 
 def sum_over_ranks(values: np.ndarray) -> np.ndarray:
@@ -87,6 +57,11 @@ def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     tensor = paddle.to_tensor(values)
     dist.all_reduce(tensor)
     return tensor.numpy()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether any rank says so: a decision that all take alike."""
+    return bool(sum_over_ranks(np.array([flag], np.int64))[0])
 
 
 def barrier() -> None:
@@ -100,19 +75,14 @@ class Replica:
 
     Parameters that no rank's loss depends on (heads of other tasks) keep no gradient, so that an optimizer
     leaves them alone. Gradients of half precision travel as they are, but those of several micro-batches are
-    added in float32, where small ones do not vanish. In one process there is only this accumulation.
-
-    Args:
-        model: as restored and in its final precision; every rank gets rank 0's parameters. Trained through
-        `forward`. recompute: whether its layers are recomputed, which hides their parameters from
-        paddle.DataParallel."""
+    added in float32, where small ones do not vanish. Every rank gets rank 0's parameters. Recomputed layers
+    hide theirs from paddle.DataParallel."""
 
     def __init__(self, model: paddle.nn.Layer, recompute: bool = False) -> None:
         self.ranks = world_size()
         self.overlaps = not recompute and paddle.get_device() != "cpu"
-        """Whether gradients travel during the last backward pass, or after it. Gloo would hide nothing, and
-        where a rank dies it throws what Paddle's backward pass does not catch: the others abort and nobody
-        says why."""
+        """Whether gradients travel during the last backward pass, or after it. Gloo would gain nothing, and
+        where a rank dies it throws what Paddle's backward pass does not catch: the others abort unnamed."""
         self.forward = paddle.DataParallel(model, find_unused_parameters=True) if self.ranks > 1 else model
         self._parameters = model.parameters()
         self._half = [parameter for parameter in self._parameters if parameter.dtype in HALF]
@@ -120,8 +90,7 @@ class Replica:
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
-        """Around forward and backward of a micro-batch; `last` of the step on this rank: it waits for those
-        of all ranks.
+        """Around forward and backward; the `last` of a step on this rank waits for those of all ranks.
 
         The parameters that get a gradient in a step have to be the same on every rank."""
         if last and self.ranks > 1 and self.overlaps:
@@ -131,14 +100,14 @@ class Replica:
         with contextlib.nullcontext() if self.ranks == 1 else self.forward.no_sync():
             yield
         self._set_aside()
-        if last:
-            self._put_back("float32" if self.ranks == 1 else None)
-        if last and self.ranks > 1:
+        if last and self.ranks == 1:
+            self._put_back("float32")
+        elif last:
+            self._put_back()
             fused_allreduce_gradients(self._parameters, None)
 
     def backward(self, loss: paddle.Tensor) -> None:
-        """Backward pass of a micro-batch's share of the step's loss. Paddle takes the mean over the ranks,
-        not the sum."""
+        """Backward pass of a share of the step's loss. Paddle takes the mean over the ranks, not the sum."""
         (loss * self.ranks if self.ranks > 1 else loss).backward()
 
     @paddle.no_grad()

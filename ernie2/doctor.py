@@ -4,25 +4,21 @@ Checks this machine and the recipe's folders: versions, devices, memory, ports, 
 1 where there is a problem. What has to be the same on all nodes is printed as digests; a run compares them
 before its first step (ernie2/watchdog.py)."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
-from typing import Literal
+from typing import NamedTuple
 
-from ernie2 import out_dir, paddle_version
+from ernie2 import gpu_check, out_dir, paddle_version
 from ernie2.config import Recipe
 from ernie2.digests import run_digests
 from ernie2.disk import size, write_text
-from ernie2.memory import GIB, parameter_count, vocabulary_rows
-from ernie2.plan import fit_line, fits, parse_recipe, recipe_parser
+from ernie2.plan import GIB, fit_line, fits, parameter_count, parse_recipe, recipe_parser, vocabulary_rows
 from ernie2.shards import SPLITS, ShardReader
 from ernie2.strict import ConfigError, cli
 from ernie2.tasks import select_tasks
@@ -30,17 +26,13 @@ from ernie2.tasks import select_tasks
 TESTED_PADDLE = ("3.3.1", "2.6.2")
 
 
-@dataclass
-class Finding:
-    """What a check found; it never raises, as all of them are to be read. No remedy: all is well."""
+class Finding(NamedTuple):
+    """What a check found: ok, a warning or a problem."""
 
     check: str
     found: str
+    state: str = "ok"
     remedy: str = ""
-    state: Literal["ok", "warning", "problem", ""] = ""
-
-    def __post_init__(self) -> None:
-        self.state = self.state or ("problem" if self.remedy else "ok")
 
 
 def versions(installed: Mapping[str, str]) -> Iterator[Finding]:
@@ -48,14 +40,14 @@ def versions(installed: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("python", python_version())
     paddle = installed.get("paddlepaddle-gpu") or installed.get("paddlepaddle") or "not installed"
     name, suffix = ("constraints-paddle2.txt", "2") if paddle.startswith("2.") else ("constraints.txt", "")
-    install = f"pip install -c {name} -e '.[cpu{suffix}]' (or '.[gpu{suffix}]')"
+    remedy = f"pip install -c {name} -e '.[cpu{suffix}]' (or '.[gpu{suffix}]')"
+    remedy += f"; tested: {', '.join(TESTED_PADDLE)}"
+    state = "warning"
     try:
         paddle_version.check(paddle)
-        state = "ok" if paddle in TESTED_PADDLE else "warning"
     except ImportError:
         state = "problem"
-    remedy = "" if state == "ok" else f"{install}; tested: {', '.join(TESTED_PADDLE)}"
-    yield Finding("paddle", paddle, remedy, state)
+    yield Finding("paddle", paddle) if paddle in TESTED_PADDLE else Finding("paddle", paddle, state, remedy)
 
 
 def devices(recipe: Recipe) -> Iterator[Finding]:
@@ -63,7 +55,7 @@ def devices(recipe: Recipe) -> Iterator[Finding]:
     try:
         import paddle
     except ImportError as error:
-        yield Finding("devices", f"paddle cannot be imported: {error}", "see above")
+        yield Finding("devices", f"paddle cannot be imported: {error}", "problem", "see above")
         return
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     for number in range(gpus):
@@ -71,19 +63,19 @@ def devices(recipe: Recipe) -> Iterator[Finding]:
         card = paddle.device.cuda.get_device_properties(number)
         found = f"GPU {number}: {card.name}, compute capability {card.major}.{card.minor}"
         right = bool((paddle.matmul(paddle.ones([64, 64]), paddle.ones([64, 64])) == 64).all())
-        remedy = "" if right else "it computes wrong: another build of paddle, or another card"
-        yield Finding("devices", found, remedy)
+        wrong = ("problem", "it computes wrong: another build of paddle, or another card")
+        yield Finding("devices", found, *(() if right else wrong))
         yield _fit(recipe, card.total_memory, 1)
     if gpus:
         return
     half = recipe.runtime.precision != "fp32"
     if cards := list(Path("/dev").glob("nvidia[0-9]*")):
+        found = f"{len(cards)} GPUs, but paddle computes on the CPU"
         remedy = "install paddlepaddle-gpu, or check CUDA_VISIBLE_DEVICES and the driver"
-        state = "problem" if half else "warning"
-        yield Finding("devices", f"{len(cards)} GPUs, but paddle computes on the CPU", remedy, state)
+        yield Finding("devices", found, "problem" if half else "warning", remedy)
     elif half:
         found = f"no GPU, but runtime.precision={recipe.runtime.precision}"
-        yield Finding("devices", found, "runtime.precision=fp32, or a machine with a GPU")
+        yield Finding("devices", found, "problem", "runtime.precision=fp32, or a machine with a GPU")
     else:
         yield Finding("devices", f"CPU, {len(os.sched_getaffinity(0))} cores")
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -92,8 +84,8 @@ def devices(recipe: Recipe) -> Iterator[Finding]:
 
 def _fit(recipe: Recipe, memory: int, processes: int) -> Finding:
     (device,) = fits(recipe, vocabulary_rows(recipe), processes, memory / GIB)
-    remedy, state = ("", "ok") if device["fits"] else ("set it, or runtime.recompute=true", "warning")
-    return Finding("memory", fit_line(device), remedy, state)
+    small = ("warning", "set it, or runtime.recompute=true")
+    return Finding("memory", fit_line(device), *(() if device["fits"] else small))
 
 
 def ports() -> Iterator[Finding]:
@@ -111,33 +103,31 @@ def ports() -> Iterator[Finding]:
     except OSError as error:
         address = f"no place for MASTER: {error.strerror}"
         remedy = "another port, or an address for this name in /etc/hosts"
-    yield Finding("ports", f"{name} is {address}; MASTER is {host}, port {port}", remedy)
+    yield Finding(
+        "ports", f"{name} is {address}; MASTER is {host}, port {port}", "problem" if remedy else "ok", remedy
+    )
 
 
 def folder(recipe: Recipe) -> Iterator[Finding]:
-    """Whether out_dir can be written and no other run uses it."""
+    """Whether out_dir can be written, no other run uses it, and the checkpoints fit on its disk."""
     path = there = Path(recipe.out_dir).absolute()
     while not there.exists():
         there = there.parent
-    found, remedy = f"{path} can be written", ""
     if not os.access(there, os.W_OK):
-        found, remedy = f"{there} cannot be written", "name another out_dir, or change its owner"
+        remedy = "name another out_dir, or change its owner"
+        yield Finding("out_dir", f"{there} cannot be written", "problem", remedy)
     elif user := out_dir.in_use(path):
-        found = f"{path} is in use by another run ({user})"
         remedy = "wait for it, stop it, or name another out_dir"
-    yield Finding("out_dir", found, remedy)
-
-
-def disk(recipe: Recipe) -> Iterator[Finding]:
-    """Whether the checkpoints fit on the disk."""
+        yield Finding("out_dir", f"{path} is in use by another run ({user})", "problem", remedy)
+    else:
+        yield Finding("out_dir", f"{path} can be written")
     one = parameter_count(recipe, vocabulary_rows(recipe)) * 4 * 3  # weights and two moments
-    path = Path(recipe.out_dir)
     saved = sum(entry.stat().st_size for entry in path.glob("step_*/*") if entry.is_file())
     needed, free = max(one * (recipe.runtime.keep_last + 1) - saved, one), out_dir.free_bytes(path)
     found = f"checkpoints: {size(needed)} needed ({size(one)} each, estimate), {size(free)} free at {path}"
-    state = "ok" if free > needed else "warning" if free > one else "problem"
-    remedy = "" if state == "ok" else "free some space, lower runtime.keep_last, or name another out_dir"
-    yield Finding("disk", found, remedy, state)
+    remedy = "free some space, lower runtime.keep_last, or name another out_dir"
+    state = "warning" if free > one else "problem"
+    yield Finding("disk", found) if free > needed else Finding("disk", found, state, remedy)
 
 
 def shards(recipe: Recipe) -> Iterator[Finding]:
@@ -151,17 +141,17 @@ def shards(recipe: Recipe) -> Iterator[Finding]:
                 found = f"{sum(len(ShardReader(path, split, task)) for split in SPLITS):,} samples"
             yield Finding("shards", f"{name}: {found}")
         except ConfigError as error:
-            yield Finding("shards", str(error), "run data_gen again")
+            yield Finding("shards", str(error), "problem", "run data_gen again")
 
 
-def page(found: list[Finding], digests: dict[str, str]) -> str:
+def page(found: Iterable[Finding], digests: dict[str, str]) -> str:
     """The table, the digests to compare with other machines', and how many problems there are."""
     lines = []
-    for finding in found:
-        lines.append(f"{finding.state:8} {finding.check:11} {finding.found}")
-        lines += [f"{'':20} -> {finding.remedy}"] if finding.remedy else []
+    for check, text, state, remedy in found:
+        lines.append(f"{state:8} {check:11} {text}")
+        lines += [f"{'':20} -> {remedy}"] if remedy else []
     lines.append("digests: " + "  ".join(f"{name} {digest[:12]}" for name, digest in digests.items()))
-    states = [finding.state for finding in found]
+    states = [one.state for one in found]
     counts = [f"{state}s: {states.count(state)}" for state in ("problem", "warning") if state in states]
     return "\n".join([*lines, ", ".join(counts) or "all is well"])
 
@@ -174,32 +164,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", default="gpu_check.md", help="page of --gpu (default: %(default)s)")
     recipe, _, args = parse_recipe(parser, argv)
     if args.gpu:
-        return _try_gpus(Path(args.out))
+        with tempfile.TemporaryDirectory(prefix="ernie2.") as trials:
+            rows = gpu_check.check(Path(trials))
+        text = gpu_check.page(rows)
+        write_text(Path(args.out), text)
+        print(f"{text}\nwritten to {args.out}")
+        return int(any(state == "problem" for _, state, _ in rows))
     installed = {one.name.lower(): one.version for one in metadata.distributions()}
-    found = [
-        *versions(installed),
-        *devices(recipe),
-        *ports(),
-        *folder(recipe),
-        *disk(recipe),
-        *shards(recipe),
-    ]
+    found = [*versions(installed), *devices(recipe), *ports(), *folder(recipe), *shards(recipe)]
     digests = run_digests(recipe)
-    well = all(finding.state != "problem" for finding in found)
-    as_json = {"ok": well, "digests": digests, "findings": [asdict(finding) for finding in found]}
+    well = all(one.state != "problem" for one in found)
+    as_json = {"ok": well, "digests": digests, "findings": [one._asdict() for one in found]}
     print(json.dumps(as_json, indent=1) if args.json else page(found, digests))
     return 0 if well else 1
-
-
-def _try_gpus(out: Path) -> int:
-    from ernie2 import gpu_check
-
-    with tempfile.TemporaryDirectory(prefix="ernie2.") as folder:
-        rows = gpu_check.check(Path(folder))
-    text = gpu_check.page(rows)
-    write_text(out, text)
-    print(f"{text}\nwritten to {out}")
-    return int(any(state == "problem" for _, state, _ in rows))
 
 
 if __name__ == "__main__":

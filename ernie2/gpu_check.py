@@ -1,10 +1,7 @@
 """`python -m ernie2.doctor --gpu`: what a GPU does with this program, tried and timed, on one page to send.
 
 Every trial is the program itself in a process of its own, so that one that dies spoils no other: attention
-kernels, single beside half precision, saving and going on, all cards together, and speed. The text is random
-tokens, made here."""
-
-from __future__ import annotations
+kernels, single beside half precision, saving and going on, all cards together, and speed, on the examples."""
 
 import json
 import os
@@ -14,28 +11,25 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ernie2.config import SIZES, load_recipe
 from ernie2.curriculum import make_plan
 from ernie2.plan import estimate
-from ernie2.shards import LEVELS, Example, ShardWriter
-from ernie2.tasks import Task, load_tasks
-from ernie2.tokenizer import SPECIAL_TOKENS, Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "tasks/recipes/demo.yaml"
+# Part of a card's name -> TFLOP/s in half precision without sparsity, by NVIDIA's data sheets.
 PEAKS = {"V100": 125, "T4": 65, "A100": 312, "A10": 125, "A30": 165, "H100": 989, "H200": 989, "H800": 989}
-"""TFLOP/s in half precision without sparsity, by NVIDIA's data sheets; a part of the card's name."""
 STEPS, HALF_TOLERANCE, RESUME_TOLERANCE = 20, 2e-2, 1e-3
-LIMIT = 900
-"""Seconds after which a trial is broken off."""
+LIMIT = 900  # seconds after which a trial is broken off
+_OWN_PROCESS = [sys.executable, "-m", "ernie2.gpu_check"]
 
-Row = tuple[str, str, str]
-"""What was tried, "ok" or "problem", what was found."""
+Row = tuple[str, str, str]  # what was tried, "ok" or "problem", what was found
 
 
 class Trial(Exception):
@@ -43,12 +37,7 @@ class Trial(Exception):
 
 
 def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512)) -> list[Row]:
-    """Everything, in the order of a first contact.
-
-    Args:
-        folder: empty; recipe, shards and runs are made there.
-        size: model whose speed is measured.
-        lengths: tokens of a sample, for the speed."""
+    """Everything, in an empty folder; speed of a model of `size` at samples of `lengths` tokens."""
     try:
         cards = describe()
     except Trial as error:
@@ -57,15 +46,15 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
     rows = [("paddle", "ok", cards["versions"]), ("driver", "ok", cards["driver"])]
     rows += [(f"card {number}", "ok", card) for number, card in enumerate(cards["cards"])]
     tried: list[tuple[str, Any]] = [
-        ("attention", lambda: attention_kernels(half, size, max(lengths))),
-        (f"{half} beside fp32", lambda: precision(folder, half)),
-        ("save and go on", lambda: resume(folder, half)),
+        ("attention", partial(attention_kernels, half, size, max(lengths))),
+        (f"{half} beside fp32", partial(precision, folder, half)),
+        ("save and go on", partial(resume, folder, half)),
     ]
     if (count := len(cards["cards"]) or 2) > 1:
-        tried.append((f"{count} processes", lambda: together(folder, half, count)))
+        tried.append((f"{count} processes", partial(together, folder, half, count)))
     for length in lengths:
-        name = f"{size}, {length} tokens"
-        tried.append((name, lambda length=length: speed(folder, half, size, length, cards["cards"])))
+        measured = partial(speed, folder, half, size, length, cards["cards"])
+        tried.append((f"{size}, {length} tokens", measured))
     for name, trial in tried:
         try:
             state, found = trial()
@@ -76,29 +65,22 @@ def check(folder: Path, size: str = "base", lengths: Sequence[int] = (128, 512))
 
 
 def describe() -> dict[str, Any]:
-    """Versions, driver, cards in words, and the half precision that they compute in (a CPU: fp32)."""
-    code = f"from {__name__} import _describe; _describe()"
-    return json.loads(_output([sys.executable, "-c", code]).splitlines()[-1])
+    """Versions, driver, cards, and the half precision that they compute in (a CPU: fp32)."""
+    return json.loads(_output([*_OWN_PROCESS, "describe"]))
 
 
 def _describe() -> None:
     import paddle
     from paddle.base import core
 
-    gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     versions = [f"paddle {paddle.__version__}", f"Python {platform.python_version()}"]
+    count = 0
     if paddle.is_compiled_with_cuda():
-        nccl = core.nccl_version()
+        count, nccl = paddle.device.cuda.device_count(), core.nccl_version()
         versions += [f"CUDA {paddle.version.cuda()}", f"cuDNN {core.cudnn_version()}", f"NCCL {nccl}"]
-    cards, capability = [], 9
-    for number in range(paddle.device.cuda.device_count() if gpu else 0):
-        paddle.set_device(f"gpu:{number}")
-        card = paddle.device.cuda.get_device_properties(number)
-        capability = min(capability, card.major)
-        cards.append(
-            f"{card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB"
-        )
-    half = ("bf16" if capability >= 8 else "fp16") if gpu else "fp32"
+    found = [paddle.device.cuda.get_device_properties(number) for number in range(count)]
+    half = "fp16" if any(card.major < 8 for card in found) else "bf16" if found else "fp32"
+    cards = [f"{c.name}, capability {c.major}.{c.minor}, {c.total_memory / 2**30:.1f} GiB" for c in found]
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version,memory.free", "--format=csv,noheader"]
         driver = "; ".join(subprocess.check_output(asked, text=True, timeout=30).splitlines()) + " free"
@@ -109,60 +91,58 @@ def _describe() -> None:
 
 def attention_kernels(half: str, size: str, length: int) -> tuple[str, str]:
     """Each kernel's trial (autocast, dropout, padding, odd lengths) and its time."""
-    _, width, heads, _ = SIZES[size]
     found = []
     for name in ("plain", "memory_efficient", "flash"):
-        code = f"from {__name__} import _kernel; _kernel({name!r}, {half!r}, {heads}, {width}, {length})"
         try:
-            found.append(f"{name} {_output([sys.executable, '-c', code]).splitlines()[-1]}")
+            found.append(f"{name} {_output([*_OWN_PROCESS, 'kernel', name, half, size, str(length)])}")
         except Trial as error:
             found.append(f"{name}: {error}")
     return "ok" if " ms" in found[0] else "problem", "; ".join(found)
 
 
-def _kernel(name: str, precision: str, heads: int, width: int, length: int) -> None:
+def _kernel(name: str, precision: str, size: str, length: str) -> None:
     from ernie2.attention import measure
 
-    problem, seconds = measure(name, precision, heads, width, length)
+    _, width, heads, _ = SIZES[size]
+    problem, seconds = measure(name, precision, heads, width, int(length))
     print(problem or f"{1e3 * seconds:.2f} ms")
 
 
 def precision(folder: Path, half: str) -> tuple[str, str]:
     """STEPS steps in half precision beside as many in fp32, from the same start, without dropout."""
     single, other = (_losses(folder, f"steps_{name}", f"runtime.precision={name}") for name in ("fp32", half))
-    off = float(np.abs(other / single - 1).max())
-    return "ok" if off < HALF_TOLERANCE else "problem", f"losses differ by at most {off:.1e} in {STEPS} steps"
+    return _beside(other, single, HALF_TOLERANCE)
 
 
 def resume(folder: Path, half: str) -> tuple[str, str]:
     """Half of the steps, the rest by a second process, beside all by one (which `precision` ran)."""
-    settings = f"runtime.precision={half}", "runtime.save_every=1000"
-    whole = _losses(folder, f"steps_{half}", *settings)
-    _losses(folder, "resumed", *settings, f"runtime.max_steps={STEPS // 2}")
-    off = float(np.abs(_losses(folder, "resumed", *settings) / whole - 1).max())
-    return "ok" if off < RESUME_TOLERANCE else "problem", f"losses differ by at most {off:.1e}"
+    setting = f"runtime.precision={half}"
+    whole = _losses(folder, f"steps_{half}", setting)
+    _losses(folder, "resumed", setting, f"runtime.max_steps={STEPS // 2}")
+    return _beside(_losses(folder, "resumed", setting), whole, RESUME_TOLERANCE)
 
 
 def together(folder: Path, half: str, count: int) -> tuple[str, str]:
     """All cards (on a CPU two processes) beside one: the same steps, gradients summed by NCCL (gloo)."""
     alone = _losses(folder, "one", f"runtime.precision={half}", tokens=1024 * count)
     found = _losses(folder, "all", f"runtime.precision={half}", tokens=1024 * count, processes=count)
-    off = float(np.abs(found / alone - 1).max())
-    limit = HALF_TOLERANCE if half != "fp32" else RESUME_TOLERANCE
-    return "ok" if off < limit else "problem", f"losses differ from one's by at most {off:.1e}"
+    return _beside(found, alone, HALF_TOLERANCE if half != "fp32" else RESUME_TOLERANCE)
+
+
+def _beside(found: np.ndarray, wanted: np.ndarray, limit: float) -> tuple[str, str]:
+    off = float(np.abs(found / wanted - 1).max())
+    return "ok" if off < limit else "problem", f"losses differ by at most {off:.1e} in {STEPS} steps"
 
 
 def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> tuple[str, str]:
     """Tokens a second of a model, and the share of the card's peak that this is."""
-    name = f"speed_{length}"
-    settings = [f"model.size={size}", "model.dropout=0.1", f"data.max_seq_len={length}", "batch.tokens=8192"]
-    settings += ["batch.micro_tokens=8192", f"runtime.precision={half}", "model.vocab_rows=18000"]
-    if not cards:
-        settings += [f"batch.tokens={4 * length}", f"batch.micro_tokens={4 * length}"]
-    _losses(folder, name, *settings, length=length, tokens=None)
-    lines = (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    reached = statistics.median(json.loads(line)["tokens_per_s"] for line in lines[len(lines) // 2 :])
-    recipe = load_recipe(_recipe(folder, length), settings)
+    out, tokens = folder / f"speed_{length}", 8192 if cards else 4 * length
+    settings = [f"model.size={size}", "model.dropout=0.1", "model.vocab_rows=18000", f"batch.tokens={tokens}"]
+    settings += [f"batch.micro_tokens={tokens}", f"runtime.precision={half}"]
+    settings.append(f"curriculum.stages=[[{load_recipe(RECIPE).task_names()[0]}]]")
+    _losses(folder, out.name, *settings, length=length)
+    reached = statistics.median(line["tokens_per_s"] for line in _log(out)[STEPS // 2 :])
+    recipe = load_recipe(RECIPE, [*_data(folder, length), *settings])
     work = estimate(recipe, make_plan(recipe.curriculum), 18_000, None)["flops_per_token"] * reached / 1e12
     peak = next((peak for card, peak in PEAKS.items() if cards and card in cards[0]), None)
     share = f", {work / peak:.0%} of {peak} TFLOP/s" if peak and half != "fp32" else ""
@@ -170,92 +150,46 @@ def speed(folder: Path, half: str, size: str, length: int, cards: list[str]) -> 
 
 
 def _losses(
-    folder: Path,
-    out: str,
-    *settings: str,
-    length: int = 128,
-    tokens: int | None = 2048,
-    processes: int = 1,
+    folder: Path, out: str, *settings: str, length: int = 128, tokens: int = 2048, processes: int = 1
 ) -> np.ndarray:
-    """Trains STEPS steps in `folder / out` (or goes on there) and returns the losses of all tasks."""
-    own = ["model.size=mini", f"batch.tokens={tokens}", "batch.micro_tokens=1024"] if tokens else []
-    arguments = [_recipe(folder, length), f"out_dir={folder / out}", *own, *settings]
+    """Trains STEPS steps in `folder / out` (or resumes there) and returns the loss of each."""
+    trial = [f"out_dir={folder / out}", "model.size=mini", f"batch.tokens={tokens}", "model.dropout=0"]
+    trial += [f"runtime.max_steps={STEPS}", "runtime.log_every=1", "lr.warmup_steps=5"]
     script = 'source ernie2/env.sh; ernie2_environment; ernie2_processes; ernie2_train ernie2.pretrain "$@"'
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
-    }
-    _output(
-        ["bash", "-c", script, "check", *map(str, arguments)],
-        env=kept | {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)},
-    )
-    lines = (folder / out / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    return np.array([json.loads(line)["loss"] for line in lines])
+    cluster = ("NNODES", "NODE_RANK", "MASTER", "GPUS", "NPROC")
+    env = {name: value for name, value in os.environ.items() if name not in cluster}
+    env |= {"ERNIE2_PYTHON": sys.executable, "NPROC": str(processes)}
+    arguments = [RECIPE, *_data(folder, length), *trial, *settings]
+    _output(["bash", "-c", script, "check", *map(str, arguments)], env=env)
+    return np.array([line["loss"] for line in _log(folder / out)])
 
 
-def _recipe(folder: Path, length: int) -> Path:
-    """The recipe of all trials with samples of up to `length` tokens; with its shards, made once."""
-    path = folder / f"recipe_{length}.yaml"
-    if path.exists():
-        return path
-    vocab_file, shards = folder / "vocab.txt", folder / f"shards_{length}"
-    tokens = [*SPECIAL_TOKENS, *(f"t{number}" for number in range(2_000))]
-    vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    # one with a sentence head and one without
-    known = [task for task in load_tasks().values() if not task.token_classes]
-    tasks = [next(task for task in known if bool(task.sentence_classes) is head) for head in (False, True)]
-    for task in tasks:
-        _write_shards(shards / task.name, task, Vocab.load(vocab_file), length)
-    recipe = {
-        "name": "gpu_check",
-        "out_dir": str(folder / "out"),
-        "seed": 1,
-        "model": {"vocab_file": str(vocab_file), "max_position_embeddings": 513, "dropout": 0.0},
-        "data": {"shards_dir": str(shards), "max_seq_len": length},
-        "batch": {"tokens": 2048, "micro_tokens": 1024, "pool_batches": 8},
-        "curriculum": {
-            "mode": "multitask",
-            "stages": [[task.name for task in tasks]],
-            "steps_per_task": STEPS // 2,
-        },
-        "lr": {"peak": 1e-3, "warmup_steps": 5},
-        "runtime": {"log_every": 1, "eval_every": 1000, "save_every": 1000, "eval_tokens": 2048},
-    }
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return path
+def _log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _write_shards(folder: Path, task: Task, vocab: Vocab, length: int) -> None:
-    """Samples of half to all of `length` random tokens; each third follows from the one before."""
-    rng, writer = np.random.default_rng(task.task_id), ShardWriter(folder, task, len(vocab))
-    for split, count in (("train", 400), ("dev", 20)):
-        for _ in range(count):
-            inner = int(rng.integers(length // 2, length - 1))
-            ids = np.concatenate([[vocab.cls_id], rng.integers(len(SPECIAL_TOKENS), len(vocab), inner)])
-            ids[2::3] = (ids[1:-1:3] + 1) % len(vocab)
-            ids = np.append(np.maximum(ids, len(SPECIAL_TOKENS) - 1), vocab.sep_id)
-            ids[0] = vocab.cls_id
-            words = np.arange(-1, inner + 1, dtype=np.int16)
-            words[[0, -1]] = -1
-            label = int(rng.integers(task.sentence_classes)) if task.sentence_classes else None
-            writer.write(
-                split,
-                Example(ids, np.zeros(len(ids), np.int8), {level: words for level in LEVELS}, None, label),
-            )
-    writer.close({"vocab_digest": vocab.digest})
+def _data(folder: Path, length: int) -> list[str]:
+    """Settings of all trials on samples of up to `length` tokens; makes their shards once."""
+    shards = folder / f"shards_{length}"
+    settings = [f"model.vocab_file={folder}/vocab.txt", f"data.shards_dir={shards}", "masking.level=word"]
+    settings += [f"data.max_seq_len={length}", "curriculum.mode=multitask"]
+    settings.append(f"curriculum.steps_per_task={STEPS}")
+    if not shards.exists():
+        _output([sys.executable, "-m", "data_gen", str(RECIPE), *settings])
+    return settings
 
 
 def _output(command: list[str], **settings: Any) -> str:
-    """What a process printed. Raises Trial with the end of its errors where it fails or takes too long."""
+    """The last line that a process printed. Raises Trial with its last errors where it fails."""
+    settings |= {"cwd": ROOT, "capture_output": True, "text": True, "timeout": LIMIT}
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False, **settings
-        )
+        done = subprocess.run(command, check=False, **settings)
     except subprocess.TimeoutExpired:
         raise Trial(f"no end after {LIMIT} s") from None
     if done.returncode:
-        said = re.sub(r"\s+", " ", (done.stderr or done.stdout).strip())[-600:]
-        raise Trial(f"exit code {done.returncode}: {said}")
-    return done.stdout
+        errors = re.sub(r"\s+", " ", (done.stderr or done.stdout).strip())[-600:]
+        raise Trial(f"exit code {done.returncode}: {errors}")
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 def page(rows: list[Row]) -> str:
@@ -263,6 +197,9 @@ def page(rows: list[Row]) -> str:
     cells = [("tried", "", "found"), ("---", "---", "---"), *rows]
     body = [f"| {name} | {state} | {found.replace('|', '/')} |" for name, state, found in cells]
     bad = sum(state == "problem" for _, state, _ in rows)
-    return "\n".join(
-        ["# ERNIE 2.0 on this GPU", "", *body, "", f"problems: {bad}" if bad else "all is well", ""]
-    )
+    end = f"problems: {bad}" if bad else "all is well"
+    return "\n".join(["# ERNIE 2.0 on this GPU", "", *body, "", end, ""])
+
+
+if __name__ == "__main__":
+    {"describe": _describe, "kernel": _kernel}[sys.argv[1]](*sys.argv[2:])

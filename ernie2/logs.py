@@ -1,7 +1,6 @@
 """Console, progress bar, .jsonl files and VisualDL. Only rank 0 writes."""
 
-from __future__ import annotations
-
+import contextlib
 import json
 import logging
 import sys
@@ -17,16 +16,10 @@ from ernie2.disk import write_text
 logger = logging.getLogger("ernie2")
 
 
-class _BarHandler(logging.Handler):
-    """Writes log lines above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
 def setup(rank: int) -> None:
-    """Lines of rank 0 go to standard error as they are; others show warnings alone, with their number."""
-    handler = _BarHandler()
+    """Lines of rank 0 go to standard error, above a bar; others show warnings alone, with their number."""
+    handler = logging.Handler()
+    handler.emit = lambda record: tqdm.write(handler.format(record), file=sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -36,8 +29,7 @@ def setup(rank: int) -> None:
 class RunLog:
     """The files a run writes besides checkpoints, and its console; `active`: this is rank 0, which writes.
 
-    total_steps: of the whole run, start_step of them done before. kept: name of each .jsonl file ->
-    whether a line of an earlier start stays; default: train and eval of pre-training, up to start_step."""
+    kept: .jsonl file -> whether a line of an earlier start stays; default: of steps up to start_step."""
 
     def __init__(
         self,
@@ -48,9 +40,8 @@ class RunLog:
         active: bool = True,
         kept: dict[str, Callable[[dict[str, Any]], bool]] | None = None,
     ) -> None:
-        self.active, self.out_dir, self.total_steps = active, out_dir, total_steps
-        self.start_step, self.started = start_step, time.monotonic()
-        self._files, self._bar, self._writer = {}, None, None
+        self.active, self.total_steps, self.start_step = active, total_steps, start_step
+        self.started, self._files, self._bar, self._writer = time.monotonic(), {}, None, None
         if not active:
             return
         kept = kept or dict.fromkeys(("train", "eval"), lambda line: 0 < line["step"] <= start_step)
@@ -71,14 +62,17 @@ class RunLog:
 
     def train(self, record: dict[str, Any]) -> None:
         """One line of train.jsonl and, where there is no progress bar, of the console."""
+        heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
+        text = f"stage {record['stage']}  {record['task']}  loss {record['loss']:.3f} ({heads})"
         where = f"step {record['step']}/{self.total_steps}"
-        self.progress(record, where, describe(record), record["step"])
+        self.progress(record, where, f"{text}  lr {record['lr']:.2e}", record["step"])
 
     def progress(self, record: dict[str, Any], where: str, text: str, done: int) -> None:
-        """Writes a record of train.jsonl; on the console `where`, `text`, rate and time left stand for it."""
+        """Writes a record of train.jsonl, and its text with rate and time left on the console."""
         if not self.active:
             return
         self._write("train", record)
+        self.step(done, text)
         if self._bar is None:
             seconds = (time.monotonic() - self.started) / max(done - self.start_step, 1)
             left = tqdm.format_interval(seconds * (self.total_steps - done))
@@ -88,12 +82,11 @@ class RunLog:
         """One line of eval.jsonl and of the console."""
         if self.active:
             self._write("eval", record)
-            heads = "  ".join(
-                f"{head} loss {loss:.3f} accuracy {record['accuracy'][head]:.3f} "
-                f"(chance {record['chance'][head]:.3f})"
-                for head, loss in record["losses"].items()
-            )
-            logger.info("  dev  %-20s %s", record["task"], heads)
+            heads = []
+            for head, loss in record["losses"].items():
+                accuracy, chance = record["accuracy"][head], record["chance"][head]
+                heads.append(f"{head} loss {loss:.3f} accuracy {accuracy:.3f} (chance {chance:.3f})")
+            logger.info("  dev  %-20s %s", record["task"], "  ".join(heads))
 
     def close(self) -> None:
         """Closes the files and the bar."""
@@ -108,22 +101,12 @@ class RunLog:
                 self._writer.add_scalar(f"{name}/{record['task']}/{head}_{tag}", value, record["step"])
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A train record in a few words."""
-    heads = ", ".join(f"{head} {loss:.3f}" for head, loss in record["losses"].items())
-    loss = f"loss {record['loss']:.3f} ({heads})"
-    return f"stage {record['stage']}  {record['task']}  {loss}  lr {record['lr']:.2e}"
-
-
 def reopen(path: Path, kept: Callable[[dict[str, Any]], bool]) -> IO[str]:
     """Opens a .jsonl for appending, without lines that `kept` says no to and one that a crash cut short."""
-    lines = []
-    old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines, old = [], path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in old.splitlines(keepends=True):
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             if line.endswith("\n") and kept(json.loads(line)):
                 lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
     write_text(path, "".join(lines))  # a kill in between must not cost the lines of weeks
     return path.open("a", encoding="utf-8")

@@ -1,7 +1,4 @@
-"""The folder of a run: one run at a time, no left-overs of dead ones, and room on its disk. No tensors
-here."""
-
-from __future__ import annotations
+"""The folder of a run: one run at a time, no left-overs, space on its disk. No tensors here."""
 
 import contextlib
 import errno
@@ -17,44 +14,32 @@ from ernie2.logs import logger
 from ernie2.strict import ConfigError
 
 LOCK = ".lock"
-ORIGIN = "origin.json"
-"""In the folder of a fine-tuning: what its numbers depend on."""
+ORIGIN = "origin.json"  # in the folder of a fine-tuning: what its numbers depend on
 LEFTOVER = re.compile(r"(step_\d{7,}|best)\.(tmp|old)-\d+")
 HALF_WRITTEN = re.compile(rf".+-\d+{re.escape(TEMPORARY)}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_REMEDY = "make room and start the same command again, or name an out_dir on another disk"
 
 _held: dict[Path, IO[str]] = {}  # open until the process ends: the system frees a lock whatever that end is
 
 
 def hold(out_dir: Path, key: str) -> None:
-    """Keeps other runs out of `out_dir` for the rest of this process's life.
-
-    Raises:
-        ConfigError: another process holds it; names process and host."""
+    """Keeps other runs out of `out_dir` until this process ends. Raises ConfigError naming who holds it."""
     path = out_dir.resolve()
     if path in _held:
         return
     try:
         held = lock(path / LOCK)
     except OSError as error:  # some network disks know no locks
-        logger.warning(
-            "%s: %s cannot be locked (%s): take care yourself that no other run uses it",
-            key,
-            out_dir,
-            error.strerror,
-        )
-        return
+        unlocked = "%s: %s cannot be locked (%s): take care yourself that no other run uses it"
+        return logger.warning(unlocked, key, out_dir, error.strerror)
     if isinstance(held, str):
-        raise ConfigError(
-            f"{key}: {out_dir} is in use by another run ({held}); wait for it, stop it, or name another "
-            "out_dir"
-        )
+        remedy = "wait for it, stop it, or name another out_dir"
+        raise ConfigError(f"{key}: {out_dir} is in use by another run ({held}); {remedy}")
     _held[path] = held
 
 
 def in_use(out_dir: Path) -> str | None:
-    """Who holds `out_dir`, in words; None where nobody does."""
+    """Who holds `out_dir`; None where nobody does."""
     with contextlib.suppress(OSError):
         held = lock(out_dir / LOCK) if (out_dir / LOCK).exists() else None
         return held if isinstance(held, str) else None
@@ -66,15 +51,13 @@ def clean(out_dir: Path) -> None:
 
     A checkpoint that was about to be replaced when its run died gets its name back."""
     for path in sorted(out_dir.iterdir()):
+        match = LEFTOVER.fullmatch(path.name)
         if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
             path.unlink()
-        match = LEFTOVER.fullmatch(path.name)
-        if match is None:
-            continue
-        if match[2] == "old" and not (out_dir / match[1]).exists():
+        elif match and match[2] == "old" and not (out_dir / match[1]).exists():
             path.rename(out_dir / match[1])
             logger.warning("%s: brought back; the run that was replacing it died", out_dir / match[1])
-        else:
+        elif match:
             shutil.rmtree(path, ignore_errors=True)
             logger.info("%s: removed; a run that died left it half-written", path)
 
@@ -87,37 +70,33 @@ def remove(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Room that this user has on the disk of a folder, or of where it would be made."""
+    """Bytes that this user can write on the disk of a folder, or of where it would be made."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Raises ConfigError, saying how much is missing, where `needed` bytes do not fit on the disk of
-    `folder`."""
+def _full(folder: Path, problem: str, needed: int) -> ConfigError:
     free = free_bytes(folder)
-    if free < needed:
-        raise ConfigError(
-            f"{folder}: no room for {what}: it takes {size(needed)}, {size(free)} are free, "
-            f"{size(needed - free)} "
-            f"are missing; {_REMEDY}"
-        )
+    found = f"it takes {size(needed)}, {size(free)} are free" if needed else f"{size(free)} are free"
+    found += f", {size(needed - free)} are missing" if needed > free else " (a quota may be lower)"
+    remedy = "make room and start the same command again, or name an out_dir on another disk"
+    return ConfigError(f"{folder}: {problem}: {found}; {remedy}")
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Raises ConfigError, saying how much is missing, where `needed` bytes do not fit on a folder's disk."""
+    if free_bytes(folder) < needed:
+        raise _full(folder, f"no room for {what}", needed)
 
 
 @contextlib.contextmanager
 def full_disk_named(folder: Path, what: str, needed: int = 0) -> Iterator[None]:
-    """Turns "no space left" (also over a quota, or from the safetensors library) into a ConfigError like
-    require_room's."""
+    """Turns "no space left" (also over a quota, or from the safetensors library) into a ConfigError."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and not any(
-            f"os error {number}" in str(error) for number in _FULL
-        ):
-            raise
-        free = free_bytes(folder)
-        words = f"it takes {size(needed)}, {size(free)} are free" if needed else f"{size(free)} are free"
-        words += f", {size(needed - free)} are missing" if needed > free else " (a quota may be lower)"
-        raise ConfigError(f"{folder}: the disk was full while writing {what}: {words}; {_REMEDY}") from None
+        if getattr(error, "errno", None) in _FULL or any(f"os error {n}" in str(error) for n in _FULL):
+            raise _full(folder, f"the disk was full while writing {what}", needed) from None
+        raise

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,23 +25,19 @@ from ernie2.strict import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 HERE = Path(__file__).parent
-TASK_COLORS = 8
-"""Colors of tasks, --t0 to --t7 (report.css). Found by search: on the page and on a stage's band they have a
-contrast of 3, any two of them stay apart with each of the three kinds of color blindness."""
+TASK_COLORS = 8  # --t0 to --t7 (report.css), which stay apart with each kind of color blindness
 VARIABLES = ("ink", "soft", "hair", "band", "page", *(f"t{number}" for number in range(TASK_COLORS)))
-COLORS = {name: f"#0000{number:02x}" for number, name in enumerate(VARIABLES)}
-"""CSS variable -> the color that matplotlib draws with and `_svg` replaces by var(--name)."""
+COLORS = {name: f"#0000{number:02x}" for number, name in enumerate(VARIABLES)}  # _svg puts var(--name) there
 
 # All sizes are in pixels.
 CHART_SIZE = (440, 200)  # half the page's width, so narrow that a phone need not shrink its text much
 CHAR_WIDTH = 7.0  # of a label's character: wide fonts at the size for phones (report.css) still fit
 TOP, BOTTOM, LEFT = 34, 22, 45  # margins around the plot
 DOT_GAP = 12  # between the marked points of a curve; denser dots would cover the line
+# Points closer than a pixel are merged: long runs log many.
 SETTINGS = {"font.size": 11, "path.simplify_threshold": 1.0, "svg.fonttype": "none", "text.parse_math": False}
-"""Of matplotlib. Points closer than a pixel are merged: long runs log many."""
 
 
 def clean(value: object) -> str:
@@ -89,15 +85,14 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(message) from None
 
 
-Stages = Sequence[tuple[int, int, str]]
-"""Steps before each stage, its last step, its name."""
+Stages = Sequence[tuple[int, int, str]]  # steps before each stage, its last step, its name
 
 
 @dataclass
 class Series:
-    """A curve of a chart: (step, value) in order of steps, in one of the colors of VARIABLES.
+    """A curve: (step, value) in order of steps, in a color of VARIABLES.
 
-    smooth: faint values under their moving average, rare spikes cut; level: dashed."""
+    smooth: faint values, rare spikes cut, under their moving average; level: dashed."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -122,9 +117,7 @@ def smooth(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 def line_chart(
     stages: Stages, title: str, series: Sequence[Series], share: bool = False, size: tuple = CHART_SIZE
 ) -> Markup:
-    """Draws curves over the stages of a run as one `<svg>`; nothing without points.
-
-    share: values are shares of one, shown in percent. size: pixels; the page may scale the picture."""
+    """Draws curves over the stages of a run as one `<svg>`; nothing without points. share: in percent."""
     from matplotlib import rc_context  # here: it takes most of a second
     from matplotlib.figure import Figure
 
@@ -163,7 +156,7 @@ def _stages(axes: Axes, width: float, stages: Stages) -> None:
             axes.text((start + stop) / 2, 1.02, name, **at)
 
 
-def _curve(axes: Axes, width: float, one: Series) -> Line2D:
+def _curve(axes: Axes, width: float, one: Series) -> Any:
     style = {"color": COLORS[one.color], "linewidth": 1.8, "gid": "curve"}
     if one.kind == "smooth":
         axes.plot(*one.raw, color=COLORS[one.color], linewidth=1, alpha=0.3)
@@ -195,16 +188,15 @@ def _axes(axes: Axes, width: float, share: bool) -> None:
         axes.set_ylim(bottom=0)
 
 
-TAG_PATTERNS = (
-    (r"(\.\d)\d+", r"\1"),
-    (r"#0000(0[0-9a-f])", lambda found: f"var(--{VARIABLES[int(found[1], 16)]})"),
-    (r'<g id="([a-z]+)">', r'<g class="\1">'),
-    (r'<g id="[^"]*">', "<g>"),
-    (r'font-size: [^;"]*; font-family: [^;"]*(; )?', ""),
-    (r"xlink:href", "href"),
-    (r"\s*\n\s*", " "),
-)
-"""What becomes of matplotlib's tags: one decimal, variables for colors, classes for `gid`, no fonts."""
+TAG_PATTERNS = {  # matplotlib's tags get one decimal, variables for colors, classes for `gid`, no fonts
+    r"(\.\d)\d+": r"\1",
+    r"#0000(0[0-9a-f])": lambda found: f"var(--{VARIABLES[int(found[1], 16)]})",
+    r'<g id="([a-z]+)">': r'<g class="\1">',
+    r'<g id="[^"]*">': "<g>",
+    r'font-size: [^;"]*; font-family: [^;"]*(; )?': "",
+    r"xlink:href": "href",
+    r"\s*\n\s*": " ",
+}
 
 
 def _svg(figure: Figure, size: tuple[int, int], title: str) -> Markup:
@@ -212,7 +204,7 @@ def _svg(figure: Figure, size: tuple[int, int], title: str) -> Markup:
 
     def tag(found: re.Match) -> str:
         text = found[0]
-        for pattern, by in TAG_PATTERNS:
+        for pattern, by in TAG_PATTERNS.items():
             text = re.sub(pattern, by, text)
         return text
 

@@ -1,29 +1,25 @@
 """MAIN LOOP of pre-training: python -m ernie2.pretrain RECIPE.yaml [key=value ...]
 
 What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe
-and s. So every rank agrees without talking, and a resume needs one integer beside weights and moments."""
-
-from __future__ import annotations
+and s: ranks agree without talking, and a resume needs one integer beside weights and moments."""
 
 import time
 from collections.abc import Iterator
 
 import paddle
-import yaml
 
 from ernie2 import cpu, distributed, logs
-from ernie2 import plan as plan_page
 from ernie2.batching import Batch, prefetch
-from ernie2.checkpoint import optimizer_arrays, save_training
-from ernie2.config import cli, to_mapping
+from ernie2.checkpoint import save
 from ernie2.digests import run_digests
 from ernie2.disk import write_json
-from ernie2.evaluate import evaluate
+from ernie2.evaluate import Meter, evaluate
 from ernie2.faults import MicroStep, missing_memory_named
-from ernie2.meter import Meter
 from ernie2.optim import clip_by_global_norm, learning_rate
 from ernie2.out_dir import full_disk_named
-from ernie2.setup_run import Run, prepare_run
+from ernie2.plan import closing_page, parse_recipe, recipe_parser
+from ernie2.run import Run, prepare_run
+from ernie2.strict import cli
 from ernie2.watchdog import watched
 
 DROPOUT_STREAM = 4
@@ -44,7 +40,7 @@ def train(run: Run) -> dict:
     while done < end and not stop.agreed:
         waiting = time.monotonic()
         batches = next(feed)
-        meter.waited(time.monotonic() - waiting)
+        meter.waited += time.monotonic() - waiting
 
         lr = learning_rate(recipe.lr, plan, done, plan.turns(done))
         grad_norm = optimizer_step(run, done, batches, lr, meter, stop)
@@ -56,7 +52,6 @@ def train(run: Run) -> dict:
         if done % recipe.runtime.log_every == 0 or stage_ends:
             for record in meter.records(done, stage.number, lr, float(grad_norm), run.scaler.scale):
                 log.train({**record, "skipped_steps": run.bad_steps.skipped})
-                log.step(done, logs.describe(record))
         if done % recipe.runtime.eval_every == 0 or stage_ends:
             results = evaluate_all(run, done - 1, stop, log)
             run.evaluated = results is not None
@@ -120,9 +115,8 @@ def optimizer_step(
             ]
             run.replica.backward(run.scaler.scaled(sum(terms[1:], terms[0])))
         meter.add(batch, heads)
-        passed.append(
-            MicroStep(micro, batch, {head: result.loss_sum.detach() for head, result in heads.items()})
-        )
+        losses = {head: result.loss_sum.detach() for head, result in heads.items()}
+        passed.append(MicroStep(micro, batch, losses))
 
     norm = clip_by_global_norm(run.model.parameters(), run.recipe.optimizer.clip_norm, run.scaler.scale)
     if not stop.agree() and run.bad_steps.accepts(step + 1, lr, norm, passed):
@@ -131,58 +125,27 @@ def optimizer_step(
     else:
         meter.tokens = tokens_before
         meter.restart()  # sums that hold this step are no numbers, or hold half of it
-    # Gradients become None, not zero: a head does not move on another task's step, neither by decay nor by
-    # momentum.
+    # None, not zero: a head does not move on another task's step, neither by decay nor by momentum.
     run.optimizer.clear_grad(set_to_zero=False)
     return norm
 
 
-def evaluate_all(
-    run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None
-) -> dict[str, dict] | None:
+def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog | None = None) -> dict | None:
     """Dev loss and accuracy of every task seen so far (forgetting). None where a SIGTERM came in between."""
-    results = {}
+    results, where = {}, {"step": step + 1, "stage": run.plan.stage_of(step).number}
     for name in run.plan.tasks_seen(step):
         with run.autocast():
             results[name] = evaluate(run.model, run.dev_set(name))
         if stop.agree():
             return None
     for name, result in results.items() if log else ():
-        log.eval({"step": step + 1, "stage": run.plan.stage_of(step).number, "task": name, **result})
+        log.eval({**where, "task": name, **result})
     return results
-
-
-def save(run: Run, done: int, tokens: int) -> None:
-    """Rank 0 writes a checkpoint; the others wait until it is whole."""
-    if run.rank == 0:
-        state = {
-            "tokens": tokens,
-            "seed": run.recipe.seed,
-            "scaler": run.scaler.state_dict(),
-            "bad_steps": run.bad_steps.state_dict(),
-            "evaluated": run.evaluated,
-            "seconds": run.seconds_before + time.monotonic() - run.started,
-            "task_ids": {task.name: task.task_id for task in run.tasks},
-            "shards": {name: stream.reader.digest for name, stream in run.streams.items()},
-        }
-        moments = optimizer_arrays(run.model, run.optimizer)
-        save_training(
-            run.out_dir,
-            done,
-            run.model,
-            moments,
-            run.model.config,
-            run.recipe.model.vocab_file,
-            yaml.safe_dump(to_mapping(run.recipe), sort_keys=False, allow_unicode=True),
-            state,
-            run.recipe.runtime.keep_last,
-        )
-    distributed.barrier()
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    recipe, where = plan_page.recipe_from_command_line(argv, "python -m ernie2.pretrain")
+    recipe, where, _ = parse_recipe(recipe_parser("python -m ernie2.pretrain", None), argv)
     with watched(recipe.runtime.startup_limit, run_digests(recipe)) as ready:
         rank, ranks = distributed.init(recipe.runtime.startup_limit)
         logs.setup(rank)
@@ -193,7 +156,7 @@ def main(argv: list[str]) -> None:
                 result = train(run)
         if rank == 0 and result["finished"]:
             write_json(run.out_dir / "result.json", result)
-            logs.logger.info("%s", plan_page.closing_page(run.recipe, where, result))
+            logs.logger.info("%s", closing_page(run.recipe, where, result))
 
 
 if __name__ == "__main__":

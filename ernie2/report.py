@@ -1,14 +1,11 @@
 """`python -m ernie2.report OUT_DIR`: a pre-training run as one self-contained HTML page. No tensors here.
 
-Read are train.jsonl and eval.jsonl (one of them is enough), result.json and the newest checkpoint's
-recipe.yaml; what is damaged is left out and mentioned. The page is report.html."""
-
-from __future__ import annotations
+It reads train.jsonl and eval.jsonl (one of them is enough), result.json and the newest checkpoint's
+recipe.yaml; what is damaged is left out and mentioned."""
 
 import argparse
 import json
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ernie2.config import ConfigError, cli, load_yaml
 from ernie2.pages import CHART_SIZE, HERE, TASK_COLORS, Series, cut, environment, line_chart, write
+from ernie2.strict import ConfigError, cli, load_yaml
 
 
 class Stage:
@@ -41,13 +38,11 @@ class Stage:
 
 
 class Run:
-    """The logs of a run in any state: `train`, `evals` and both (`lines`) in order of step.
+    """The logs of a run in any state, in order of step. Raises ConfigError where there is none.
 
-    result and recipe hold the numbers of result.json and the sections of the newest checkpoint's recipe;
-    notices what a reader must know of damaged files."""
+    result: numbers of result.json; recipe: sections of the newest checkpoint's; notices: damaged files."""
 
     def __init__(self, out_dir: str | Path) -> None:
-        """Raises ConfigError where there is no log."""
         self.folder, self.notices = Path(out_dir), []
         logs = [self.folder / name for name in ("train.jsonl", "eval.jsonl")]
         self.train, self.evals = map(self._read_log, logs)
@@ -58,6 +53,7 @@ class Run:
         self.silent = max(time.time() - max(path.stat().st_mtime for path in logs if path.is_file()), 0.0)
         self.first_stage = {line["task"]: line["stage"] for line in reversed(self.lines)}
         self.tasks = list(dict.fromkeys(line["task"] for line in self.lines))
+        self.color = {task: f"t{number % TASK_COLORS}" for number, task in enumerate(self.tasks)}
         self.last_step: int = self.lines[-1]["step"]
         self.skipped = int(max((line.get("skipped_steps", 0) for line in self.train), default=0))
 
@@ -68,11 +64,11 @@ class Run:
         self.recipe = {name: section for name, section in recipe.items() if isinstance(section, dict)}
         self.name = str(recipe.get("name") or result.get("name") or self.folder.resolve().name)
 
-        ends = {line["stage"]: line["step"] for line in self.lines}  # each stage's end is logged
-        self.stages = [
-            Stage(number, start, end, [line for line in self.train if line["stage"] == number])
-            for (number, end), start in zip(ends.items(), [0, *ends.values()], strict=False)
-        ]
+        self.stages, start = [], 0
+        for number, end in {line["stage"]: line["step"] for line in self.lines}.items():  # ends are logged
+            lines = [line for line in self.train if line["stage"] == number]
+            self.stages.append(Stage(number, start, end, lines))
+            start = end
         self.whole = Stage(0, 0, self.last_step, self.train)
         self.bands = [(stage.start, stage.stop, self.stage_name(stage.number)) for stage in self.stages]
 
@@ -138,10 +134,6 @@ def _numbers(values: Any) -> dict[str, float]:
     return {key: value for key, value in items if type(value) in (int, float) and abs(value) <= 1e300}
 
 
-def _color(run: Run, task: str) -> str:
-    return f"t{run.tasks.index(task) % TASK_COLORS}"
-
-
 def _points(lines: Sequence[dict], *keys: str) -> list[tuple[float, float]]:
     """(step, value) of the lines that have the value, under one key or nested ones."""
     values = [(line["step"], reduce(lambda part, key: part.get(key, {}), keys, line)) for line in lines]
@@ -156,7 +148,7 @@ def task_charts(run: Run, task: str, head: str) -> list[Markup]:
         level = _points(dev, chance, head)
         series = [
             Series("chance", [(begin, level[0][1]), *level] if level else [], "soft", "level"),
-            Series("train", _points(train, key, head), _color(run, task), "smooth"),
+            Series("train", _points(train, key, head), run.color[task], "smooth"),
             Series("dev", _points(dev, key, head)),
         ]
         title = f"{cut(task, 26)} · {head} {what}"
@@ -165,15 +157,13 @@ def task_charts(run: Run, task: str, head: str) -> list[Markup]:
 
 
 def forgetting_charts(run: Run) -> list[Markup]:
-    """How far each earlier task's dev loss (own head) has moved since its own stage; empty without any.
-
-    In percent, so that losses of all sizes can be compared. A wide chart and one for narrow screens."""
+    """Change of each earlier task's dev loss (own head) since its own stage, in percent: wide and narrow."""
     series = []
     for task in run.tasks:
         points = _points(run.since_own_stage(task), "losses", *run.heads(task)[:1])
         if points and points[0][1]:
             change = [(step, loss / points[0][1] - 1) for step, loss in points]
-            series.append(Series(task, change, _color(run, task)))
+            series.append(Series(task, change, run.color[task]))
     level = Series("end of own stage", [(0, 0.0), (run.last_step, 0.0)], "soft", "level")
     title, sizes = "Change of dev loss since the end of the task's own stage", ((880, 250), (440, 300))
     return [line_chart(run.bands, title, [level, *series], True, size) for size in sizes if series]
@@ -181,16 +171,12 @@ def forgetting_charts(run: Run) -> list[Markup]:
 
 def machine_charts(run: Run) -> list[Markup]:
     """Learning rate, gradient norm and throughput: of the whole step, in the line of each of its tasks."""
-    steps = list({line["step"]: line for line in run.train}.values())
-    charts = (
-        ("Learning rate", "lr", "line"),
-        ("Gradient norm before clipping", "grad_norm", "smooth"),
-        ("Tokens a second", "tokens_per_s", "smooth"),
-    )
-    return [
-        line_chart(run.bands, title, [Series("", _points(steps, key), f"t{number}", kind)])
-        for number, (title, key, kind) in enumerate(charts)
-    ]
+    steps, charts = list({line["step"]: line for line in run.train}.values()), []
+    titles = ("Learning rate", "Gradient norm before clipping", "Tokens a second")
+    for number, key in enumerate(("lr", "grad_norm", "tokens_per_s")):
+        series = Series("", _points(steps, key), f"t{number}", "smooth" if number else "line")
+        charts.append(line_chart(run.bands, titles[number], [series]))
+    return charts
 
 
 def page(out_dir: str | Path) -> str:
@@ -203,7 +189,7 @@ def page(out_dir: str | Path) -> str:
         curves=[chart for task, head in heads for chart in task_charts(run, task, head)],
         forgetting_charts=forgetting_charts(run),
         machine=machine_charts(run),
-        color={task: _color(run, task) for task in run.tasks},
+        color=run.color,
         now=time.strftime("%Y-%m-%d %H:%M"),
     )
 
@@ -222,18 +208,17 @@ def _render(template: str, **values: Any) -> str:
 
 @cli
 def main(argv: Sequence[str]) -> None:
-    """The command line. Raises ConfigError: no run there, or the output cannot be written."""
+    """Command line. Raises ConfigError: no run there, or the output cannot be written."""
     parser = argparse.ArgumentParser("python -m ernie2.report", description=__doc__)
     parser.add_argument("out_dir", help="the run's out_dir, with train.jsonl and eval.jsonl")
     parser.add_argument("--out", metavar="FILE", help="the page (default: OUT_DIR/report.html)")
     parser.add_argument("--svg", metavar="FILE", help="the curves alone, as SVG (the page only with --out)")
     options = parser.parse_args(argv)
-    wanted = [(options.svg, curves_svg)] if options.svg else []
-    if options.out or not options.svg:
-        wanted.append((options.out or Path(options.out_dir) / "report.html", page))
-    for path, draw in wanted:
-        write(Path(path), draw(options.out_dir))
-        sys.stdout.write(f"wrote {path}\n")
+    html = options.out or (None if options.svg else Path(options.out_dir) / "report.html")
+    for path, draw in ((options.svg, curves_svg), (html, page)):
+        if path:
+            write(Path(path), draw(options.out_dir))
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

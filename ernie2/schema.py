@@ -1,16 +1,12 @@
-"""How a mapping becomes a dataclass: pydantic checks it strictly, all its mistakes come back in one
-ConfigError.
+"""How a mapping becomes a dataclass: pydantic checks it strictly, one ConfigError lists all mistakes.
 
 Strict: "3" is no number, true is no whole number, 1.0 is none either; 1 is a number where a number is wanted.
 No tensors here. `ernie2.strict` reads the YAML; `ernie2.config` and the tasks say what it may hold."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -21,14 +17,12 @@ from ernie2.strict import ConfigError, closest, describe, nearest
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
-Path = tuple[str | int, ...]
-"""Keys and places in lists that lead to a value."""
-Checks = Iterator[str | None]
-"""What `require` says of each thing that is checked."""
+Path = tuple[str | int, ...]  # keys and places in lists that lead to a value
+Checks = Iterator[str | None]  # what `require` says of each thing that is checked
 
 
 def expect(wanted: str, holds: Callable[[Any], bool]) -> AfterValidator:
-    """What a value has to be beyond its type, in words for the message; `{key}` in them is the key's name."""
+    """What a value has to be beyond its type, and the message's words for it; `{key}` is the key's name."""
 
     def check(value: Any) -> Any:
         if not holds(value):
@@ -48,10 +42,8 @@ Positive = Annotated[Number, expect("a positive number", lambda n: n > 0)]
 NotNegative = Annotated[Number, expect("0 or more", lambda n: n >= 0)]
 Share = Annotated[float, expect("a share between 0 and 1", lambda n: 0 <= n <= 1)]
 Dropout = Annotated[float, expect("0 <= {key} < 1", lambda n: 0 <= n < 1)]
-Betas = Annotated[
-    list[float],
-    expect("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas)),
-]
+_two = expect("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas))
+Betas = Annotated[list[float], _two]
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
 """A text that may look like a number: out_dir=2024 on the command line."""
 Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -64,19 +56,12 @@ class Section:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable) -> core_schema.CoreSchema:
-        """A strict pydantic dataclass takes no mapping; a section does, and a section of nothing has its
-        defaults."""
-
-        def open_section(given: Any) -> Any:
-            return {} if given is None else given
-
-        return core_schema.no_info_before_validator_function(
-            open_section, handler(source) | {"strict": False}
-        )
+        """Takes a mapping, which a strict pydantic dataclass does not; an empty section has its defaults."""
+        schema = handler(source) | {"strict": False}
+        return core_schema.no_info_before_validator_function(lambda it: {} if it is None else it, schema)
 
     def _checks(self) -> Checks:
-        """What `require` says about keys that have to fit each other; asked once each key is right by
-        itself."""
+        """What `require` says about keys that have to fit each other, once each is right by itself."""
         yield from ()
 
     def __post_init__(self) -> None:
@@ -86,30 +71,17 @@ class Section:
 
 def require(condition: bool, key: str, found: object, wanted: str) -> str | None:
     """A message naming the key, what was found and what is wanted, unless the condition holds."""
-    shown = "nothing" if found is None else repr(found)
-    return None if condition else f"{key}: found {shown}, expected {wanted}"
+    found = "nothing" if found is None else repr(found)
+    return None if condition else f"{key}: found {found}, expected {wanted}"
 
 
-def to_mapping(section: Section) -> dict[str, Any]:
-    """The inverse of `build`: plain dicts, ready for YAML or JSON."""
-    return dataclasses.asdict(section)
+to_mapping = dataclasses.asdict  # the inverse of `build`: plain dicts, ready for YAML or JSON
 
 
-def build(
-    cls: type[T],
-    mapping: Any,
-    where: str,
-    prefix: str = "",
-    origins: Mapping[str, str] = MappingProxyType({}),
-) -> T:
-    """Builds a dataclass from what a YAML gave, strictly.
+def build(cls: type[T], mapping: Any, where: str, prefix: str = "", origins: dict | None = None) -> T:
+    """Builds a Section strictly from what a YAML holds (None = no keys).
 
-    Args:
-        cls: a Section.
-        mapping: what the YAML gave; None = no keys.
-        where: the file, for messages.
-        prefix: dotted path of this section, for messages.
-        origins: keys that come from elsewhere -> where from.
+    For messages: the file, dotted path of this section, keys that come from elsewhere -> where from.
 
     Raises:
         ConfigError: names each mistake with its file, dotted key, what was found and what is expected."""
@@ -117,13 +89,11 @@ def build(
         return TypeAdapter(cls).validate_python(mapping)
     except ValidationError as error:
         mistakes = _mistakes(error, cls, mapping, prefix)
-    raise ConfigError(*(f"{_origin(key, origins, where)}: {message}" for key, message in mistakes)) from None
-
-
-def _origin(key: str, origins: Mapping[str, str], where: str) -> str:
-    """Where a key comes from, or the section or list that it is in."""
-    inside = (one for one in origins if key == one or key.startswith((f"{one}.", f"{one}[")))
-    return origins.get(next(inside, ""), where)
+    origins, messages = origins or {}, []
+    for key, message in mistakes:
+        inside = (one for one in origins if key == one or key.startswith((f"{one}.", f"{one}[")))
+        messages.append(f"{origins.get(next(inside, ''), where)}: {message}")
+    raise ConfigError(*messages)
 
 
 def _mistakes(error: ValidationError, cls: type, mapping: Any, prefix: str) -> list[tuple[str, str]]:
@@ -136,14 +106,13 @@ def _mistakes(error: ValidationError, cls: type, mapping: Any, prefix: str) -> l
         # What is wrong inside a list says more than that the list is no text, which would do too.
         if not any(path == other[: len(path)] != other for other in found):
             mistakes += _messages(path, errors, cls, prefix)
-    meant = [
-        message.partition("did you mean ")[2] for _, message in mistakes
-    ]  # a typo is one mistake, not two
+    # A typo is one mistake, not two.
+    meant = [message.partition("did you mean ")[2] for _, message in mistakes]
     return [one for one in mistakes if not one[1].startswith("missing key") or f"'{one[0]}'?" not in meant]
 
 
 def _messages(path: Path, errors: list[Any], cls: type, prefix: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, message) of what is wrong in one place: with its checks, its name or its value."""
+    """(dotted key, message) of what is wrong in one place: its checks, its name or its value."""
     first, key = errors[0], prefix + _dotted(path)
     if isinstance(cause := first.get("ctx", {}).get("error"), ConfigError):
         inside = f"{key}." if path else prefix
@@ -190,11 +159,9 @@ def _path(error: Any, mapping: Any) -> Path:
     """Where an error is: its `loc` without what pydantic puts in for the types that a value may have."""
     path: list[str | int] = []
     for part in error["loc"]:
-        if isinstance(mapping, dict) and part in mapping:
-            path.append(str(part))
-            mapping = mapping[part]
-        elif isinstance(mapping, list) and isinstance(part, int):
-            path.append(part)
+        is_key = isinstance(mapping, dict) and part in mapping
+        if is_key or (isinstance(mapping, list) and isinstance(part, int)):
+            path.append(str(part) if is_key else part)
             mapping = mapping[part]
         elif part == "[key]":
             path.append(part)
@@ -212,8 +179,6 @@ def _fields_at(cls: Any, path: Path) -> dict[str, Any]:
     for part in path[:-1]:
         if isinstance(part, str):
             annotation = _fields_at(cls, ())[part].annotation
-            cls = next(
-                (one for one in (annotation, *get_args(annotation)) if hasattr(one, "__pydantic_fields__")),
-                cls,
-            )
+            types = (annotation, *get_args(annotation))
+            cls = next((one for one in types if hasattr(one, "__pydantic_fields__")), cls)
     return {name: field for name, field in cls.__pydantic_fields__.items() if field.init is not False}

@@ -1,9 +1,6 @@
-"""What a user writes and reads: YAML files, `key=value` on the command line, messages with a remedy, exit
-codes.
+"""What a user writes and reads: YAML files, `key=value` arguments, messages with a remedy, exit codes.
 
 No tensors here. `ernie2.schema` turns what was read into checked dataclasses."""
-
-from __future__ import annotations
 
 import copy
 import difflib
@@ -19,8 +16,7 @@ import yaml
 
 
 class ConfigError(ValueError):
-    """Mistakes of the user's, a message each, naming file and line or key, what was found and the remedy;
-    exit code 2."""
+    """A user's mistakes, a message each: file and line or key, what was found, the remedy. Exit code 2."""
 
     def __str__(self) -> str:
         if len(self.args) == 1:
@@ -36,10 +32,8 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                mark = key_node.start_mark
-                raise ConfigError(
-                    f"{mark.name}:{mark.line + 1}: key '{key}' is given twice; keep one of them"
-                )
+                place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
+                raise ConfigError(f"{place}: key '{key}' is given twice; keep one of them")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -52,25 +46,21 @@ _StrictLoader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML text. `where` names its origin in messages. Raises ConfigError with the line of a syntax
-    mistake."""
+    """Parses YAML text; `where` names its origin. Raises ConfigError with the line of a syntax mistake."""
     loader = _StrictLoader(text)
     loader.name = where
     try:
         return loader.get_single_data()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
     finally:
         loader.dispose()
 
 
 def load_yaml(path: str | Path) -> dict:
-    """Reads a YAML file holding one mapping. Raises ConfigError when missing, not UTF-8, not YAML or not a
-    mapping."""
+    """Reads a YAML file of one mapping. Raises ConfigError: missing, not UTF-8, not YAML or no mapping."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -87,20 +77,19 @@ def load_yaml(path: str | Path) -> dict:
 
 
 def apply_overrides(mapping: dict, overrides: Iterable[str]) -> dict:
-    """Returns a copy of `mapping` with `a.b=value` items applied; values are YAML. Raises ConfigError on bad
-    items."""
+    """A copy of `mapping` with `a.b=value` items applied; values are YAML. Raises ConfigError."""
     result = copy.deepcopy(mapping)
     for item in overrides:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"command line: '{item}' is not of the form key=value (for example seed=2)")
-        parts = key.split(".")
+        *sections, name = key.split(".")
         target = result
-        for part in parts[:-1]:
-            target = target.setdefault(part, {})
-            if target is None or not isinstance(target, dict):
-                raise ConfigError(f"command line: {key}: '{part}' is not a section")
-        target[parts[-1]] = parse_yaml(value, f"command line: {key}")
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"command line: {key}: '{section}' is not a section")
+        target[name] = parse_yaml(value, f"command line: {key}")
     return result
 
 
@@ -110,8 +99,7 @@ def from_command_line(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def make_folder(path: Path, key: str) -> None:
-    """Makes a folder that a key names, with its parents. Raises ConfigError naming the key where that cannot
-    be."""
+    """Makes a folder that a key names, with its parents. Raises ConfigError naming the key."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,23 +107,20 @@ def make_folder(path: Path, key: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Words for a message: the nearest known name, else the known names."""
-    known = sorted(known)
-    return closest(name, known) or f"; known: {', '.join(known)}"
+    """For a message: the nearest known name, else the known names."""
+    return closest(name, known) or f"; known: {', '.join(sorted(known))}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Words for a message: the nearest known name, or nothing where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """For a message: the nearest known name, or nothing where none is near."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def describe(value: Any) -> str:
     """A YAML value for a message, its type shown: text '5', 5, true, nothing."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, dict):
         return "a section of keys"
     if isinstance(value, list):
@@ -144,8 +129,7 @@ def describe(value: Any) -> str:
 
 
 def cli(main: Callable[[Sequence[str]], Any]) -> Callable[..., None]:
-    """Wraps a command's `main(argv)`: ConfigError -> one message and exit code 2; anything else is a failure
-    of ours."""
+    """Wraps a command's `main(argv)`: ConfigError -> one message and exit code 2."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:

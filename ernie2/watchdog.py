@@ -1,10 +1,8 @@
 """Who is missing at the start, whose files differ, and who died: collective operations would only hang.
 
-Every rank keeps a connection to rank 0. A process that dies loses it at once, a machine that dies in 35 s;
-rank 0 tells the others, and every process names who it was and exits. Paddle's own store does not serve:
-its `wait` knows no time limit, and it does not notice a client that dies. No tensors here."""
-
-from __future__ import annotations
+Every rank keeps a connection to rank 0. A process that dies loses it at once, a machine in 35 s; rank 0 tells
+the others, and every process names who it was and exits. Paddle's own store does not serve: its `wait` has no
+time limit, and it does not notice a client that dies. No tensors here."""
 
 import contextlib
 import json
@@ -19,10 +17,8 @@ from typing import Any
 
 from ernie2.strict import ConfigError
 
-PEER_LOST = 75
-"""Exit code of a process that stopped because of another one (sysexits.h: temporary failure)."""
-GRACE_S = 5.0
-"""A process that stops because of another one waits this long, so that the launcher sees first who it was."""
+PEER_LOST = 75  # exit code of who stops because of another process (sysexits.h: temporary failure)
+GRACE_S = 5.0  # such a process waits this long, so that the launcher sees first who it was
 # Seconds of silence before the system asks, between questions, and questions without an answer.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 35_000}
 _Rank = dict[str, Any]  # how a rank introduces itself: rank, name, endpoints of the run, facts
@@ -33,16 +29,9 @@ _Peers = dict[Connection, _Rank]  # on rank 0 all others, elsewhere rank 0 alone
 def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Waits until all ranks that paddle.distributed.launch started are there, then watches them to the end.
 
-    Args:
-        limit: seconds that the others may take to come, and then all of them to get ready.
-        facts: what has to be the same on every rank, name -> digest.
-
-    Yields:
-        A function to call when this rank is ready for its first step. In a single process it does nothing.
-
-    Raises:
-        ConfigError: facts differ; names the rank.
-        SystemExit: somebody is missing; the message on standard error says who."""
+    Yields a function to call when this rank is ready for its first step. The others may take `limit` seconds
+    to come, and then to get ready; `facts` (name -> digest) have to be the same on every rank. Raises
+    ConfigError where they differ, SystemExit where somebody is missing; both name the rank."""
     endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
     if len(endpoints) == 1:
         yield lambda: None
@@ -53,7 +42,7 @@ def watched(limit: float, facts: dict[str, str]) -> Iterator[Callable[[], None]]
     try:
         watchdog = Watchdog(me, _follow(me, limit) if rank else _gather(me, limit), limit)
     except OSError as error:  # somebody is missing
-        sys.stderr.write(f"error: start-up: {error}\n")
+        print(f"error: start-up: {error}", file=sys.stderr)
         sys.exit(PEER_LOST)
     try:
         yield watchdog.ready
@@ -76,9 +65,7 @@ class Watchdog:
     def ready(self) -> None:
         """This rank is ready for its first step."""
         self._starting.pop(self.me["rank"], None)
-        if self.me[
-            "rank"
-        ]:  # rank 0 keeps the account; what a peer leaves unread would cost rank 0 its last words
+        if self.me["rank"]:  # rank 0 keeps the account; unread messages would cost it its last words
             _tell(self.peers, stop=None)
 
     def leave(self, code: int, why: str = "") -> None:
@@ -107,12 +94,13 @@ class Watchdog:
         """Tells the others and ends this process, whatever its main thread waits for."""
         self._stopping.set()
         _tell(self.peers, stop=code, why=why)
+        text = f"{why}; this process stops too"
         if code != 2:
-            print(f"error: {why}; this process stops too", file=sys.stderr, flush=True)
-        time.sleep(GRACE_S)  # a mistake that every rank finds is told by each in its own words meanwhile
+            print(f"error: {text}", file=sys.stderr, flush=True)
+        time.sleep(GRACE_S)  # meanwhile every rank that finds the mistake itself prints it and leaves
         if not self._left.is_set():
             if code == 2:
-                print(f"{why}; this process stops too", file=sys.stderr, flush=True)
+                print(text, file=sys.stderr, flush=True)
             os._exit(code)
 
 
@@ -140,8 +128,7 @@ def _gather(me: _Rank, limit: float) -> _Peers:
 def _objection(me: _Rank, peers: _Peers, limit: float) -> Exception | None:
     came = {0, *(peer["rank"] for peer in peers.values())}
     hosts = {rank: endpoint.rpartition(":")[0] for rank, endpoint in enumerate(me["endpoints"])}
-    absent = [f"rank {rank} (expected on {host})" for rank, host in hosts.items() if rank not in came]
-    if absent:
+    if absent := [f"rank {rank} (expected on {host})" for rank, host in hosts.items() if rank not in came]:
         what = f"{len(absent)} of {len(hosts)} are missing after {limit:.0f} s: {'; '.join(absent[:8])}"
         return OSError(f"{what}; see what their terminals say")
     for peer in peers.values():
@@ -179,8 +166,7 @@ def _connection(line: socket.socket) -> Connection:
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
-        if hasattr(socket, name):
-            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return Connection(line.detach())
 
 

@@ -1,5 +1,5 @@
 """What a token keeps until the backward pass has used it: peak memory of a CPU beside the estimate of
-`ernie2.memory`.
+`ernie2.plan`.
 
 Resident memory is read as the kernel's high-water mark (VmHWM), for two micro-batches of one model, each in a
 process of its own; their difference over the difference of their tokens is what a token keeps. Weights,
@@ -19,7 +19,7 @@ import numpy as np
 from ernie2.batching import Batch
 from ernie2.config import Recipe, load_recipe
 from ernie2.malloc import keep_freed_memory
-from ernie2.memory import PADDING, estimate_memory, with_settings
+from ernie2.plan import PADDING, estimate_memory, with_settings
 from ernie2.tasks import Task, select_tasks
 
 ROOT = Path(__file__).resolve().parent.parent

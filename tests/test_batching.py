@@ -10,7 +10,7 @@ import pytest
 
 from ernie2.batching import Collator, TaskStream, dev_batches, even_cuts, padded_width, prefetch
 from ernie2.config import Recipe, build
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.shards import ShardReader
 from ernie2.strict import apply_overrides
 from ernie2.tokenizer import Vocab

@@ -85,10 +85,10 @@ def test_memory_and_disk(tiny_recipe: dict, monkeypatch: pytest.MonkeyPatch):
     )
     assert doctor._fit(small, 1 << 30, 1).state == "ok"
     assert doctor._fit(large, 8 << 30, 1).state == "warning"
-    assert states(doctor.disk(small), "disk") == ["ok"]
+    assert states(doctor.folder(small), "disk") == ["ok"]
     for free, state in ((12 << 20, "warning"), (1 << 20, "problem")):
         monkeypatch.setattr(out_dir, "free_bytes", lambda folder, free=free: free)
-        assert states(doctor.disk(recipe(tiny_recipe, "runtime.keep_last=9")), "disk") == [state]
+        assert states(doctor.folder(recipe(tiny_recipe, "runtime.keep_last=9")), "disk") == [state]
 
 
 def test_folder(tiny_recipe: dict, tmp_path: Path):
@@ -97,7 +97,7 @@ def test_folder(tiny_recipe: dict, tmp_path: Path):
     assert states(doctor.folder(config), "out_dir") == ["ok"] and not path.exists()
     path.mkdir()
     out_dir.hold(path, "out_dir")
-    (found,) = doctor.folder(config)
+    found, _ = doctor.folder(config)
     assert found.state == "problem" and f"process {os.getpid()} on" in found.found
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ernie2.config import Recipe, build
-from ernie2.evaluate import _frequency_guess, evaluate
-from ernie2.meter import Meter
-from ernie2.setup_run import prepare_run
+from ernie2.evaluate import Meter, _frequency_guess, evaluate
+from ernie2.run import prepare_run
 from ernie2.strict import apply_overrides
 
 
@@ -79,7 +78,7 @@ def test_meter_counts_once(tiny_recipe):
     }
     for batch in batches:
         meter.add(batch, run.model(batch))
-    meter.waited(0.5)
+    meter.waited = 0.5
     (record,) = meter.records(7, 2, 1e-3, 0.5, 1.0)
     assert record["tokens"] == sum(b.tokens for b in batches) and meter.tokens == 1000 + record["tokens"]
     assert record["padded_tokens"] == sum(b.padded_tokens for b in batches)

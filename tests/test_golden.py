@@ -13,7 +13,7 @@ from conftest import ROOT, write_tiny_shards
 
 from ernie2 import pretrain
 from ernie2.config import load_recipe
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Vocab
 

@@ -14,7 +14,7 @@ from conftest import SHARED
 from data_gen.interchange.__main__ import main
 from ernie2 import pretrain
 from ernie2.config import Recipe, build
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.shards import ShardReader
 
 OFFICIAL = SHARED / "data/official"

@@ -12,7 +12,7 @@ from ernie2 import pretrain
 from ernie2.checkpoint import optimizer_arrays, restore_optimizer
 from ernie2.config import Recipe, build
 from ernie2.optim import build_optimizer
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.strict import apply_overrides
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from ernie2 import plan
 from ernie2.config import Recipe, build, load_recipe
 from ernie2.curriculum import make_plan
-from ernie2.memory import (
+from ernie2.plan import (
     GIB,
     estimate_memory,
     largest_micro_tokens,

@@ -11,7 +11,7 @@ from paddle.amp.auto_cast import amp_initialize
 from ernie2 import distributed, precision, pretrain
 from ernie2.config import Recipe, build
 from ernie2.optim import clip_by_global_norm
-from ernie2.setup_run import Run, prepare_run
+from ernie2.run import Run, prepare_run
 from ernie2.strict import ConfigError
 
 

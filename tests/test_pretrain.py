@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ernie2 import pretrain
 from ernie2.config import Recipe, build
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.strict import apply_overrides
 
 

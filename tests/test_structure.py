@@ -11,6 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 PACKAGES = sorted(path for folder in ("ernie2", "data_gen") for path in (ROOT / folder).rglob("*.py"))
@@ -20,7 +21,7 @@ SOURCES = sorted(
 MOST_LINES, MOST_BENCHMARK_LINES = 20_800, 2_980
 TENSOR_FREE = """
 batching config curriculum masking pages plan report shards strict tasks tokenizer splitting_rules
-disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data finetune.decoding
+disk schema watchdog out_dir digests paddle_version malloc characters finetune.data finetune.decoding
 finetune.features finetune.metrics finetune.readers finetune.run finetune.squad finetune.tagging finetune.task
 """.split()
 
@@ -126,6 +127,31 @@ def test_modules_do_not_import_each_other_in_a_circle():
         found = {f"{node.module}.{alias.name}" for node in heads for alias in node.names}
         graph[name] = (found | {node.module for node in heads}) & names.keys() - {name}
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_every_module_has_two_importers():
+    """But commands, packages and the generators that YAML files name: what one module uses belongs into it."""
+    named = {
+        yaml.safe_load(path.read_text())["generator"] for path in (ROOT / "tasks/pretrain").glob("*.yaml")
+    }
+    importers = {".".join(path.relative_to(ROOT).with_suffix("").parts): set() for path in PACKAGES}
+    for path in PACKAGES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Import):
+                found = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            else:
+                continue
+            for name in found & importers.keys():
+                importers[name].add(path)
+    commands = {
+        name for name, path in zip(importers, PACKAGES) if 'if __name__ == "__main__"' in path.read_text()
+    }
+    packages = {name for name in importers if name.endswith(("__init__", "__main__"))}
+    free = commands | packages | named
+    lonely = sorted(name for name, of in importers.items() if len(of) < 2 and name not in free)
+    assert not lonely, " ".join(lonely)
 
 
 def test_the_house_does_not_grow():

@@ -14,7 +14,7 @@ from conftest import ROOT
 from ernie2 import tasks as tasks_module
 from ernie2.config import load_recipe
 from ernie2.pretrain import train
-from ernie2.setup_run import prepare_run
+from ernie2.run import prepare_run
 from ernie2.strict import ConfigError
 from ernie2.tasks import load_task, load_tasks, select_tasks
 
