@@ -15,13 +15,12 @@ import numpy as np
 from ernie2.batching import cut_by_tokens, padded
 from ernie2.finetune.features import Feature, build_features
 from ernie2.finetune.readers import Split, find_file, read_split
-from ernie2.finetune.run import FinetuneRun
 from ernie2.finetune.tagging import cut_of
-from ernie2.finetune.task import FinetuneTask
+from ernie2.finetune.task import FinetuneRun, FinetuneTask
 from ernie2.logs import logger
 from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError
-from ernie2.tokenizer import Tokenizer, Vocab
+from ernie2.tokenizer import Tokenizer
 
 UNKNOWN_WARN, UNKNOWN_STOP = 0.05, 0.5  # shares of [UNK] among a split's tokens
 UNKNOWN_FEW = 20  # fewer tokens than this say little of a vocabulary
@@ -51,35 +50,31 @@ class Data:
         }
 
 
-def prepare_data(task: FinetuneTask, run: FinetuneRun, tokenizer: Tokenizer) -> Data:
+def prepare_data(run: FinetuneRun, tokenizer: Tokenizer) -> Data:
     """Reads and tokenises all splits. Raises ConfigError naming file and line or key."""
-    data = load_splits(task, run)
+    data = load_splits(run)
     for part in data.splits:
-        tokenise(part, tokenizer, task, training=part is data.train)
+        tokenise(part, tokenizer, run, training=part is data.train)
     if not data.train.features:
         raise ConfigError(f"{data.train.path}: nothing to learn from: {dict(data.train.counts)}")
     return data
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
-    """Gives a split its sequences; what is cut or left out is added to its counts and logged."""
+    """Gives a split its sequences; what is cut or left out is added to its counts and logged.
+
+    Raises:
+        ConfigError: most of the text is [UNK], so that nothing can be learned or predicted."""
     split.features = build_features(split.samples, tokenizer, task, split.counts, training)
     split.lengths = np.array([len(feature.token_ids) for feature in split.features], np.int64)
     reasons = "".join(f", {count} {reason}" for reason, count in split.counts.items() if count)
-    share = check_unknown(split, tokenizer.vocab)
-    counted = f"{len(split.samples)} samples, {len(split.features)} sequences, {share:.1%} [UNK]"
-    logger.info("%s: %s%s", split.path, counted, reasons)
-
-
-def check_unknown(split: Split, vocab: Vocab) -> float:
-    """Counts the [UNK] among a split's tokens, without [CLS] and [SEP]. Returns their share; warns of many.
-
-    Raises:
-        ConfigError: most of the text is unknown, so that nothing can be learned or predicted."""
-    ids = np.concatenate([np.zeros(0, np.int32), *(feature.token_ids for feature in split.features)])
+    vocab = tokenizer.vocab
+    ids = np.concatenate([[vocab.cls_id], *(feature.token_ids for feature in split.features)])
     tokens = int(np.sum((ids != vocab.cls_id) & (ids != vocab.sep_id)))
     split.counts["[UNK] tokens"] = unknown = int(np.sum(ids == vocab.unk_id))
     share = unknown / max(1, tokens)
+    counted = f"{len(split.samples)} samples, {len(split.features)} sequences, {share:.1%} [UNK]"
+    logger.info("%s: %s%s", split.path, counted, reasons)
     message = (
         f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
         f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
@@ -89,44 +84,45 @@ def check_unknown(split: Split, vocab: Vocab) -> float:
         raise ConfigError(message)
     if share > UNKNOWN_WARN:
         logger.warning("%s", message)
-    return share
 
 
-def load_splits(task: FinetuneTask, run: FinetuneRun) -> Data:
+def load_splits(run: FinetuneRun) -> Data:
     """Reads the files of train (joined), dev and test (each by itself)."""
-    folder = Path(run.data_dir)
-    if not folder.is_dir():
-        raise ConfigError(f"data_dir: no folder '{folder}'")
+    if not Path(run.data_dir).is_dir():
+        raise ConfigError(f"data_dir: no folder '{run.data_dir}'")
     notes: list[str] = []
-    train, dev, test = (_read_role(task, folder, role, notes) for role in ("train", "dev", "test"))
-    twice = [name for name, count in Counter(part.name for part in dev + test).items() if count > 1]
-    if twice:
-        raise ConfigError(
-            f"files: several files of dev and test are called {twice[0]!r}; give them names of their own"
-        )
+    train, dev, test = (_read_role(run, role, notes) for role in ("train", "dev", "test"))
+    names = Counter(part.name for part in dev + test)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ConfigError(f"files: several files of dev and test are called {twice[0]!r}; rename one")
     # A regression's test file of -1 alone is unlabelled (Baidu's converters), unless train has -1 too.
-    if task.kind == "regression" and not any(sample.label == -1 for part in train for sample in part.samples):
+    if run.kind == "regression" and not any(sample.label == -1 for part in train for sample in part.samples):
         for part in test:
             part.labelled = part.labelled and any(sample.label != -1 for sample in part.samples)
     bare = [part.path for part in test if not part.labelled]
     notes += [f"{path} has no labels: predictions are written, not scored" for path in bare]
-    return Data(_join(train, run), dev, test, notes)
+    samples = [sample for part in train for sample in part.samples]
+    if run.max_train_samples is not None and run.max_train_samples < len(samples):
+        chosen = np.random.default_rng(run.seed).choice(len(samples), run.max_train_samples, replace=False)
+        samples = [samples[i] for i in sorted(chosen)]
+    counts = sum((part.counts for part in train), Counter())
+    return Data(Split("train", train[0].path, samples, True, counts), dev, test, notes)
 
 
-def _read_role(task: FinetuneTask, folder: Path, role: str, notes: list[str]) -> list[Split]:
+def _read_role(run: FinetuneRun, role: str, notes: list[str]) -> list[Split]:
     """The files of train, dev or test; notes test files that are not there."""
-    parts, names = [], task.files.names(role)
+    parts, names = [], run.files.names(role)
     if role != "test" and not names:
         raise ConfigError(f"files.{role}: names no file")
     for name in names:
-        if path := find_file(folder, name):
+        if path := find_file(run.data_dir, name):
             called = role if len(names) == 1 or role == "train" else split_name(name)
-            parts.append(read_split(path, called, task, "optional" if role == "test" else "required"))
-            settle(task, parts[-1])
+            parts.append(read_split(path, called, run, "optional" if role == "test" else "required"))
+            settle(run, parts[-1])
         elif role != "test":
-            raise ConfigError(f"files.{role}: no file {folder / name} (nor with .gz)")
+            raise ConfigError(f"files.{role}: no file {Path(run.data_dir) / name} (nor with .gz)")
         else:
-            notes.append(f"no test file {folder / name}: test is skipped")
+            notes.append(f"no test file {Path(run.data_dir) / name}: test is skipped")
     return parts
 
 
@@ -141,14 +137,6 @@ def settle(task: FinetuneTask, split: Split) -> None:
 def split_name(file_name: str) -> str:
     """Name of a split of several files: dev_matched.tsv -> dev_matched, m/dev.tsv.gz -> m_dev."""
     return file_name.removesuffix(".gz").rpartition(".")[0].replace("/", "_") or file_name
-
-
-def _join(parts: Sequence[Split], run: FinetuneRun) -> Split:
-    samples = [sample for part in parts for sample in part.samples]
-    if run.max_train_samples is not None and run.max_train_samples < len(samples):
-        chosen = np.random.default_rng(run.seed).choice(len(samples), run.max_train_samples, replace=False)
-        samples = [samples[i] for i in sorted(chosen)]
-    return Split("train", parts[0].path, samples, True, sum((part.counts for part in parts), Counter()))
 
 
 def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int) -> list[np.ndarray]:

@@ -20,8 +20,7 @@ from ernie2.finetune.tagging import entities_of
 from ernie2.finetune.task import FinetuneTask
 from ernie2.strict import ConfigError
 
-Windows = Sequence[tuple[Feature, Any]]
-"""The sequences of a sample with their outputs."""
+Windows = Sequence[tuple[Feature, Any]]  # the sequences of a sample with their outputs
 
 
 def decode(
@@ -34,7 +33,7 @@ def decode(
         samples: what was read.
         features: their sequences.
         outputs: head outputs of each sequence, without padding: (C) classification, () regression,
-            (T, C) tagging, a pair of (T) for span.
+            (T, C) tagging, (2, T) for span.
 
     Returns:
         classification: {"label", "probabilities": {label: p}}; regression: {"score"}; tagging: {"text",
@@ -52,22 +51,21 @@ def decode(
                 f"have diverged or are damaged; fine-tune it again (a lower peak_lr)"
             )
         groups[feature.sample].append((feature, output))
-    predict = {"span": _answer, "tagging": _tags, "regression": _number}.get(task.kind, _class)
-    records = [predict(task, sample, group) for sample, group in zip(samples, groups)]
     if task.kind == "span":
-        return records
-    ids = [{} if sample.id is None else {"id": sample.id} for sample in samples]
-    return [key | {"line": sample.line} | record for key, sample, record in zip(ids, samples, records)]
-
-
-def _number(task: FinetuneTask, sample: Any, group: Windows) -> dict[str, Any]:
-    return {"score": float(group[0][1])}
-
-
-def _class(task: FinetuneTask, sample: Any, group: Windows) -> dict[str, Any]:
-    probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
-    label = task.labels[int(np.argmax(probabilities))]
-    return {"label": label, "probabilities": dict(zip(task.labels, probabilities, strict=True))}
+        return [_answer(task, sample, group) for sample, group in zip(samples, groups)]
+    records = []
+    for sample, group in zip(samples, groups):
+        record = {"line": sample.line} if sample.id is None else {"id": sample.id, "line": sample.line}
+        if task.kind == "tagging":
+            record |= _tags(task, sample, group)
+        elif task.kind == "regression":
+            record["score"] = float(group[0][1])
+        else:
+            probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
+            record["label"] = task.labels[int(np.argmax(probabilities))]
+            record["probabilities"] = dict(zip(task.labels, probabilities, strict=True))
+        records.append(record)
+    return records
 
 
 def _tags(task: FinetuneTask, sample: TaggedSample, windows: Windows) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def best_spans(
 
     Returns:
         (score, first token, last token), best first; the score is the sum of the two logits."""
-    if not len(start) or not allowed.any():
+    if not allowed.any():
         return []
     longest = min(longest, len(start))
     after = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
@@ -132,18 +130,18 @@ def best_spans(
     scores = (np.where(allowed, np.asarray(start, np.float64), -np.inf)[:, None] + ends).ravel()
     chosen = np.argpartition(-scores, min(count, len(scores)) - 1)[:count]
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    chosen = chosen[scores[chosen] > -np.inf]
     firsts, lengths = np.divmod(chosen, longest)
-    spans = zip(scores[chosen].tolist(), firsts.tolist(), (firsts + lengths).tolist())
-    return [span for span in spans if span[0] > -np.inf]
+    return list(zip(scores[chosen].tolist(), firsts.tolist(), (firsts + lengths).tolist()))
 
 
 def write_predictions(
     task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
 ) -> None:
     """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
-    lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
     if task.kind == "span" and nbest is not None:
-        write_json_lines(nbest, map(_rounded, [{record["id"]: record["nbest"] for record in records}]))
+        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
     write_json_lines(path, map(_rounded, lines))
 
 

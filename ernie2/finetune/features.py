@@ -28,23 +28,15 @@ from ernie2.tokenizer import Encoding, Tokenizer
 class Feature:
     """One sequence of a sample."""
 
-    sample: int
-    """Index of the sample it comes from."""
-    token_ids: np.ndarray
-    """int32 (T)."""
-    sentence_ids: np.ndarray
-    """int8 (T): 0 for the first text, 1 for the second."""
+    sample: int  # index of the sample it comes from
+    token_ids: np.ndarray  # int32 (T)
+    sentence_ids: np.ndarray  # int8 (T): 0 for the first text, 1 for the second
     target: Any = None
     """Class index, number, int16 (T) tags or -100, or (first, last) token of an answer; None: unknown."""
-    offset: int = 0
-    """Position in the sequence of the window's first token."""
-    first_token: int = 0
-    """Number, in the whole text, of the window's first token."""
-    starts: np.ndarray | None = None
-    stops: np.ndarray | None = None
-    """int32 (W): character offsets at which each token of the window starts and ends."""
-    belongs: np.ndarray | None = None
-    """bool (W): the token belongs to this window."""
+    offset: int = 0  # position in the sequence of the window's first token
+    starts: np.ndarray | None = None  # int32 (W): character offset at which each token of the window starts
+    stops: np.ndarray | None = None  # and ends
+    belongs: np.ndarray | None = None  # bool (W): the token belongs to this window
 
 
 def build_features(
@@ -54,13 +46,13 @@ def build_features(
     counts: Counter[str],
     training: bool = False,
 ) -> list[Feature]:
-    """Turns samples into sequences.
+    """Turns samples into sequences; what is cut off or left out is added to `counts`, by reason.
 
-    What is cut off or left out is added to `counts`, by reason; in training questions without a usable answer
-    are left out."""
-    maker = _Maker(tokenizer, task, counts, training)
-    make = {"span": maker.questions, "tagging": maker.tagged}.get(task.kind, maker.texts)
-    return list(make(samples))
+    In training questions without a usable answer are left out."""
+    maker = _Maker(tokenizer, task, counts)
+    if task.kind == "span":
+        return list(maker.questions(samples, training))
+    return list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
@@ -133,7 +125,6 @@ class _Maker:
     tokenizer: Tokenizer
     task: FinetuneTask
     counts: Counter[str]
-    training: bool
 
     def texts(self, samples: Sequence[TextSample]) -> Iterable[Feature]:
         """A sequence a sample, cut to fit."""
@@ -154,41 +145,41 @@ class _Maker:
         further = [index.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for n, i in index.items()]
         for number, sample in enumerate(samples):
             text = encode_tokens(self.tokenizer, sample.tokens)
-            labels = None
             if sample.tags is not None:
                 owner, first = source_of_piece(sample.tokens.spans, text.starts)
                 tags = np.asarray(sample.tags, np.int16)
                 labels = np.array(further, np.int16)[tags][owner]
                 labels[first] = tags
-            for feature in self._windowed(number, None, text):
-                if labels is not None:
-                    here = labels[feature.first_token : feature.first_token + len(feature.starts)]
+            for feature, window in self._windowed(number, None, text):
+                if sample.tags is not None:
                     feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
-                    feature.target[1 : len(here) + 1] = np.where(feature.belongs, here, IGNORED)
+                    feature.target[1:-1] = np.where(feature.belongs, labels[window], IGNORED)
                 yield feature
 
-    def questions(self, samples: Sequence[QuestionSample]) -> Iterable[Feature]:
+    def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
         """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
         context, encoded = None, None
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string
                 context, encoded = sample.context, self.tokenizer.encode(sample.context)
             answer = sample.answer and answer_tokens(sample.answer, encoded.starts, encoded.ends)
-            if self.training and answer is None:
+            if training and answer is None:
                 self.counts["questions without a usable answer, left out"] += 1
                 continue
             question = self.tokenizer.encode(sample.question).ids
             self.counts["questions cut to max_query_len"] += len(question) > self.task.max_query_len
-            for feature in self._windowed(number, question[: self.task.max_query_len], encoded):
+            for feature, window in self._windowed(number, question[: self.task.max_query_len], encoded):
                 if answer is not None:
-                    first, last = (token - feature.first_token for token in answer)
-                    inside = first >= 0 and last < len(feature.starts)
+                    inside = window.start <= answer[0] and answer[1] < window.stop
+                    shift = feature.offset - window.start
                     # A window without the answer points at [CLS], as in the released code.
-                    feature.target = (first + feature.offset, last + feature.offset) if inside else (0, 0)
+                    feature.target = (answer[0] + shift, answer[1] + shift) if inside else (0, 0)
                 yield feature
 
-    def _windowed(self, number: int, question: np.ndarray | None, text: Encoding) -> Iterable[Feature]:
-        """Sequences `[CLS] (question [SEP]) window [SEP]` over a text."""
+    def _windowed(
+        self, number: int, question: np.ndarray | None, text: Encoding
+    ) -> Iterable[tuple[Feature, slice]]:
+        """Sequences `[CLS] (question [SEP]) window [SEP]` over a text, and the tokens of each window."""
         before = [] if question is None else [question]
         offset = 1 if question is None else len(question) + 2
         width = self.task.max_seq_len - offset - 1
@@ -197,9 +188,10 @@ class _Maker:
         self.counts["samples read in windows"] += len(ranges) > 1
         self.counts["samples in windows without overlap (lower doc_stride)"] += apart
         for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
-            ids, sentences = self._sequence(*before, text.ids[start:stop])
-            places = text.starts[start:stop], text.ends[start:stop]
-            yield Feature(number, ids, sentences, None, offset, start, *places, belongs)
+            window = slice(start, stop)
+            ids, sentences = self._sequence(*before, text.ids[window])
+            places = text.starts[window], text.ends[window]
+            yield Feature(number, ids, sentences, None, offset, *places, belongs), window
 
     def _sequence(self, a: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         cls, sep = [self.tokenizer.vocab.cls_id], [self.tokenizer.vocab.sep_id]

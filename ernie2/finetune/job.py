@@ -20,8 +20,7 @@ from ernie2.finetune.data import Data, FinetuneBatch, collate, micro_batches, pl
 from ernie2.finetune.metrics import MAJORITY_RULE, majority
 from ernie2.finetune.model import Start, check_fit, read_start
 from ernie2.finetune.readers import find_file
-from ernie2.finetune.run import FinetuneRun, load_finetune
-from ernie2.finetune.task import FinetuneTask
+from ernie2.finetune.task import FinetuneRun, load_finetune
 from ernie2.logs import RunLog, logger
 from ernie2.optim import schedule
 from ernie2.schema import to_mapping
@@ -29,12 +28,11 @@ from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
 
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
-ORIGIN, ENDED, RESULT = out_dir.ORIGIN, "runs.json", "result.json"
+ENDED, RESULT = "runs.json", "result.json"
 LEFT = "best", "predictions", "step_*"
 RESULTS = (ENDED, RESULT, "eval.jsonl", *LEFT, *(f"run_*/{name}" for name in LEFT))
 """What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training)."""
-FREE = "out_dir data_dir init_from init_min_match config_from vocab_file log_every save_every".split()
-FREE += ["micro_tokens", "sizes", "paper"]
+FREE = "out_dir data_dir init_from init_min_match config_from log_every save_every micro_tokens sizes paper"
 """Settings that the numbers of a run do not depend on; files and weights are compared by content."""
 
 
@@ -42,12 +40,9 @@ FREE += ["micro_tokens", "sizes", "paper"]
 class Job:
     """Everything that the runs of a repeat share."""
 
-    task: FinetuneTask
-    run: FinetuneRun
+    task: FinetuneRun
     start: Start
     data: Data
-    rank: int = 0
-    ranks: int = 1
     ended: list[dict[str, Any]] = field(default_factory=list)
     """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
@@ -56,42 +51,30 @@ class Job:
     @property
     def out_dir(self) -> Path:
         """Folder of everything that is written."""
-        return Path(self.run.out_dir)
+        return Path(self.task.out_dir)
 
     @property
     def settings(self) -> str:
         """Everything that was set, as YAML."""
-        both = to_mapping(self.task) | to_mapping(self.run)
-        return yaml.safe_dump(both, sort_keys=False, allow_unicode=True)
-
-    @property
-    def pad_id(self) -> int:
-        """Id of [PAD]."""
-        return self.start.tokenizer.vocab.pad_id
+        return yaml.safe_dump(to_mapping(self.task), sort_keys=False, allow_unicode=True)
 
     def seed(self, number: int) -> int:
         """Seed of run `number` (from 1)."""
-        return self.run.seed + number - 1
+        return self.task.seed + number - 1
 
     def folder(self, number: int) -> Path:
         """Folder of run `number`: out_dir itself where there is one run."""
-        return self.out_dir if self.run.repeat == 1 else self.out_dir / f"run_{number}"
-
-    def from_rank_0(self, number: float) -> float:
-        """A number that rank 0 decides for all."""
-        return float(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.float64))[0])
+        return self.out_dir if self.task.repeat == 1 else self.out_dir / f"run_{number}"
 
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
         """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
         steps: list[np.ndarray] = []
-        epoch_ends = set()
-        limit = self.run.max_steps
+        epoch_ends, limit, every = set(), self.task.max_steps, self.task.eval_every
         for epoch in range(self.task.epochs):
             if limit is None or len(steps) < limit:
                 steps += plan_batches(self.data.train.lengths, self.task, seed, epoch)
                 epoch_ends.add(len(steps))
         steps = steps[:limit]
-        every = self.run.eval_every
         due = epoch_ends if every is None else () if every == "end" else range(every, len(steps), every)
         return steps, {step for step in due if step < len(steps)} | {len(steps)}
 
@@ -99,7 +82,7 @@ class Job:
         """Of step `step` (from 0) of `steps`. Baidu's code counts the steps of a schedule without the last,
         smaller batches of the epochs."""
         task, total = self.task, steps
-        if task.lr_schedule == "released" and task.batch_size and self.run.max_steps is None:
+        if task.lr_schedule == "released" and task.batch_size and task.max_steps is None:
             total = max(task.epochs * len(self.data.train.lengths) // task.batch_size, 1)
         warmup = int(task.warmup_proportion * total)
         return schedule(task.lr_schedule, step, task.peak_lr, warmup, total)
@@ -110,19 +93,19 @@ class Job:
         Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
         with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
         GPU dropout follows the micro-batches, which must not depend on the ranks then."""
-        train = self.data.train
-        at_least = self.ranks if cpu.switch.enabled else 1
-        parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
-        idle = max(0, self.ranks - len(parts))
+        train, ranks = self.data.train, distributed.world_size()
+        at_least = ranks if cpu.switch.enabled else 1
+        parts = micro_batches(numbers, train.lengths, self.task.micro_tokens, at_least)
+        idle = max(0, ranks - len(parts))
         if idle and not self.warned_idle:
             self.warned_idle = True
-            found = len(parts), self.ranks, self.run.micro_tokens
+            found = len(parts), ranks, self.task.micro_tokens
             logger.warning("%d micro-batches in a step for %d processes: lower micro_tokens (now %d)", *found)
         parts += parts[:1] * idle
-        positions = self.start.config.max_position_embeddings
-        width = padded_width(int(train.lengths[numbers].max()), self.run.precision, positions)
+        positions, pad_id = self.start.config.max_position_embeddings, self.start.tokenizer.vocab.pad_id
+        width = padded_width(int(train.lengths[numbers].max()), self.task.precision, positions)
         features = ([train.features[i] for i in part] for part in parts)
-        arrays = [collate(chosen, self.task.kind, self.pad_id, width) for chosen in features]
+        arrays = [collate(chosen, self.task.kind, pad_id, width) for chosen in features]
         return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
 
     def open(self) -> int:
@@ -130,24 +113,24 @@ class Job:
 
         Raises:
             ConfigError: another process is at work there, or the folder holds another job's results."""
-        if self.rank == 0:
+        if distributed.rank() == 0:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
             self._take_over()
             write_text(self.out_dir / "task.yaml", self.settings)
-        ended = int(self.from_rank_0(len(self.ended)))
+        ended = int(from_rank_0(len(self.ended)))
         if ended:
-            logger.info("%d of %d runs have ended before", ended, self.run.repeat)
+            logger.info("%d of %d runs have ended before", ended, self.task.repeat)
         return ended
 
     def _take_over(self) -> None:
         """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
-        origin, path = self._origin(), self.out_dir / ORIGIN
+        origin, path = self._origin(), self.out_dir / out_dir.ORIGIN
         if any(left for name in RESULTS for left in self.out_dir.glob(name)):
             try:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                before = {ORIGIN: "none"}
+                before = {out_dir.ORIGIN: "none"}
             changed = differences(before, origin).items()
             if changed:
                 what = "; ".join(f"{key}: {str(a)[:60]} there, {str(b)[:60]} here" for key, (a, b) in changed)
@@ -157,7 +140,7 @@ class Job:
                 )
             if (self.out_dir / ENDED).is_file():
                 self.ended = _read_json(self.out_dir / ENDED)
-        for number in range(1, self.run.repeat + 1):
+        for number in range(1, self.task.repeat + 1):
             folder = self.folder(number)
             folder.mkdir(exist_ok=True)
             out_dir.clean(folder)
@@ -168,11 +151,11 @@ class Job:
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
         names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
-        found = {name: find_file(self.run.data_dir, name) for name in names}
+        found = {name: find_file(self.task.data_dir, name) for name in names}
         settings = yaml.safe_load(self.settings).items()
         return {
-            "settings": {key: value for key, value in settings if key not in FREE},
-            "weights": self.start.weights and file_digest(self.start.weights / WEIGHTS),
+            "settings": {key: value for key, value in settings if key not in FREE.split()},
+            "weights": file_digest(self.start.folder / WEIGHTS) if self.start.weights else None,
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
             "encoder": self.start.config.to_json(),
@@ -181,14 +164,14 @@ class Job:
 
     def newest_checkpoint(self, number: int) -> Path | None:
         """Where run `number` goes on, the same on every rank; None where it begins."""
-        found = newest_whole(self.folder(number)) if self.rank == 0 else None
-        step = int(self.from_rank_0(found[0] if found else 0))
+        found = newest_whole(self.folder(number)) if distributed.rank() == 0 else None
+        step = int(from_rank_0(found[0] if found else 0))
         return self.folder(number) / f"step_{step:07d}" if step else None
 
     def end_run(self, entry: dict[str, Any]) -> None:
         """Notes the result of a run: it is not trained again, so its checkpoints go."""
         self.ended.append(entry)
-        if self.rank == 0:
+        if distributed.rank() == 0:
             write_json(self.out_dir / ENDED, self.ended)
             self._remove_checkpoints(len(self.ended))
 
@@ -197,20 +180,25 @@ class Job:
             out_dir.remove(folder)
 
 
-def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
+def from_rank_0(number: float) -> float:
+    """A number that rank 0 decides for all."""
+    return float(distributed.sum_over_ranks(np.array([0 if distributed.rank() else number], np.float64))[0])
+
+
+def prepare_job(path: str | Path, overrides: list[str]) -> Job:
     """Checks all a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
-    _, run = load_finetune(path, overrides)
-    precision.check_precision(run.precision, "precision")
-    start = read_start(run)
-    task, run = load_finetune(path, overrides, size=start.size)
+    task = load_finetune(path, overrides)
+    precision.check_precision(task.precision, "precision")
+    start = read_start(task)
+    task = load_finetune(path, overrides, start.size)
     check_fit(task, start.config)
-    size, weights = start.size or "of its own size", start.weights or "random weights"
+    size, weights = start.size or "of its own size", start.folder if start.weights else "random weights"
     sized = f", with the settings of sizes.{start.size}" if start.size in task.sizes else ""
     logger.info("task %s (%s), encoder %s from %s%s", task.name, task.kind, size, weights, sized)
-    data = prepare_data(task, run, start.tokenizer)
+    data = prepare_data(task, start.tokenizer)
     for note in data.notes:
         logger.info("note: %s", note)
-    return Job(task, run, start, data, rank, ranks)
+    return Job(task, start, data)
 
 
 def _read_json(path: Path) -> Any:
@@ -224,17 +212,19 @@ class FinetuneLog(RunLog):
     """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log there."""
 
     def __init__(self, job: Job, number: int, step: int, steps: int, sums: dict[str, float] | None) -> None:
-        at, done = (number, step), (number - 1) * steps + step
-        kept = {
-            "train": lambda line: (line["run"], line["step"]) <= at,
-            # The evaluation of the step that was saved is made again, and after it the test.
-            "metrics": lambda line: (line["run"], line["step"] if "selection" in line else steps) < at,
-        }
-        super().__init__(job.out_dir, done, job.run.repeat * steps, active=job.rank == 0, kept=kept)
-        self.number, self.steps, self.done = number, steps, done
+        self.number, self.steps, self.done = number, steps, (number - 1) * steps + step
         self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
         """Of the steps since the last line of train.jsonl."""
         self._since = time.monotonic()
+        kept = {
+            "train": lambda line: (line["run"], line["step"]) <= (number, step),
+            # The evaluation of the step that was saved is made again, and after it the test.
+            "metrics": lambda line: (
+                (line["run"], line["step"] if "selection" in line else steps) < (number, step)
+            ),
+        }
+        total = job.task.repeat * steps
+        super().__init__(job.out_dir, self.done, total, active=distributed.rank() == 0, kept=kept)
 
     def count(self, **sums: float) -> None:
         """Counts one optimizer step: its summed loss, its targets, its real and computed tokens."""
@@ -244,14 +234,13 @@ class FinetuneLog(RunLog):
 
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
-        sums, now, step = self.sums, time.monotonic(), record["step"]
-        rate = round(sums["tokens"] / max(now - self._since, 1e-9), 1)
-        at = {"run": self.number, "step": step, "steps": self.steps}
-        record = {**at, **record, **sums, "tokens_per_s": rate}
+        rate = self.sums["tokens"] / max(time.monotonic() - self._since, 1e-9)
+        at = {"run": self.number, "step": record["step"], "steps": self.steps}
+        record = at | record | self.sums | {"tokens_per_s": round(rate, 1)}
         record["loss"] /= max(record.pop("targets"), 1)
-        self.sums, self._since = dict.fromkeys(sums, 0), now
-        text = f"loss {record['loss']:.4f}  lr {record['lr']:.2e}"
-        self.progress(record, f"run {self.number}  step {step}/{self.steps}", text, self.done)
+        self.sums, self._since = dict.fromkeys(self.sums, 0), time.monotonic()
+        where = f"run {self.number}  step {record['step']}/{self.steps}"
+        self.progress(record, where, f"loss {record['loss']:.4f}  lr {record['lr']:.2e}", self.done)
 
     def metrics(self, record: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl and of the console."""
@@ -273,7 +262,7 @@ def finish(job: Job) -> dict[str, Any]:
     path, model = job.out_dir / RESULT, job.out_dir / "best"
     if not path.is_file():
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
-        if job.run.repeat > 1:
+        if job.task.repeat > 1:
             keep_best_run(job, best)
         write_json(path, summarise(job, job.ended, best))
     elif model.is_dir():
@@ -292,7 +281,7 @@ def keep_best_run(job: Job, best: int) -> None:
         (job.folder(best) / "best").rename(job.out_dir / "best")
     shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
     shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
-    for number in range(1, job.run.repeat + 1):
+    for number in range(1, job.task.repeat + 1):
         shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
 
 
@@ -305,8 +294,8 @@ def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]
         "task": task.name,
         "kind": task.kind,
         "size": job.start.size,
-        "init_from": job.run.init_from,
-        "seed": job.run.seed,
+        "init_from": task.init_from,
+        "seed": task.seed,
         "unit": "percent",
         "metrics": over_runs(all_metrics, np.mean),
         "majority": {part.name: majority(task, data.train.samples, part.samples) for part in labelled},
@@ -346,6 +335,6 @@ def table(result: dict[str, Any]) -> str:
         for metric, value in values.items():
             std = f"{result['std'][split][metric]:.2f}" if "std" in result else "-"
             paper = "-" if theirs.get(metric) is None else f"{theirs[metric]:.1f}"
-            majority_rule = result["majority"][split][metric]
-            lines.append(f"{split:<16}{metric:<12}{value:>8.2f}{std:>8}{majority_rule:>10.2f}{paper:>8}")
+            chance = result["majority"][split][metric]
+            lines.append(f"{split:<16}{metric:<12}{value:>8.2f}{std:>8}{chance:>10.2f}{paper:>8}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,8 @@ LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
 _KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
 _CONLL = (
-    "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens "
-    "and its tags each joined by \\x02"
+    "a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens and "
+    "its tags each joined by \\x02"
 )
 
 
@@ -111,12 +111,24 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
                 f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them"
             )
     else:
-        samples, labelled = _read_table(path, task, labels, counts)
+        rows = _read_rows(path, task, labels, counts)
+        labelled = _has_labels(rows, task, labels)
+        if labelled:
+            kept = [row for row in rows if row.label.strip() not in task.skip_labels]
+            counts["rows left out by skip_labels"] += len(rows) - len(kept)
+            rows = kept
+        if task.kind == "tagging":
+            samples = [_tagged(row, task, labelled, counts) for row in rows]
+        else:
+            samples = [replace(row, label=_label(row, task) if labelled else None) for row in rows]
     if not samples:
         raise ConfigError(
             f"{path}: no samples in it ({dict(+counts)}); expected a header line and one sample a line, or "
             f"SQuAD JSON"
         )
+    if task.kind == "tagging" and counts["blank lines"] and len(samples) > 1:
+        if all(len(sample.tokens.spans) == 1 for sample in samples):
+            raise ConfigError(f"{path}: every line holds a single token; {_CONLL}")
     return Split(name, path, samples, labelled, counts)
 
 
@@ -137,46 +149,21 @@ def read_text(path: Path) -> str:
     return text.lstrip("\ufeff")
 
 
-def _read_table(
-    path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]
-) -> tuple[list[TextSample | TaggedSample], bool]:
-    """The rows of a .tsv, and whether they have labels."""
-    rows = _read_rows(path, task, labels, counts)
-    labelled = _has_labels(rows, task, labels)
-    if labelled:
-        kept = [row for row in rows if row.label.strip() not in task.skip_labels]
-        counts["rows left out by skip_labels"] += len(rows) - len(kept)
-        rows = kept
-    if task.kind == "tagging":
-        tagged = [_tagged(row, task, labelled, counts) for row in rows]
-        if counts["blank lines"] and len(rows) > 1 and all(len(one.tokens.spans) == 1 for one in tagged):
-            raise ConfigError(f"{path}: every line holds a single token{_CONLL}")
-        return tagged, labelled
-    for row in rows:
-        row.label = _label(row, task) if labelled else None
-        if row.text_b is not None and not (row.text_a.strip() and row.text_b.strip()):
-            counts["pairs with an empty text"] += 1
-            if labels == "ignored":
-                raise ConfigError(f"{row.where}: an empty text in a pair; fill it or remove the line")
-        if task.drop_spaces:
-            row.text_a, row.text_b = (text and text.replace(" ", "") for text in (row.text_a, row.text_b))
-    return rows, labelled
-
-
 def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]) -> list[TextSample]:
+    """The rows of a .tsv as written."""
     text = read_text(path)
     if "\r" in text.partition("\n")[0].rstrip("\r"):  # lines that end at \r, as on old Macintoshes
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.removesuffix("\n").split("\n")
-    while len(lines) > 1 and not lines[-1].rstrip("\r"):
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    while len(lines) > 1 and not lines[-1]:
         lines.pop()
         counts["blank lines"] += 1
     header = [name.strip() for name in lines[0].split("\t")]
     columns = _columns(path, header, task, labels)
     rows = []
     for number, line in enumerate(lines[1:], start=2):
-        fields = line.rstrip("\r").split("\t")
-        if fields == [""] and len(header) > 1:  # in a file of one column it is an empty text
+        fields = line.split("\t")
+        if not line and len(header) > 1:  # in a file of one column it is an empty text
             if labels != "ignored":
                 counts["blank lines"] += 1
                 continue
@@ -185,6 +172,12 @@ def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter
             found = f"found {len(fields)} tab-separated fields, expected {len(header)} as in the header"
             raise ConfigError(f"{path}:{number}: {found}")
         named = {key: fields[position] for key, position in columns.items()}
+        if "text_b" in named and not (named["text_a"].strip() and named["text_b"].strip()):
+            counts["pairs with an empty text"] += 1
+            if labels == "ignored":
+                raise ConfigError(f"{path}:{number}: an empty text in a pair; fill it or remove the line")
+        for key in ("text_a", "text_b") if task.drop_spaces else ():
+            named |= {key: named[key].replace(" ", "")} if key in named else {}
         rows.append(TextSample(f"{path}:{number}", line=number, **named))
     return rows
 
@@ -194,15 +187,12 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     where, mapped, keys = f"{path}:1: ", task.columns, COLUMNS_OF_KIND[task.kind]
     if len(set(header)) != len(header):
         raise ConfigError(f"{where}a column name comes twice in the header: {', '.join(header)}")
-    own = set(header) - set(mapped.values())
-
-    def position(key: str) -> int | None:
-        if mapped.get(key) in header:
-            return header.index(mapped[key])
-        # predict reads our own names too
-        return header.index(key) if key in own and (key not in mapped or labels == "ignored") else None
-
-    columns = {key: place for key in keys if (place := position(key)) is not None}
+    columns: dict[str, int] = {}
+    for key in keys:
+        # predict reads our own names too, but a mapped one wins
+        ours = key not in mapped.values() and (key not in mapped or labels == "ignored")
+        for name in ([key] if ours else []) + [mapped.get(key)]:
+            columns |= {key: header.index(name)} if name in header else {}
     needed = {"text_a": True, "text_b": task.pair or "text_b" in mapped, "label": labels == "required"}
     needed |= {key: key in mapped and labels != "ignored" for key in ("qid", "id")}
     missing = next((mapped.get(key, key) for key in keys if needed[key] and key not in columns), None)
@@ -210,7 +200,7 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
         raise ConfigError(
             f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
             f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), "
-            f"and `columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            f"and `columns:` of the task maps other names{f'; {_CONLL}' if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
         raise ConfigError(

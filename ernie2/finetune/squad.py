@@ -13,10 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
 from ernie2.strict import ConfigError, describe
 
-_SQUAD = (
-    "SQuAD JSON {data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
-)
-
 
 def _answer_list(found: Any, info: ValidationInfo) -> Any:
     """SQuAD's list of answers out of that, Hugging Face's section of lists, one answer, or bare texts."""
@@ -27,12 +23,13 @@ def _answer_list(found: Any, info: ValidationInfo) -> Any:
         if not isinstance(starts, list) or len(starts) != len(texts):
             raise ValueError("text and answer_start are not lists of the same length")
         return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-    found = [found] if isinstance(found, (str, dict)) else found
-    return (
-        [{"text": one} if isinstance(one, str) else one for one in found]
-        if isinstance(found, list)
-        else found
-    )
+    if not isinstance(found, list):
+        return [found] if isinstance(found, (str, dict)) else found
+    return [{"text": one} if isinstance(one, str) else one for one in found]
+
+
+def _id(found: Any) -> Any:
+    return str(found).strip() if type(found) in (int, str) else found
 
 
 class _Answer(BaseModel):
@@ -41,9 +38,7 @@ class _Answer(BaseModel):
 
 
 class _Question(BaseModel):
-    id: Annotated[
-        str, BeforeValidator(lambda found: str(found).strip() if type(found) in (int, str) else found)
-    ]
+    id: Annotated[str, BeforeValidator(_id)]
     question: str
     answers: Annotated[list[_Answer], BeforeValidator(_answer_list)] = []
 
@@ -91,14 +86,13 @@ def read_questions(
                 if item.id in seen:
                     raise ConfigError(f"{where}: question id '{item.id}' is used twice; ids name the answers")
                 seen.add(item.id)
-                sample = QuestionSample(where, item.id, item.question, paragraph.context)
-                for answer in item.answers:
-                    sample.references += [answer.text] if answer.text.strip() else []
-                    if sample.answer is None:
-                        sample.answer = locate_answer(
-                            sample.context, answer.text, answer.answer_start, counts
-                        )
-                yield sample
+                texts = [answer.text for answer in item.answers if answer.text.strip()]
+                spans = (
+                    locate_answer(paragraph.context, one.text, one.answer_start, counts)
+                    for one in item.answers
+                )
+                span = next((span for span in spans if span is not None), None)
+                yield QuestionSample(where, item.id, item.question, paragraph.context, texts, span)
 
 
 def _parse(path: Path, text: str, with_answers: bool) -> _File:
@@ -106,14 +100,15 @@ def _parse(path: Path, text: str, with_answers: bool) -> _File:
         return _File.model_validate_json(text, context={"with_answers": with_answers})
     except ValidationError as error:
         wrong = error.errors()[0]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong["loc"])
-        reason = {"missing": "no such key", "model_type": "expected an object"}.get(
-            wrong["type"], wrong["msg"]
-        )
-        reason = reason.replace("Input should be", "expected").replace("trailing", "JSON lines? trailing")
-        found = f", found {describe(wrong['input'])}"[:80] if reason.startswith("expected") else ""
-        where = f"{path}: {place.removeprefix('.')}" if place else str(path)
-        raise ConfigError(f"{where}: {reason}{found}; expected one {_SQUAD}") from None
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong["loc"])
+    reasons = {"missing": "no such key", "model_type": "expected an object"}
+    reason = reasons.get(wrong["type"], wrong["msg"]).replace("Input should be", "expected")
+    reason = reason.replace("trailing", "JSON lines? trailing")
+    found = f", found {describe(wrong['input'])}"[:80] if reason.startswith("expected") else ""
+    raise ConfigError(
+        f"{path}: {place.removeprefix('.')}{': ' if place else ''}{reason}{found}; expected one SQuAD JSON "
+        "{data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
+    )
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:
@@ -123,9 +118,9 @@ def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> 
     None, and counted, where the passage does not hold the text."""
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
-    for wanted in (text, text.strip(), text.strip().rstrip("。.")):
+    for wanted in filter(None, (text, text.strip(), text.strip().rstrip("。."))):
         places = [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", context)]
-        if wanted and places:
+        if places:
             counts["answers found by search"] += 1
             first = min(places, key=lambda place: abs(place - max(start, 0)))
             return first, first + len(wanted)
