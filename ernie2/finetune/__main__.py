@@ -23,7 +23,7 @@ from ernie2.digests import command_digests
 from ernie2.finetune.decoding import decode, write_predictions
 from ernie2.finetune.job import FinetuneLog, Job, finish, from_rank_0, prepare_job
 from ernie2.finetune.metrics import score
-from ernie2.finetune.model import build_model, count_targets, logits_of, micro_loss, run_model, save_finetuned
+from ernie2.finetune.model import build_model, logits_of, micro_loss, run_model, save_finetuned
 from ernie2.finetune.readers import Split
 from ernie2.model import ErnieForFinetuning
 from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm
@@ -117,58 +117,46 @@ class Trainer:
         if distributed.rank() == 0:
             state = {"seed": self.seed, "tokens": sums["tokens"], "seconds": time.monotonic() - self.started}
             state |= {"scaler": self.scaler.state_dict(), "best": self.best, "sums": sums}
-            moments = optimizer_arrays(self.model, self.optimizer)
-            save_training(
-                job.folder(self.number),
-                self.done,
-                self.model,
-                moments,
-                start.config,
-                start.folder / "vocab.txt",
-                job.settings,
-                state,
-                keep_last=1,
-            )
+            moments, vocab = optimizer_arrays(self.model, self.optimizer), start.folder / "vocab.txt"
+            place = job.folder(self.number), self.done
+            save_training(*place, self.model, moments, start.config, vocab, job.settings, state, keep_last=1)
         distributed.barrier()
 
     def step(self, numbers: np.ndarray, lr: float) -> float:
-        """Forward and backward of this rank's micro-batches, one sum over ranks, one update.
+        """One update by the sequences `numbers`, spread over the ranks. Returns the gradients' norm.
 
-        Dropout is drawn for each sequence by (seed, step, sequence). Returns the gradients' norm.
-
-        Args:
-            numbers: sequences of the step, over all ranks.
-            lr: learning rate.
-
-        Raises:
-            ConfigError: the loss or the norm is not a finite number."""
-        job, task, ranks = self.job, self.job.task, distributed.world_size()
-        parts, batches, weights = job.batches(numbers)
-        targets = sum(count_targets(task, batch) * weight for batch, weight in zip(batches, weights))
+        Dropout is drawn for each sequence by (seed, step, sequence)."""
+        job, task, rank, ranks = self.job, self.job.task, distributed.rank(), distributed.world_size()
+        parts, batches = job.batches(numbers)
+        targets = sum(batch.count for batch in batches)
         loss_sum = 0.0
-        for micro in range(distributed.rank(), len(batches), ranks):
+        # Every rank needs a gradient to sum: one without a micro-batch takes the first with weight 0.
+        weight, mine = float(rank < len(batches)), range(rank, len(batches), ranks) or [0]
+        for micro in mine:
             cpu.seed_samples((self.seed, DROPOUT_STREAM, self.done), parts[micro])
-            with self.replica.micro_batch(last=micro + ranks >= len(batches)):
+            with self.replica.micro_batch(last=micro == mine[-1]):
                 logits = logits_of(self.replica.forward, batches[micro], task, task.precision)
-                loss = micro_loss(task, logits, batches[micro]) * weights[micro]
+                loss = micro_loss(task, logits, batches[micro]) * weight
                 self.replica.backward(self.scaler.scaled(loss / max(targets, 1)))
-            loss_sum = loss_sum + loss.detach()
+            loss_sum += float(loss)
         norm = float(clip_by_global_norm(self.model.parameters(), task.clip_norm, self.scaler.scale))
-        local = np.array([float(loss_sum), self.stop.asked], np.float64)
-        total, asked = distributed.sum_over_ranks(local)
+        total, asked = distributed.sum_over_ranks(np.array([loss_sum, self.stop.asked], np.float64))
         self.stop.agreed = bool(asked)
         if self.accepts(total, norm):
             self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
         self.done += 1
-        tokens, padded = sum(batch.tokens for batch in batches), sum(batch.padded_tokens for batch in batches)
+        tokens, padded = (
+            sum(batch.tokens for batch in batches),
+            sum(batch.token_ids.size for batch in batches),
+        )
         self.log.count(loss=total, targets=targets, tokens=tokens, padded_tokens=padded)
         return norm
 
     def accepts(self, loss: float, norm: float) -> bool:
         """Whether the step may move the weights; not where fp16 overflows. Raises ConfigError: other NaN."""
-        task, finite = self.job.task, math.isfinite(loss) and math.isfinite(norm)
+        task, finite = self.job.task, math.isfinite(loss + norm)
         if not finite and not (self.scaler.enabled and math.isfinite(loss)):
             other = "" if task.precision == "fp32" else f", or use another precision than {task.precision}"
             raise ConfigError(
@@ -187,15 +175,19 @@ class Trainer:
         values = [value for split in metrics.values() for value in split.values()]
         selection = from_rank_0(float(np.mean(values)))
         is_best = selection > self.best.get("selection", -math.inf)
-        at = {"seed": self.seed, "step": self.done}
-        self.log.metrics(at | {"metrics": metrics, "selection": selection, "best": is_best})
-        if not is_best:
-            return
-        if distributed.rank() == 0:
-            save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
-        write(job, self.number, predictions)
-        distributed.barrier()  # the others wait until it is whole
-        self.best = {"seed": self.seed, "best_step": self.done, "selection": selection, "metrics": metrics}
+        record = {"seed": self.seed, "step": self.done, "metrics": metrics, "selection": selection}
+        self.log.metrics(record | {"best": is_best})
+        if is_best:
+            if distributed.rank() == 0:
+                save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
+            write(job, self.number, predictions)
+            distributed.barrier()  # the others wait until it is whole
+            self.best = {
+                "seed": self.seed,
+                "best_step": self.done,
+                "selection": selection,
+                "metrics": metrics,
+            }
 
 
 def evaluate(
@@ -223,9 +215,8 @@ def main(argv: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ernie2.finetune", description=__doc__.split("\n\n")[0])
     parser.add_argument("task", help="task file (tasks/finetune/*.yaml)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="init_from=CHECKPOINT|none data_dir=FOLDER ..."
-    )
+    words = "init_from=CHECKPOINT|none data_dir=FOLDER ..."
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
     args = parser.parse_args(argv)
     with watched(STARTUP_LIMIT, command_digests(args.task, args.overrides)) as ready:
         logs.setup(distributed.init(STARTUP_LIMIT)[0])

@@ -34,26 +34,13 @@ class Data:
     train: Split
     dev: list[Split]
     test: list[Split]
-    notes: list[str]
-    """What the user should know of the files."""
-
-    @property
-    def splits(self) -> list[Split]:
-        """All of them."""
-        return [self.train, *self.dev, *self.test]
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Split -> rows, and what was skipped, repaired or cut, by reason."""
-        return {
-            part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
-            for part in self.splits
-        }
+    notes: list[str]  # what the user should know of the files
 
 
 def prepare_data(run: FinetuneRun, tokenizer: Tokenizer) -> Data:
     """Reads and tokenises all splits. Raises ConfigError naming file and line or key."""
     data = load_splits(run)
-    for part in data.splits:
+    for part in (data.train, *data.dev, *data.test):
         tokenise(part, tokenizer, run, training=part is data.train)
     if not data.train.features:
         raise ConfigError(f"{data.train.path}: nothing to learn from: {dict(data.train.counts)}")
@@ -145,21 +132,20 @@ def plan_batches(lengths: np.ndarray, task: FinetuneTask, seed: int, epoch: int)
     Sequences are shuffled and cut into batches: `batch_size` sequences, or as many as fit `batch_tokens` with
     their padding. With `batch_order: length` they are sorted by length before that, within pools of
     POOL_BATCHES batches, and the batches shuffled."""
+
+    def cut(numbers: np.ndarray) -> list[np.ndarray]:
+        if task.batch_tokens:
+            return cut_by_tokens(numbers, lengths, task.batch_tokens)
+        return np.split(numbers, range(task.batch_size, len(numbers), task.batch_size))
+
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     if task.batch_order == "random":
-        return _cut(order, lengths, task)
+        return cut(order)
     pool = POOL_BATCHES * (task.batch_size or max(1, int(task.batch_tokens / float(np.mean(lengths)))))
-    batches: list[np.ndarray] = []
-    for first in range(0, len(order), pool):
-        batches += _cut(by_length(order[first : first + pool], lengths), lengths, task)
+    pools = (order[first : first + pool] for first in range(0, len(order), pool))
+    batches = [batch for numbers in pools for batch in cut(by_length(numbers, lengths))]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def _cut(numbers: np.ndarray, lengths: np.ndarray, task: FinetuneTask) -> list[np.ndarray]:
-    if task.batch_tokens:
-        return cut_by_tokens(numbers, lengths, task.batch_tokens)
-    return np.split(numbers, range(task.batch_size, len(numbers), task.batch_size))
 
 
 def by_length(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -182,38 +168,31 @@ def micro_batches(
 class FinetuneBatch:
     """One micro-batch as arrays."""
 
-    token_ids: np.ndarray
-    """int64 (B, T), padded with [PAD]."""
-    sentence_ids: np.ndarray
-    """int64 (B, T)."""
-    lengths: np.ndarray
-    """int64 (B)."""
+    token_ids: np.ndarray  # int64 (B, T), padded with [PAD]
+    sentence_ids: np.ndarray  # int64 (B, T)
+    lengths: np.ndarray  # int64 (B)
     targets: np.ndarray | None
     """int64 (B) classes, float32 (B) numbers, int64 (B, T) tags or -100, int64 (B, 2) answer's ends."""
+    count: int  # predictions that the loss sums over
 
     @property
     def tokens(self) -> int:
         """Real tokens."""
         return int(self.lengths.sum())
 
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens the encoder computes, padding included."""
-        return self.token_ids.size
 
-
-def collate(
-    features: Sequence[Feature], kind: str, pad_id: int, width: int, with_targets: bool = True
-) -> FinetuneBatch:
-    """Pads sequences to arrays of `width` tokens."""
-    targets: Any = [feature.target for feature in features] if with_targets else None
-    if targets is not None and kind == "tagging":
+def collate(features: Sequence[Feature], kind: str, pad_id: int, width: int) -> FinetuneBatch:
+    """Pads sequences to arrays of `width` tokens; without targets where one of them has none."""
+    targets: Any = [feature.target for feature in features]
+    count = len(targets)
+    if any(target is None for target in targets):
+        targets = None
+    elif kind == "tagging":
         targets = padded(targets, width, IGNORED)
-    elif targets is not None:
+        count = int(np.sum(targets != IGNORED))
+    else:
         targets = np.array(targets, np.float32 if kind == "regression" else np.int64)
-    return FinetuneBatch(
-        padded([feature.token_ids for feature in features], width, pad_id),
-        padded([feature.sentence_ids for feature in features], width),
-        np.array([len(feature.token_ids) for feature in features], np.int64),
-        targets,
-    )
+    token_ids = padded([feature.token_ids for feature in features], width, pad_id)
+    sentence_ids = padded([feature.sentence_ids for feature in features], width)
+    lengths = np.array([len(feature.token_ids) for feature in features], np.int64)
+    return FinetuneBatch(token_ids, sentence_ids, lengths, targets, count)

@@ -87,26 +87,21 @@ class Job:
         warmup = int(task.warmup_proportion * total)
         return schedule(task.lr_schedule, step, task.peak_lr, warmup, total)
 
-    def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch], list[float]]:
-        """The micro-batches of one step over all ranks: sequence numbers, arrays and the weight of each.
+    def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch]]:
+        """The micro-batches of one step over all ranks: sequence numbers and arrays.
 
-        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
-        with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
-        GPU dropout follows the micro-batches, which must not depend on the ranks then."""
-        train, ranks = self.data.train, distributed.world_size()
+        A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a GPU dropout
+        follows the micro-batches, which must not depend on the ranks then."""
+        train, task, ranks = self.data.train, self.task, distributed.world_size()
         at_least = ranks if cpu.switch.enabled else 1
-        parts = micro_batches(numbers, train.lengths, self.task.micro_tokens, at_least)
-        idle = max(0, ranks - len(parts))
-        if idle and not self.warned_idle:
+        parts = micro_batches(numbers, train.lengths, task.micro_tokens, at_least)
+        if len(parts) < ranks and not self.warned_idle:
             self.warned_idle = True
-            found = len(parts), ranks, self.task.micro_tokens
+            found = len(parts), ranks, task.micro_tokens
             logger.warning("%d micro-batches in a step for %d processes: lower micro_tokens (now %d)", *found)
-        parts += parts[:1] * idle
         positions, pad_id = self.start.config.max_position_embeddings, self.start.tokenizer.vocab.pad_id
-        width = padded_width(int(train.lengths[numbers].max()), self.task.precision, positions)
-        features = ([train.features[i] for i in part] for part in parts)
-        arrays = [collate(chosen, self.task.kind, pad_id, width) for chosen in features]
-        return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
+        width = padded_width(int(train.lengths[numbers].max()), task.precision, positions)
+        return parts, [collate([train.features[i] for i in part], task.kind, pad_id, width) for part in parts]
 
     def open(self) -> int:
         """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
@@ -127,12 +122,8 @@ class Job:
         """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
         origin, path = self._origin(), self.out_dir / out_dir.ORIGIN
         if any(left for name in RESULTS for left in self.out_dir.glob(name)):
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                before = {out_dir.ORIGIN: "none"}
-            changed = differences(before, origin).items()
-            if changed:
+            before = _read_json(path) if path.is_file() else {out_dir.ORIGIN: "none"}
+            if changed := differences(before, origin).items():
                 what = "; ".join(f"{key}: {str(a)[:60]} there, {str(b)[:60]} here" for key, (a, b) in changed)
                 raise ConfigError(
                     f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
@@ -213,18 +204,16 @@ class FinetuneLog(RunLog):
 
     def __init__(self, job: Job, number: int, step: int, steps: int, sums: dict[str, float] | None) -> None:
         self.number, self.steps, self.done = number, steps, (number - 1) * steps + step
+        # Of the steps since the last line of train.jsonl.
         self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
-        """Of the steps since the last line of train.jsonl."""
-        self._since = time.monotonic()
+        self._since, at = time.monotonic(), (number, step)
         kept = {
-            "train": lambda line: (line["run"], line["step"]) <= (number, step),
+            "train": lambda line: (line["run"], line["step"]) <= at,
             # The evaluation of the step that was saved is made again, and after it the test.
-            "metrics": lambda line: (
-                (line["run"], line["step"] if "selection" in line else steps) < (number, step)
-            ),
+            "metrics": lambda line: (line["run"], line["step"] if "selection" in line else steps) < at,
         }
-        total = job.task.repeat * steps
-        super().__init__(job.out_dir, self.done, total, active=distributed.rank() == 0, kept=kept)
+        active = distributed.rank() == 0
+        super().__init__(job.out_dir, self.done, job.task.repeat * steps, active=active, kept=kept)
 
     def count(self, **sums: float) -> None:
         """Counts one optimizer step: its summed loss, its targets, its real and computed tokens."""
@@ -235,8 +224,9 @@ class FinetuneLog(RunLog):
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
         rate = self.sums["tokens"] / max(time.monotonic() - self._since, 1e-9)
-        at = {"run": self.number, "step": record["step"], "steps": self.steps}
-        record = at | record | self.sums | {"tokens_per_s": round(rate, 1)}
+        record = (
+            {"run": self.number, "steps": self.steps, "tokens_per_s": round(rate, 1)} | record | self.sums
+        )
         record["loss"] /= max(record.pop("targets"), 1)
         self.sums, self._since = dict.fromkeys(self.sums, 0), time.monotonic()
         where = f"run {self.number}  step {record['step']}/{self.steps}"
@@ -247,28 +237,27 @@ class FinetuneLog(RunLog):
         self._since = time.monotonic()  # an evaluation is not training time
         if self.active:
             self._write("metrics", {"run": self.number, **record})
-            splits = "  ".join(
-                f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+            shown = "  ".join(
+                f"{split} {name} {value:.2f}"
                 for split, values in record["metrics"].items()
+                for name, value in values.items()
             )
             best = "  (best)" if record.get("best") else ""
-            logger.info("run %d  step %d  %s%s", self.number, record["step"], splits, best)
+            logger.info("run %d  step %d  %s%s", self.number, record["step"], shown, best)
 
 
 def finish(job: Job) -> dict[str, Any]:
     """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
 
     A job that had come to its end before finds its result and changes nothing."""
-    path, model = job.out_dir / RESULT, job.out_dir / "best"
-    if not path.is_file():
+    path = job.out_dir / RESULT
+    if path.is_file():
+        logger.info("%s: this run has ended before; nothing was left to do", path)
+    else:
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
         if job.task.repeat > 1:
             keep_best_run(job, best)
         write_json(path, summarise(job, job.ended, best))
-    elif model.is_dir():
-        logger.info("%s: this run has ended before; nothing was left to do", path)
-    else:
-        raise ConfigError(f"out_dir: {path} is there, but no model {model}; remove it to train anew")
     result = _read_json(path)
     logger.info("%s", table(result))
     return result
@@ -303,7 +292,10 @@ def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]
         "paper": task.paper.get(job.start.size or "", task.paper),
         "steps": runs[0]["steps"],
         "seconds": round(time.monotonic() - job.started, 1),
-        "data": data.counts(),
+        "data": {
+            part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
+            for part in (data.train, *data.dev, *data.test)
+        },
         "notes": data.notes,
         "runs": runs,
     }
@@ -326,15 +318,15 @@ def table(result: dict[str, Any]) -> str:
     """Metrics by split beside the majority baseline and, for a size of the paper, the paper's numbers."""
     lines = [
         f"{result['task']}: {len(result['runs'])} run(s), {result['steps']} steps each, in percent",
-        f"{'split':<16}{'metric':<12}{'mean':>8}{'std':>8}{'majority':>10}{'paper':>8}",
+        f"{'split':<16}{'metric':<12}{'mean':>10}{'std':>10}{'majority':>10}{'paper':>10}",
     ]
     for split, values in result["metrics"].items():
-        theirs = result["paper"].get(split, {})
-        if not isinstance(theirs, dict):  # a plain number is the first metric's
-            theirs = {next(iter(values)): theirs}
-        for metric, value in values.items():
-            std = f"{result['std'][split][metric]:.2f}" if "std" in result else "-"
-            paper = "-" if theirs.get(metric) is None else f"{theirs[metric]:.1f}"
-            chance = result["majority"][split][metric]
-            lines.append(f"{split:<16}{metric:<12}{value:>8.2f}{std:>8}{chance:>10.2f}{paper:>8}")
+        paper, std = result["paper"].get(split, {}), result.get("std", {}).get(split, {})
+        if not isinstance(paper, dict):  # a plain number is the first metric's
+            paper = {next(iter(values)): paper}
+        columns = values, std, result["majority"][split], paper
+        for metric in values:
+            cells = (column.get(metric) for column in columns)
+            shown = "".join(f"{'-' if cell is None else format(cell, '.2f'):>10}" for cell in cells)
+            lines.append(f"{split:<16}{metric:<12}{shown}")
     return "\n".join(lines)

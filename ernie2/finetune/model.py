@@ -93,17 +93,15 @@ def checkpoint_lower_case(folder: Path) -> bool:
     return found
 
 
-def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:
+def check_fit(run: FinetuneRun, config: EncoderConfig) -> None:
     """Raises ConfigError when the encoder has no row for a position or task id of the task."""
-    if task.max_seq_len > config.max_position_embeddings:
-        raise ConfigError(
-            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} "
-            f"positions; set max_seq_len={config.max_position_embeddings} or less"
-        )
-    if task.task_id >= config.task_type_vocab_size:
-        raise ConfigError(
-            f"task_id: {task.task_id}, but the encoder has {config.task_type_vocab_size} task embeddings"
-        )
+    for key, found, rows, what in (
+        ("max_seq_len", run.max_seq_len, config.max_position_embeddings, "positions"),
+        ("task_id", run.task_id + 1, config.task_type_vocab_size, "task embeddings"),
+    ):
+        if found > rows:
+            wanted = f"the encoder has {rows} {what}; lower it to fit"
+            raise ConfigError(f"{key}: {getattr(run, key)}, but {wanted}")
 
 
 def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning:
@@ -121,7 +119,7 @@ def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning
 
 def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTask, half: str) -> Any:
     """Outputs of `ErnieForFinetuning` for a micro-batch, computed in the precision `half`, float32."""
-    lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.padded_tokens else None
+    lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.token_ids.size else None
     token_ids, sentence_ids = paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids)
     with precision.autocast(half, "O1"):
         logits = model(token_ids, sentence_ids, task.task_id, lengths)
@@ -141,7 +139,7 @@ def run_model(
     every = by_length(np.arange(len(outputs)), part.lengths)
     for numbers in cut_by_tokens(every, part.lengths, micro_tokens):
         width = padded_width(int(part.lengths[numbers].max()), precision, positions)
-        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, width, with_targets=False)
+        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, width)
         logits = logits_of(model, batch, task, precision)
         found = np.stack([side.numpy() for side in logits], 1) if task.kind == "span" else logits.numpy()
         for number, row, length in zip(numbers, found, batch.lengths):
@@ -166,11 +164,6 @@ def micro_loss(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.
     weight = paddle.to_tensor(task.class_weights, "float32") if task.class_weights else None
     flat = logits.reshape([-1, logits.shape[-1]])
     return F.cross_entropy(flat, targets.reshape([-1]), weight=weight, ignore_index=IGNORED, reduction="sum")
-
-
-def count_targets(task: FinetuneTask, batch: FinetuneBatch) -> int:
-    """Predictions that the loss of a micro-batch sums over."""
-    return int((batch.targets != IGNORED).sum()) if task.kind == "tagging" else len(batch.targets)
 
 
 def save_finetuned(folder: Path, model: ErnieForFinetuning, task: FinetuneTask, start: Start) -> None:

@@ -1,9 +1,8 @@
 """Fine-tuning data formats, read as Baidu and SQuAD publish them. No tensors here.
 
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
-\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
-(`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a
-ConfigError naming file and line (or the place in the JSON)."""
+\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON is in `squad`. Both also
+gzip-compressed. Every mistake is a ConfigError naming file and line."""
 
 from __future__ import annotations
 
@@ -27,18 +26,14 @@ from ernie2.strict import ConfigError, nearest
 LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
 _KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
-_CONLL = (
-    "a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens and "
-    "its tags each joined by \\x02"
-)
+_CONLL = "a token a line (CoNLL) is not read: write a sentence a row, tokens and tags each joined by \\x02"
 
 
 @dataclass(slots=True)
 class TextSample:
     """A row of classification or regression."""
 
-    where: str
-    """`file:line`."""
+    where: str  # file:line
     text_a: str
     text_b: str | None = None
     label: Any = None
@@ -46,9 +41,7 @@ class TextSample:
     qid: str | None = None
     """Question that the row belongs to (NLPCC-DBQA); rows of one question are ranked against each other."""
     line: int = 0
-    """Its line in the file."""
-    id: str | None = None
-    """Field of the column `id`, where the file has one."""
+    id: str | None = None  # field of the column `id`, where the file has one
 
 
 @dataclass(slots=True)
@@ -57,12 +50,9 @@ class TaggedSample:
 
     where: str
     tokens: TaggedText
-    """The text with the character span of each source token."""
-    tags: list[int] | None = None
-    """Indices into the task's labels, one for each source token; None where unknown."""
+    tags: list[int] | None = None  # indices into the task's labels; None where unknown
     line: int = 0
     id: str | None = None
-    """As of `TextSample`."""
 
 
 @dataclass
@@ -73,12 +63,9 @@ class Split:
     path: Path
     samples: list[Any]
     labelled: bool
-    counts: Counter[str]
-    """What was skipped, repaired or cut, by reason."""
-    features: list[Any] = field(default_factory=list)
-    """Its sequences (features.Feature), once tokenised."""
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """int64: tokens of each sequence."""
+    counts: Counter[str]  # what was skipped, repaired or cut, by reason
+    features: list[Any] = field(default_factory=list)  # its sequences, once tokenised
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens of each sequence
 
 
 def find_file(data_dir: str | Path, name: str) -> Path | None:
@@ -91,16 +78,9 @@ def find_file(data_dir: str | Path, name: str) -> Path | None:
 def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "required") -> Split:
     """Reads one data file of a task.
 
-    Args:
-        path: .tsv (span: .json), each also .gz.
-        name: name of the split, for logs and output files.
-        task: decides the format (kind), the columns and the labels.
-        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in
-            every row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, every
-            line becomes a sample.
-
-    Raises:
-        ConfigError: naming file and line, what was found and the remedy."""
+    labels: required: every row has a known label; optional: a file without labels (no column, or -1 in every
+    row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, every line becomes a
+    sample. Raises ConfigError naming file and line, what was found and the remedy."""
     counts: Counter[str] = Counter()
     if task.kind == "span":
         samples: list[Any] = list(read_questions(path, read_text(path), labels != "ignored", counts))
@@ -111,24 +91,21 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
                 f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them"
             )
     else:
-        rows = _read_rows(path, task, labels, counts)
-        labelled = _has_labels(rows, task, labels)
+        samples = _read_rows(path, task, labels, counts)
+        labelled = _has_labels(samples, task, labels)
         if labelled:
-            kept = [row for row in rows if row.label.strip() not in task.skip_labels]
-            counts["rows left out by skip_labels"] += len(rows) - len(kept)
-            rows = kept
+            rows, samples = samples, [row for row in samples if row.label.strip() not in task.skip_labels]
+            counts["rows left out by skip_labels"] += len(rows) - len(samples)
         if task.kind == "tagging":
-            samples = [_tagged(row, task, labelled, counts) for row in rows]
+            samples = [_tagged(row, task, labelled, counts) for row in samples]
         else:
-            samples = [replace(row, label=_label(row, task) if labelled else None) for row in rows]
+            samples = [replace(row, label=_label(row, task) if labelled else None) for row in samples]
     if not samples:
-        raise ConfigError(
-            f"{path}: no samples in it ({dict(+counts)}); expected a header line and one sample a line, or "
-            f"SQuAD JSON"
-        )
-    if task.kind == "tagging" and counts["blank lines"] and len(samples) > 1:
-        if all(len(sample.tokens.spans) == 1 for sample in samples):
-            raise ConfigError(f"{path}: every line holds a single token; {_CONLL}")
+        wanted = "a header line and one sample a line, or SQuAD JSON"
+        raise ConfigError(f"{path}: no samples in it ({dict(+counts)}); expected {wanted}")
+    single = task.kind == "tagging" and all(len(sample.tokens.spans) == 1 for sample in samples)
+    if single and len(samples) > 1 and counts["blank lines"]:
+        raise ConfigError(f"{path}: every line holds a single token; {_CONLL}")
     return Split(name, path, samples, labelled, counts)
 
 
@@ -213,37 +190,35 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
 def _has_labels(rows: Sequence[TextSample], task: FinetuneTask, labels: LabelUse) -> bool:
     if labels == "ignored" or not rows or rows[0].label is None:
         return False
-    if labels == "required" or task.kind == "regression" or UNKNOWN_LABEL in task.label_index():
-        return True
-    return any(row.label.strip() != UNKNOWN_LABEL for row in rows)
+    known = labels == "required" or task.kind == "regression" or UNKNOWN_LABEL in task.label_index()
+    return known or any(row.label.strip() != UNKNOWN_LABEL for row in rows)
 
 
 def _label(row: TextSample, task: FinetuneTask) -> int | float:
-    found = row.label.strip()
+    found, index = row.label.strip(), task.label_index()
     if task.kind == "classification":
-        index = task.label_index()
-        if found not in index:
-            near = nearest(found, index)
-            raise ConfigError(f"{row.where}: label '{found}' is not one of the task's labels{near}; {_KEYS}")
-        return index[found]
-    with contextlib.suppress(ValueError):
-        if math.isfinite(value := float(found)):
-            return value
-    raise ConfigError(f"{row.where}: label '{found}' is not a number, which kind regression needs; {_KEYS}")
+        if found in index:
+            return index[found]
+        wanted = f"one of the task's labels{nearest(found, index)}"
+    else:
+        wanted = "a number, which kind regression needs"
+        with contextlib.suppress(ValueError):
+            if math.isfinite(value := float(found)):
+                return value
+    raise ConfigError(f"{row.where}: label '{found}' is not {wanted}; {_KEYS}")
 
 
 def _tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter[str]) -> TaggedSample:
     tokens, found = read_tagged(row.where, row.text_a, row.label if labelled else None, task.source_tokens)
-    if found is None:
-        return TaggedSample(row.where, tokens, None, row.line, row.id)
-    index = task.label_index()
-    tags = [tag if tag in index else as_bio(tag) for tag in found]
-    for position, tag in enumerate(tags):
-        if tag not in index:
+    index, tags = task.label_index(), None if found is None else []
+    for position, tag in enumerate(found or ()):
+        known = tag if tag in index else as_bio(tag)
+        if known not in index:
             start, stop = tokens.spans[position]
             raise ConfigError(
-                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{found[position]}' "
-                f"is not one of the task's labels{nearest(tag, index)}; {_KEYS}"
+                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{tag}' is not one of "
+                f"the task's labels{nearest(known, index)}; {_KEYS}"
             )
-    counts["tags of another scheme read as B-, I-"] += sum(a != b for a, b in zip(tags, found))
-    return TaggedSample(row.where, tokens, [index[tag] for tag in tags], row.line, row.id)
+        counts["tags of another scheme read as B-, I-"] += tag != known
+        tags.append(index[known])
+    return TaggedSample(row.where, tokens, tags, row.line, row.id)

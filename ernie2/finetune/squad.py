@@ -60,13 +60,11 @@ class _File(BaseModel):
 class QuestionSample:
     """A question over a passage."""
 
-    where: str
-    """`file: place in the JSON`."""
+    where: str  # file: place in the JSON
     qid: str
     question: str
     context: str
-    references: list[str] = field(default_factory=list)
-    """Every reference answer as written, for the metrics."""
+    references: list[str] = field(default_factory=list)  # all of them as written, for the metrics
     answer: tuple[int, int] | None = None
     """Character span [start, stop) of the first reference that is a span of the passage; None without one."""
 
@@ -74,10 +72,7 @@ class QuestionSample:
 def read_questions(
     path: Path, text: str, with_answers: bool, counts: Counter[str]
 ) -> Iterator[QuestionSample]:
-    """The questions of a SQuAD file.
-
-    Without `with_answers`, reference answers are ignored. `counts` gets those that were repaired or are no
-    span of their passage. Raises ConfigError naming the place in the JSON."""
+    """The questions of a SQuAD file; counts answers that were repaired or are no span of their passage."""
     seen: set[str] = set()
     for a, article in enumerate(_parse(path, text, with_answers).data):
         for p, paragraph in enumerate(article.paragraphs):
