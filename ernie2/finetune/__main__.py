@@ -2,11 +2,10 @@
 [key=value ...]
 
 Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs
-(`repeat`, with seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that
-checkpoint; the mean of the runs. For GLUE the median of five is reported (issue 575): result.json holds mean,
-median and standard deviation. "Best" is the highest mean of the task's metrics over its dev files. A step's
-samples and dropout are pure functions of (seed, step), so that a run which was killed goes on from its last
-checkpoint to the same numbers."""
+(`repeat`), of each the checkpoint that is best on dev (the mean of the task's metrics over its dev files),
+test at that checkpoint, the mean of the runs; for GLUE the median of five (issue 575). A step's samples and
+dropout are pure functions of (seed, step): a killed run goes on from its last checkpoint to the same
+numbers."""
 
 from __future__ import annotations
 
@@ -138,9 +137,9 @@ class Trainer:
                 logits = logits_of(self.replica.forward, batches[micro], task, task.precision)
                 loss = micro_loss(task, logits, batches[micro]) * weight
                 self.replica.backward(self.scaler.scaled(loss / max(targets, 1)))
-            loss_sum += float(loss)
+            loss_sum = loss_sum + loss.detach()
         norm = float(clip_by_global_norm(self.model.parameters(), task.clip_norm, self.scaler.scale))
-        total, asked = distributed.sum_over_ranks(np.array([loss_sum, self.stop.asked], np.float64))
+        total, asked = distributed.sum_over_ranks(np.array([float(loss_sum), self.stop.asked], np.float64))
         self.stop.agreed = bool(asked)
         if self.accepts(total, norm):
             self.optimizer.set_lr(lr)

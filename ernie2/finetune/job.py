@@ -30,10 +30,10 @@ from ernie2.warm_start import WEIGHTS
 Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 ENDED, RESULT = "runs.json", "result.json"
 LEFT = "best", "predictions", "step_*"
+# What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training).
 RESULTS = (ENDED, RESULT, "eval.jsonl", *LEFT, *(f"run_*/{name}" for name in LEFT))
-"""What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training)."""
+# Settings that the numbers of a run do not depend on; files and weights are compared by content.
 FREE = "out_dir data_dir init_from init_min_match config_from log_every save_every micro_tokens sizes paper"
-"""Settings that the numbers of a run do not depend on; files and weights are compared by content."""
 
 
 @dataclass
@@ -68,14 +68,15 @@ class Job:
 
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
         """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
-        steps: list[np.ndarray] = []
-        epoch_ends, limit, every = set(), self.task.max_steps, self.task.eval_every
-        for epoch in range(self.task.epochs):
-            if limit is None or len(steps) < limit:
-                steps += plan_batches(self.data.train.lengths, self.task, seed, epoch)
-                epoch_ends.add(len(steps))
-        steps = steps[:limit]
-        due = epoch_ends if every is None else () if every == "end" else range(every, len(steps), every)
+        steps, epoch_ends, task = [], [], self.task
+        for epoch in range(task.epochs):
+            steps += plan_batches(self.data.train.lengths, task, seed, epoch)
+            epoch_ends.append(len(steps))
+            if task.max_steps is not None and len(steps) >= task.max_steps:
+                break
+        steps = steps[: task.max_steps]
+        every = len(steps) if task.eval_every == "end" else task.eval_every
+        due = range(every, len(steps), every) if every else epoch_ends
         return steps, {step for step in due if step < len(steps)} | {len(steps)}
 
     def learning_rate(self, step: int, steps: int) -> float:
@@ -84,8 +85,7 @@ class Job:
         task, total = self.task, steps
         if task.lr_schedule == "released" and task.batch_size and task.max_steps is None:
             total = max(task.epochs * len(self.data.train.lengths) // task.batch_size, 1)
-        warmup = int(task.warmup_proportion * total)
-        return schedule(task.lr_schedule, step, task.peak_lr, warmup, total)
+        return schedule(task.lr_schedule, step, task.peak_lr, int(task.warmup_proportion * total), total)
 
     def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch]]:
         """The micro-batches of one step over all ranks: sequence numbers and arrays.
@@ -112,6 +112,11 @@ class Job:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
             self._take_over()
+            for number in range(1, self.task.repeat + 1):
+                self.folder(number).mkdir(exist_ok=True)
+                out_dir.clean(self.folder(number))
+            for number in range(1, len(self.ended) + 1):
+                self._remove_checkpoints(number)
             write_text(self.out_dir / "task.yaml", self.settings)
         ended = int(from_rank_0(len(self.ended)))
         if ended:
@@ -129,14 +134,7 @@ class Job:
                     f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
                     f"out_dir, or remove that folder"
                 )
-            if (self.out_dir / ENDED).is_file():
-                self.ended = _read_json(self.out_dir / ENDED)
-        for number in range(1, self.task.repeat + 1):
-            folder = self.folder(number)
-            folder.mkdir(exist_ok=True)
-            out_dir.clean(folder)
-            if number <= len(self.ended):
-                self._remove_checkpoints(number)
+            self.ended = _read_json(self.out_dir / ENDED) if (self.out_dir / ENDED).is_file() else []
         write_json(path, origin)
 
     def _origin(self) -> dict[str, Any]:
@@ -257,7 +255,7 @@ def finish(job: Job) -> dict[str, Any]:
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
         if job.task.repeat > 1:
             keep_best_run(job, best)
-        write_json(path, summarise(job, job.ended, best))
+        write_json(path, summarise(job, best))
     result = _read_json(path)
     logger.info("%s", table(result))
     return result
@@ -274,11 +272,11 @@ def keep_best_run(job: Job, best: int) -> None:
         shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
 
 
-def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]:
+def summarise(job: Job, best: int) -> dict[str, Any]:
     """What result.json holds. `metrics` is the mean over the runs; every metric is in percent."""
-    task, data = job.task, job.data
-    labelled = [part for part in (*data.dev, *data.test) if part.labelled]
-    all_metrics = [run["metrics"] for run in runs]
+    task, data, runs = job.task, job.data, [run["metrics"] for run in job.ended]
+    splits = [data.train, *data.dev, *data.test]
+    labelled = [part for part in splits[1:] if part.labelled]
     result: dict[str, Any] = {
         "task": task.name,
         "kind": task.kind,
@@ -286,22 +284,22 @@ def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]
         "init_from": task.init_from,
         "seed": task.seed,
         "unit": "percent",
-        "metrics": over_runs(all_metrics, np.mean),
+        "metrics": over_runs(runs, np.mean),
         "majority": {part.name: majority(task, data.train.samples, part.samples) for part in labelled},
         "majority_rule": MAJORITY_RULE[task.kind],
         "paper": task.paper.get(job.start.size or "", task.paper),
-        "steps": runs[0]["steps"],
+        "steps": job.ended[0]["steps"],
         "seconds": round(time.monotonic() - job.started, 1),
         "data": {
             part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
-            for part in (data.train, *data.dev, *data.test)
+            for part in splits
         },
         "notes": data.notes,
-        "runs": runs,
+        "runs": job.ended,
     }
     if len(runs) > 1:
         statistics = {"mean": np.mean, "median": np.median, "std": lambda values: np.std(values, ddof=1)}
-        result |= {name: over_runs(all_metrics, statistic) for name, statistic in statistics.items()}
+        result |= {name: over_runs(runs, statistic) for name, statistic in statistics.items()}
         result["best_run"] = best
     return result
 

@@ -175,36 +175,34 @@ class FinetuneTask(Section):
             yield "columns.text_b: a second text, but pair is false; leave one of the two out"
 
     def _check_lengths(self) -> Checks:
-        size, tokens = self.batch_size, self.batch_tokens
+        size, tokens, most = self.batch_size, self.batch_tokens, self.max_seq_len - 4
         if (size is None) == (tokens is None):
             yield f"batch_size: found {size} beside batch_tokens {tokens}; give one of the two"
         wanted = f"at least max_seq_len ({self.max_seq_len})"
         yield require(tokens is None or tokens >= self.max_seq_len, "batch_tokens", tokens, wanted)
-        most = self.max_seq_len - 4
         fits = self.kind != "span" or self.max_query_len <= most
         yield require(fits, "max_query_len", self.max_query_len, f"at most max_seq_len - 4 ({most})")
 
     def _check_labels(self) -> Checks:
         labels, positive, weights = self.labels, self.positive_label, self.class_weights
-        known = ", ".join(labels)
+        known = f"one of {', '.join(labels)}"
         yield require(len(labels) >= 2, "labels", labels, "two labels or more")
         yield require(len(set(labels)) == len(labels), "labels", labels, "each label once")
         for alias, label in self.label_aliases.items():
-            yield require(label in labels, f"label_aliases.{alias}", label, f"one of {known}")
+            yield require(label in labels, f"label_aliases.{alias}", label, known)
         for label in self.skip_labels:
-            new = label not in labels and label not in self.label_aliases
+            new = label not in (*labels, *self.label_aliases)
             yield require(new, "skip_labels", label, "none of labels and label_aliases")
         if "mrr" in self.metrics and len(labels) > 2 and positive is None:
-            yield f"positive_label: missing; mrr ranks by one class of {known}"
-        yield require(positive in (None, *labels), "positive_label", positive, f"one of {known}")
+            yield f"positive_label: missing; mrr ranks by one class of {', '.join(labels)}"
+        yield require(positive in (None, *labels), "positive_label", positive, known)
         wanted = f"{len(labels)} positive numbers, one for each label"
         yield require(len(weights) in (0, len(labels)), "class_weights", weights, wanted)
 
     def _check_tags(self) -> Checks:
         for tag in self.labels:
-            well_formed = tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2
+            begins, well_formed = f"B-{tag[2:]}", tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2
             yield require(well_formed, "labels", tag, "tags of the form O, B-X, I-X")
-            begins = f"B-{tag[2:]}"
             yield require(tag[:2] != "I-" or begins in self.labels, "labels", tag, f"{begins} in labels too")
         yield require("O" in self.labels, "labels", self.labels, "the tag O among them")
 
