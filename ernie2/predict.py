@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ernie2 import logs
 from ernie2.finetune.data import tokenise
-from ernie2.finetune.decoding import decode, write_predictions
+from ernie2.finetune.features import decode, write_predictions
 from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
 from ernie2.out_dir import ORIGIN
@@ -31,16 +31,12 @@ WRITTEN += "train.jsonl metrics.jsonl"
 def predict_file(
     model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None
 ) -> int:
-    """Predicts every sample of a file and writes the predictions, whole or not at all. Returns their number.
+    """Predicts every sample of `source` and writes predictions, whole or not at all. Returns their number.
 
-    Args:
-        model_dir: what fine-tuning saved: best/, or the out_dir that holds it.
-        source, target: input and output file.
-        nbest: for span, also write {question id: [{text, probability, start, end}, ...]} here.
-
-    Raises:
-        ConfigError: not a fine-tuned model, an input that cannot be read as the task's format, outputs that
-            cannot be written or would be written over something; these before the model is loaded."""
+    model_dir: what fine-tuning saved: best/, or the out_dir that holds it. nbest: of span, {question id:
+    [{text, probability, start, end}, ...]} goes there. Raises ConfigError: not a fine-tuned model, another
+    format, or (before the model is loaded) outputs that cannot be written or would be written over something.
+    """
     source, model_dir = Path(source), Path(model_dir)
     run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
     written = [path for folder in (model_dir, run) for name in WRITTEN.split() for path in folder.glob(name)]

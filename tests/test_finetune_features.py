@@ -9,11 +9,12 @@ import pytest
 from test_finetune_readers import make_task
 
 from ernie2.finetune.data import settle
-from ernie2.finetune.decoding import best_spans, decode
 from ernie2.finetune.features import (
     Feature,
     belonging,
+    best_spans,
     build_features,
+    decode,
     encode_tokens,
     pair_lengths,
     source_of_piece,

@@ -19,7 +19,7 @@ SOURCES = sorted(
 MOST_LINES, MOST_BENCHMARK_LINES = 20_800, 2_650
 TENSOR_FREE = """
 batching config curriculum masking pages plan report shards strict tasks tokenizer splitting_rules
-disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data finetune.decoding
+disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data
 finetune.features finetune.metrics finetune.readers finetune.squad finetune.tagging finetune.task
 """.split()
 

@@ -19,7 +19,7 @@ import numpy as np
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
 from ernie2.digests import command_digests
-from ernie2.finetune.decoding import decode, write_predictions
+from ernie2.finetune.features import decode, write_predictions
 from ernie2.finetune.job import FinetuneLog, Job, finish, from_rank_0, prepare_job
 from ernie2.finetune.metrics import score
 from ernie2.finetune.model import build_model, logits_of, micro_loss, run_model, save_finetuned

@@ -37,16 +37,6 @@ class Data:
     notes: list[str]  # what the user should know of the files
 
 
-def prepare_data(run: FinetuneRun, tokenizer: Tokenizer) -> Data:
-    """Reads and tokenises all splits. Raises ConfigError naming file and line or key."""
-    data = load_splits(run)
-    for part in (data.train, *data.dev, *data.test):
-        tokenise(part, tokenizer, run, training=part is data.train)
-    if not data.train.features:
-        raise ConfigError(f"{data.train.path}: nothing to learn from: {dict(data.train.counts)}")
-    return data
-
-
 def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
     """Gives a split its sequences; what is cut or left out is added to its counts and logged.
 
@@ -73,27 +63,35 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
         logger.warning("%s", message)
 
 
-def load_splits(run: FinetuneRun) -> Data:
-    """Reads the files of train (joined), dev and test (each by itself)."""
+def prepare_data(run: FinetuneRun, tokenizer: Tokenizer) -> Data:
+    """Reads and tokenises the files of train (joined), dev and test (each by itself).
+
+    Raises:
+        ConfigError: naming file and line or key."""
     if not Path(run.data_dir).is_dir():
         raise ConfigError(f"data_dir: no folder '{run.data_dir}'")
     notes: list[str] = []
-    train, dev, test = (_read_role(run, role, notes) for role in ("train", "dev", "test"))
+    parts, dev, test = (_read_role(run, role, notes) for role in ("train", "dev", "test"))
     names = Counter(part.name for part in dev + test)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"files: several files of dev and test are called {twice[0]!r}; rename one")
+    samples = [sample for part in parts for sample in part.samples]
     # A regression's test file of -1 alone is unlabelled (Baidu's converters), unless train has -1 too.
-    if run.kind == "regression" and not any(sample.label == -1 for part in train for sample in part.samples):
+    if run.kind == "regression" and all(sample.label != -1 for sample in samples):
         for part in test:
             part.labelled = part.labelled and any(sample.label != -1 for sample in part.samples)
     bare = [part.path for part in test if not part.labelled]
     notes += [f"{path} has no labels: predictions are written, not scored" for path in bare]
-    samples = [sample for part in train for sample in part.samples]
     if run.max_train_samples is not None and run.max_train_samples < len(samples):
         chosen = np.random.default_rng(run.seed).choice(len(samples), run.max_train_samples, replace=False)
         samples = [samples[i] for i in sorted(chosen)]
-    counts = sum((part.counts for part in train), Counter())
-    return Data(Split("train", train[0].path, samples, True, counts), dev, test, notes)
+    counts = sum((part.counts for part in parts), Counter())
+    train = Split("train", parts[0].path, samples, True, counts)
+    for part in (train, *dev, *test):
+        tokenise(part, tokenizer, run, training=part is train)
+    if not train.features:
+        raise ConfigError(f"{train.path}: nothing to learn from: {dict(counts)}")
+    return Data(train, dev, test, notes)
 
 
 def _read_role(run: FinetuneRun, role: str, notes: list[str]) -> list[Split]:

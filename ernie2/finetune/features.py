@@ -1,6 +1,7 @@
-"""Samples -> token sequences for the encoder, and their targets. No tensors here.
+"""Samples -> token sequences with their targets; head outputs -> predictions. No tensors here.
 
-Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text.
+Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text, C
+classes, L longest answer in tokens.
 
 A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long
 from the longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and
@@ -9,18 +10,23 @@ labelled, predicted, or the start of an answer."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
+from ernie2.disk import write_json_lines
 from ernie2.finetune.readers import TaggedSample, TextSample
 from ernie2.finetune.squad import QuestionSample
-from ernie2.finetune.tagging import TaggedText
+from ernie2.finetune.tagging import TaggedText, entities_of
 from ernie2.finetune.task import FinetuneTask
 from ernie2.shards import IGNORED
+from ernie2.strict import ConfigError
 from ernie2.tokenizer import Encoding, Tokenizer
 
 
@@ -73,14 +79,11 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
     """For each window, bool (W): its tokens with most context here: on the shorter side, and a hundredth of
     the window's length, as in Baidu's code (ties: earlier)."""
-    best = np.full(tokens, -1.0)
-    owner = np.full(tokens, -1)
-    for number, (start, stop) in enumerate(ranges):
+    context = np.full((len(ranges), tokens), -1.0)
+    for row, (start, stop) in zip(context, ranges):
         inside = np.arange(stop - start)
-        context = np.minimum(inside, stop - start - 1 - inside) + 0.01 * (stop - start)
-        better = context > best[start:stop]
-        best[start:stop][better] = context[better]
-        owner[start:stop][better] = number
+        row[start:stop] = np.minimum(inside, inside[::-1]) + 0.01 * (stop - start)
+    owner = context.argmax(axis=0)
     return [owner[start:stop] == number for number, (start, stop) in enumerate(ranges)]
 
 
@@ -197,3 +200,112 @@ class _Maker:
         cls, sep = [self.tokenizer.vocab.cls_id], [self.tokenizer.vocab.sep_id]
         ids = np.concatenate([cls, a, sep] if b is None else [cls, a, sep, b, sep]).astype(np.int32)
         return ids, (np.arange(len(ids)) >= len(a) + 2).astype(np.int8)
+
+
+Windows = Sequence[tuple[Feature, Any]]  # the sequences of a sample with their outputs
+
+
+def decode(
+    task: FinetuneTask, samples: Sequence[Any], features: Sequence[Feature], outputs: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Predictions, one for each sample, in their order: the records of docs/finetune.md, of span {"id",
+    "answer", "nbest": [{"text", "probability", "start", "end"}]}. Offsets are characters, ends exclusive.
+
+    outputs: of each sequence, without padding: (C) classification, () regression, (T, C) tagging, (2, T)
+    span. Raises ConfigError naming the sample where one is not finite."""
+    groups: list[list[tuple[Feature, Any]]] = [[] for _ in samples]
+    for feature, output in zip(features, outputs, strict=True):
+        if not np.isfinite(output).all():
+            raise ConfigError(
+                f"{samples[feature.sample].where}: the model's output is not a finite number: its weights "
+                f"have diverged or are damaged; fine-tune it again (a lower peak_lr)"
+            )
+        groups[feature.sample].append((feature, output))
+    if task.kind == "span":
+        return [_answer(task, sample, group) for sample, group in zip(samples, groups)]
+    records = []
+    for sample, group in zip(samples, groups):
+        record = {"line": sample.line} if sample.id is None else {"id": sample.id, "line": sample.line}
+        if task.kind == "tagging":
+            record |= _tags(task, sample, group)
+        elif task.kind == "regression":
+            record["score"] = float(group[0][1])
+        else:
+            probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
+            record["label"] = task.labels[int(np.argmax(probabilities))]
+            record["probabilities"] = dict(zip(task.labels, probabilities, strict=True))
+        records.append(record)
+    return records
+
+
+def _tags(task: FinetuneTask, sample: TaggedSample, windows: Windows) -> dict[str, Any]:
+    pieces, starts = [], []
+    for feature, logits in windows:  # windows are in order, and every token belongs to one of them
+        best = np.asarray(logits)[feature.offset : feature.offset + len(feature.starts)].argmax(axis=-1)
+        pieces += best[feature.belongs].tolist()
+        starts += feature.starts[feature.belongs].tolist()
+    text, spans, given = sample.tokens.text, sample.tokens.spans, sample.tokens.given
+    by_token = [task.labels[pieces[first]] for first in source_of_piece(spans, np.array(starts))[1]]
+    entities = entities_of(by_token, spans)
+    record: dict[str, Any] = {"text": text}
+    if given is not None:
+        rest = iter(by_token)
+        record["tokens"], tags = given, [next(rest) if token else "O" for token in given]
+    else:
+        tags = ["O"] * len(text)
+        for kind, start, stop in entities:
+            inside = f"I-{kind}" if f"I-{kind}" in task.labels else "O"
+            tags[start:stop] = [f"B-{kind}"] + [inside] * (stop - start - 1)
+    found = [{"type": kind, "start": a, "end": b, "text": text[a:b]} for kind, a, b in entities]
+    return record | {"tags": tags, "entities": found}
+
+
+def _answer(task: FinetuneTask, sample: QuestionSample, windows: Windows) -> dict[str, Any]:
+    candidates = []
+    for feature, sides in windows:
+        inside = slice(feature.offset, feature.offset + len(feature.starts))
+        start, stop = (np.asarray(side)[inside] for side in sides)
+        spans = best_spans(start, stop, feature.belongs, task.max_answer_len, task.n_best)
+        candidates += [(score, int(feature.starts[a]), int(feature.stops[b])) for score, a, b in spans]
+    # An answer's start belongs to one window only, so the same span cannot come twice.
+    candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: task.n_best]
+    probabilities = softmax([score for score, _, _ in candidates]) if candidates else ()
+    nbest = [
+        {"text": sample.context[first:last], "probability": float(p), "start": first, "end": last}
+        for p, (_, first, last) in zip(probabilities, candidates)
+    ]
+    return {"id": sample.qid, "answer": nbest[0]["text"] if nbest else "", "nbest": nbest}
+
+
+def best_spans(
+    start: np.ndarray, stop: np.ndarray, allowed: np.ndarray, longest: int, count: int
+) -> list[tuple[float, int, int]]:
+    """The best `count` answers of one window, exactly: (score, first token, last token), best first.
+
+    start, stop: logits (W) of the first and last token, whose sum is the score; allowed: bool (W), an answer
+    may start here; longest: L."""
+    if not allowed.any():
+        return []
+    longest = min(longest, len(start))
+    after = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
+    ends = np.lib.stride_tricks.sliding_window_view(after, longest)  # (W, L): of answers of 1, 2, ... tokens
+    scores = (np.where(allowed, np.asarray(start, np.float64), -np.inf)[:, None] + ends).ravel()
+    chosen = np.argpartition(-scores, min(count, len(scores)) - 1)[:count]
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    chosen = chosen[scores[chosen] > -np.inf]
+    firsts, lengths = np.divmod(chosen, longest)
+    return list(zip(scores[chosen].tolist(), firsts.tolist(), (firsts + lengths).tolist()))
+
+
+def write_predictions(
+    task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
+) -> None:
+    """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
+    if task.kind == "span" and nbest is not None:
+        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
+    write_json_lines(path, map(_rounded, lines))
+
+
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 6))

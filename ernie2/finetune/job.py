@@ -18,7 +18,7 @@ from ernie2.checkpoint import checkpoints, newest_whole
 from ernie2.disk import file_digest, write_json, write_text
 from ernie2.finetune.data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
 from ernie2.finetune.metrics import MAJORITY_RULE, majority
-from ernie2.finetune.model import Start, check_fit, read_start
+from ernie2.finetune.model import Start, read_start
 from ernie2.finetune.readers import find_file
 from ernie2.finetune.task import FinetuneRun, load_finetune
 from ernie2.logs import RunLog, logger
@@ -179,8 +179,13 @@ def prepare_job(path: str | Path, overrides: list[str]) -> Job:
     task = load_finetune(path, overrides)
     precision.check_precision(task.precision, "precision")
     start = read_start(task)
-    task = load_finetune(path, overrides, start.size)
-    check_fit(task, start.config)
+    task, config = load_finetune(path, overrides, start.size), start.config
+    for key, needed, rows, what in (
+        ("max_seq_len", task.max_seq_len, config.max_position_embeddings, "positions"),
+        ("task_id", task.task_id + 1, config.task_type_vocab_size, "task embeddings"),
+    ):
+        if needed > rows:
+            raise ConfigError(f"{key}: {getattr(task, key)}, but the encoder has {rows} {what}")
     size, weights = start.size or "of its own size", start.folder if start.weights else "random weights"
     sized = f", with the settings of sizes.{start.size}" if start.size in task.sizes else ""
     logger.info("task %s (%s), encoder %s from %s%s", task.name, task.kind, size, weights, sized)
@@ -253,23 +258,18 @@ def finish(job: Job) -> dict[str, Any]:
         logger.info("%s: this run has ended before; nothing was left to do", path)
     else:
         best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
-        if job.task.repeat > 1:
-            keep_best_run(job, best)
+        if job.task.repeat > 1:  # run_<k>/ keep their own predictions
+            if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
+                shutil.rmtree(job.out_dir / "best", ignore_errors=True)
+                (job.folder(best) / "best").rename(job.out_dir / "best")
+            shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
+            shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
+            for number in range(1, job.task.repeat + 1):
+                shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
         write_json(path, summarise(job, best))
     result = _read_json(path)
     logger.info("%s", table(result))
     return result
-
-
-def keep_best_run(job: Job, best: int) -> None:
-    """Of several runs one model is kept: out_dir/best, with its predictions. run_<k>/ keep their own."""
-    if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
-        shutil.rmtree(job.out_dir / "best", ignore_errors=True)
-        (job.folder(best) / "best").rename(job.out_dir / "best")
-    shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
-    shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
-    for number in range(1, job.task.repeat + 1):
-        shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
 
 
 def summarise(job: Job, best: int) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Scores of fine-tuning, all in percent (the paper's unit; correlations times 100 too). No tensors here.
+"""Scores of fine-tuning, all in percent (correlations times 100 too). No tensors here.
 
 Letters: N samples, C classes. Where a metric is undefined (a constant prediction has no correlation) it is 0.
 
 EM and F1 of Chinese reading comprehension follow CMRC 2018's published evaluator, version 5: answers are
-lower-cased and stripped, a fixed list of punctuation is dropped. EM: equal to one of the references. F1: text
-is cut into Chinese characters and, between them, words; with L the length of the longest common run of such
-units, F1 = 2 P R / (P + R), P = L / units of the prediction, R = L / units of the reference; the best over
-the references. The longest common *run* (substring), not subsequence: so the evaluator counts."""
+lower-cased and stripped, listed punctuation is dropped. EM: equal to a reference. F1 counts Chinese
+characters and the words between them: 2 L / (units of the prediction + units of the reference) with L the
+length of the longest common run (not subsequence); the best over the references."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ MAJORITY_RULE = {
 def score(
     task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """The task's metrics of the records that `decoding.decode` makes. Samples must have labels."""
+    """The task's metrics of the records that `features.decode` makes. Samples must have labels."""
     if task.kind == "span":
         answers = {record["id"]: record["answer"] for record in predictions}
         values = cmrc_scores(answers, {sample.qid: sample.references for sample in samples})

@@ -38,42 +38,34 @@ class Start:
 
     config: EncoderConfig
     tokenizer: Tokenizer
-    folder: Path
-    """The checkpoint."""
-    weights: bool
-    """Take its weights; else they are random."""
+    folder: Path  # the checkpoint
+    weights: bool  # take its weights; else they are random
 
     @property
     def size(self) -> str | None:
         """Name of the encoder's size (tiny ... large) by layers and width; None when it is no named one."""
         shape = (self.config.num_hidden_layers, self.config.hidden_size)
-        return next((name for name, (layers, width, *_) in SIZES.items() if (layers, width) == shape), None)
-
-
-def checkpoint_folder(path: str, key: str) -> Path:
-    """A checkpoint folder, or the newest one of a pre-training out_dir. Raises ConfigError naming `key`."""
-    if (Path(path) / "config.json").is_file():
-        return Path(path)
-    if found := checkpoints(Path(path)):
-        return found[-1][1]
-    raise ConfigError(
-        f"{key}: {path} is no checkpoint folder (no config.json) and no run with step_* folders in it"
-    )
+        return next((name for name, sizes in SIZES.items() if sizes[:2] == shape), None)
 
 
 def read_start(run: FinetuneRun) -> Start:
-    """Configuration and vocabulary of a run. Raises ConfigError naming the key or file."""
+    """The checkpoint of a run, or the newest one of a pre-training out_dir: configuration and vocabulary.
+
+    Raises ConfigError naming key or file."""
     key = "config_from" if run.init_from == "none" else "init_from"
-    folder = checkpoint_folder(getattr(run, key), key)
+    path = Path(getattr(run, key))
+    found = [path] if (path / "config.json").is_file() else [folder for _, folder in checkpoints(path)]
+    if not found:
+        wanted = "no checkpoint folder (no config.json) and no run with step_* folders in it"
+        raise ConfigError(f"{key}: {path} is {wanted}")
+    folder = found[-1]
     lower_case = checkpoint_lower_case(folder)
     vocab, config = Vocab.load(folder / "vocab.txt"), EncoderConfig.from_json(folder / "config.json")
     if key == "init_from":  # the embeddings' own rows: config.json may leave them out or say otherwise
         config = replace(config, **embedding_rows(folder))
-    config = replace(
-        config,
-        type_vocab_size=max(config.type_vocab_size, 2),  # a pair needs two
-        task_type_vocab_size=config.task_type_vocab_size or TASK_ROWS,
-    )
+    types = max(config.type_vocab_size, 2)  # a pair needs two
+    tasks = config.task_type_vocab_size or TASK_ROWS
+    config = replace(config, type_vocab_size=types, task_type_vocab_size=tasks)
     if len(vocab) > config.vocab_size:
         raise ConfigError(
             f"{folder}: vocab.txt has {len(vocab)} tokens, config.json {config.vocab_size} embedding rows"
@@ -93,22 +85,9 @@ def checkpoint_lower_case(folder: Path) -> bool:
     return found
 
 
-def check_fit(run: FinetuneRun, config: EncoderConfig) -> None:
-    """Raises ConfigError when the encoder has no row for a position or task id of the task."""
-    for key, found, rows, what in (
-        ("max_seq_len", run.max_seq_len, config.max_position_embeddings, "positions"),
-        ("task_id", run.task_id + 1, config.task_type_vocab_size, "task embeddings"),
-    ):
-        if found > rows:
-            wanted = f"the encoder has {rows} {what}; lower it to fit"
-            raise ConfigError(f"{key}: {getattr(run, key)}, but {wanted}")
-
-
 def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning:
-    """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`.
-
-    Raises:
-        ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
+    """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`. Raises
+    ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
     model = ErnieForFinetuning(start.config, run.kind, run.num_labels, run.head_dropout)
     initialise(model, start.config.initializer_range, seed)
     if start.weights:  # a checkpoint that was fine-tuned before has a head of another task
@@ -132,7 +111,7 @@ def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTas
 def run_model(
     model: ErnieForFinetuning, part: Split, task: FinetuneTask, pad_id: int, micro_tokens: int, precision: str
 ) -> list[Any]:
-    """Head outputs of every sequence, in order, without padding, float32 (see `decoding.decode`)."""
+    """Head outputs of every sequence, in order, without padding, float32 (see `features.decode`)."""
     model.eval()
     positions = model.config.max_position_embeddings
     outputs: list[Any] = [None] * len(part.features)
@@ -175,10 +154,8 @@ def save_finetuned(folder: Path, model: ErnieForFinetuning, task: FinetuneTask, 
 
 
 def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask, Tokenizer]:
-    """Loads what `save_finetuned` saved, in evaluation mode. Accepts a run's out_dir for its best/ folder.
-
-    Raises:
-        ConfigError: not a fine-tuned model, or weights that do not fit its configuration."""
+    """Loads what `save_finetuned` saved, in evaluation mode; of a run's out_dir its best/ folder. Raises
+    ConfigError: not a fine-tuned model, or weights that do not fit its configuration."""
     folder = Path(folder)
     if not (folder / "config.json").is_file() and (folder / "best").is_dir():
         folder = folder / "best"

@@ -11,7 +11,6 @@ import gzip
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +91,9 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
             )
     else:
         samples = _read_rows(path, task, labels, counts)
-        labelled = _has_labels(samples, task, labels)
+        labelled = labels != "ignored" and bool(samples) and samples[0].label is not None
+        if labels == "optional" and task.kind != "regression" and UNKNOWN_LABEL not in task.label_index():
+            labelled = labelled and any(row.label.strip() != UNKNOWN_LABEL for row in samples)
         if labelled:
             rows, samples = samples, [row for row in samples if row.label.strip() not in task.skip_labels]
             counts["rows left out by skip_labels"] += len(rows) - len(samples)
@@ -185,13 +186,6 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
             f"false, or train has no such column); remove the column, or train on pairs"
         )
     return columns
-
-
-def _has_labels(rows: Sequence[TextSample], task: FinetuneTask, labels: LabelUse) -> bool:
-    if labels == "ignored" or not rows or rows[0].label is None:
-        return False
-    known = labels == "required" or task.kind == "regression" or UNKNOWN_LABEL in task.label_index()
-    return known or any(row.label.strip() != UNKNOWN_LABEL for row in rows)
 
 
 def _label(row: TextSample, task: FinetuneTask) -> int | float:
