@@ -21,8 +21,7 @@ from ernie2.finetune.features import (
     windows,
 )
 from ernie2.finetune.metrics import score
-from ernie2.finetune.readers import TaggedSample, TextSample, read_split
-from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.readers import QuestionSample, TaggedSample, TextSample, read_split
 from ernie2.finetune.tagging import Entity, TaggedText, entities_of, join_tokens
 from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError

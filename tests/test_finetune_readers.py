@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SHARED
 
-from ernie2.finetune.readers import find_file, read_split
-from ernie2.finetune.squad import locate_answer
+from ernie2.finetune.readers import find_file, locate_answer, read_split
 from ernie2.finetune.tagging import join_tokens
 from ernie2.finetune.task import FinetuneTask, load_finetune
 from ernie2.schema import build

@@ -20,7 +20,7 @@ MOST_LINES, MOST_BENCHMARK_LINES = 20_800, 2_650
 TENSOR_FREE = """
 batching config curriculum masking pages plan report shards strict tasks tokenizer splitting_rules
 disk schema watchdog out_dir digests memory paddle_version malloc characters finetune.data
-finetune.features finetune.metrics finetune.readers finetune.squad finetune.tagging finetune.task
+finetune.features finetune.metrics finetune.readers finetune.tagging finetune.task
 """.split()
 
 

@@ -171,8 +171,7 @@ class Trainer:
         job = self.job
         metrics, predictions = evaluate(job, self.model, job.data.dev)
         # Rank 0 decides for all: ranks may differ in the last bit.
-        values = [value for split in metrics.values() for value in split.values()]
-        selection = from_rank_0(float(np.mean(values)))
+        selection = from_rank_0(float(np.mean([value for one in metrics.values() for value in one.values()])))
         is_best = selection > self.best.get("selection", -math.inf)
         record = {"seed": self.seed, "step": self.done, "metrics": metrics, "selection": selection}
         self.log.metrics(record | {"best": is_best})

@@ -22,8 +22,6 @@ from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError
 from ernie2.tokenizer import Tokenizer
 
-UNKNOWN_WARN, UNKNOWN_STOP = 0.05, 0.5  # shares of [UNK] among a split's tokens
-UNKNOWN_FEW = 20  # fewer tokens than this say little of a vocabulary
 POOL_BATCHES = 32  # batches sorted by length together: padding stays small, the order random
 
 
@@ -38,10 +36,8 @@ class Data:
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
-    """Gives a split its sequences; what is cut or left out is added to its counts and logged.
-
-    Raises:
-        ConfigError: most of the text is [UNK], so that nothing can be learned or predicted."""
+    """Gives a split its sequences; what is cut or left out is added to its counts and logged. Raises
+    ConfigError where most of the text is [UNK], so that nothing can be learned or predicted."""
     split.features = build_features(split.samples, tokenizer, task, split.counts, training)
     split.lengths = np.array([len(feature.token_ids) for feature in split.features], np.int64)
     reasons = "".join(f", {count} {reason}" for reason, count in split.counts.items() if count)
@@ -57,17 +53,14 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
         f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
         f"form (traditional to simplified characters, lower_case)"
     )
-    if share > UNKNOWN_STOP and tokens >= UNKNOWN_FEW:
+    if share > 0.5 and tokens >= 20:  # fewer tokens say little of a vocabulary
         raise ConfigError(message)
-    if share > UNKNOWN_WARN:
+    if share > 0.05:
         logger.warning("%s", message)
 
 
 def prepare_data(run: FinetuneRun, tokenizer: Tokenizer) -> Data:
-    """Reads and tokenises the files of train (joined), dev and test (each by itself).
-
-    Raises:
-        ConfigError: naming file and line or key."""
+    """Reads and tokenises the files of train (joined), dev and test (each by itself). Raises ConfigError."""
     if not Path(run.data_dir).is_dir():
         raise ConfigError(f"data_dir: no folder '{run.data_dir}'")
     notes: list[str] = []

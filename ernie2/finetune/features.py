@@ -21,8 +21,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ernie2.disk import write_json_lines
-from ernie2.finetune.readers import TaggedSample, TextSample
-from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.readers import QuestionSample, TaggedSample, TextSample
 from ernie2.finetune.tagging import TaggedText, entities_of
 from ernie2.finetune.task import FinetuneTask
 from ernie2.shards import IGNORED

@@ -27,11 +27,9 @@ from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.warm_start import WEIGHTS
 
-Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
 ENDED, RESULT = "runs.json", "result.json"
-LEFT = "best", "predictions", "step_*"
 # What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training).
-RESULTS = (ENDED, RESULT, "eval.jsonl", *LEFT, *(f"run_*/{name}" for name in LEFT))
+RESULTS = f"{ENDED} {RESULT} eval.jsonl best predictions step_* run_*/best run_*/predictions run_*/step_*"
 # Settings that the numbers of a run do not depend on; files and weights are compared by content.
 FREE = "out_dir data_dir init_from init_min_match config_from log_every save_every micro_tokens sizes paper"
 
@@ -43,15 +41,11 @@ class Job:
     task: FinetuneRun
     start: Start
     data: Data
+    out_dir: Path
     ended: list[dict[str, Any]] = field(default_factory=list)
     """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
     warned_idle: bool = False
-
-    @property
-    def out_dir(self) -> Path:
-        """Folder of everything that is written."""
-        return Path(self.task.out_dir)
 
     @property
     def settings(self) -> str:
@@ -104,10 +98,8 @@ class Job:
         return parts, [collate([train.features[i] for i in part], task.kind, pad_id, width) for part in parts]
 
     def open(self) -> int:
-        """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
-
-        Raises:
-            ConfigError: another process is at work there, or the folder holds another job's results."""
+        """Takes hold of out_dir. Returns how many runs of this very job have ended there before. Raises
+        ConfigError: another process is at work there, or the folder holds another job's results."""
         if distributed.rank() == 0:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
@@ -126,7 +118,7 @@ class Job:
     def _take_over(self) -> None:
         """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
         origin, path = self._origin(), self.out_dir / out_dir.ORIGIN
-        if any(left for name in RESULTS for left in self.out_dir.glob(name)):
+        if any(left for name in RESULTS.split() for left in self.out_dir.glob(name)):
             before = _read_json(path) if path.is_file() else {out_dir.ORIGIN: "none"}
             if changed := differences(before, origin).items():
                 what = "; ".join(f"{key}: {str(a)[:60]} there, {str(b)[:60]} here" for key, (a, b) in changed)
@@ -141,9 +133,10 @@ class Job:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
         names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
         found = {name: find_file(self.task.data_dir, name) for name in names}
-        settings = yaml.safe_load(self.settings).items()
         return {
-            "settings": {key: value for key, value in settings if key not in FREE.split()},
+            "settings": {
+                key: value for key, value in to_mapping(self.task).items() if key not in FREE.split()
+            },
             "weights": file_digest(self.start.folder / WEIGHTS) if self.start.weights else None,
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
@@ -192,7 +185,7 @@ def prepare_job(path: str | Path, overrides: list[str]) -> Job:
     data = prepare_data(task, start.tokenizer)
     for note in data.notes:
         logger.info("note: %s", note)
-    return Job(task, start, data)
+    return Job(task, start, data, Path(task.out_dir))
 
 
 def _read_json(path: Path) -> Any:
@@ -304,8 +297,8 @@ def summarise(job: Job, best: int) -> dict[str, Any]:
     return result
 
 
-def over_runs(runs: list[Metrics], statistic: Any) -> Metrics:
-    """A statistic of every metric over the runs; std is the sample standard deviation."""
+def over_runs(runs: list[dict[str, dict[str, float]]], statistic: Any) -> dict[str, dict[str, float]]:
+    """Split -> metric -> a statistic of it over the runs."""
     return {
         split: {name: round(float(statistic([run[split][name] for run in runs])), 4) for name in values}
         for split, values in runs[0].items()
@@ -324,7 +317,6 @@ def table(result: dict[str, Any]) -> str:
             paper = {next(iter(values)): paper}
         columns = values, std, result["majority"][split], paper
         for metric in values:
-            cells = (column.get(metric) for column in columns)
-            shown = "".join(f"{'-' if cell is None else format(cell, '.2f'):>10}" for cell in cells)
-            lines.append(f"{split:<16}{metric:<12}{shown}")
+            cells = (f"{c[metric]:.2f}" if c.get(metric) is not None else "-" for c in columns)
+            lines.append(f"{split:<16}{metric:<12}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)

@@ -67,7 +67,8 @@ def _class_scores(
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # two seconds
 
     classes = [task.labels.index(record["label"]) for record in predictions]
-    labels, positive = np.array([sample.label for sample in samples]), task.positive_index
+    labels = np.array([sample.label for sample in samples])
+    positive = task.labels.index(task.positive_label or task.labels[-1])
     macro = len(task.labels) > 2 and task.positive_label is None
     averaged = range(len(task.labels)) if macro else [positive]
     qids = [sample.qid or sample.text_a for sample in samples]
@@ -120,10 +121,8 @@ def spearman(predicted: Sequence[float], values: Sequence[float]) -> float:
 
 
 def mrr(qids: Sequence[str], relevant: Sequence[bool], scores: Sequence[float]) -> float:
-    """Mean reciprocal rank of the first relevant row of each question, in percent (NLPCC-DBQA).
-
-    As in the released code: rows of a question are ranked by score (higher is better), ties in file order; a
-    question without a relevant row counts 0."""
+    """Mean reciprocal rank of the first relevant row of each question, in percent, as in the released code:
+    rows are ranked by score (higher is better), ties in file order; no relevant row counts 0."""
     questions: dict[str, list[bool]] = {qid: [] for qid in qids}
     for row in sorted(range(len(qids)), key=lambda row: -scores[row]):
         questions[qids[row]].append(relevant[row])
@@ -139,14 +138,12 @@ def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[E
     return 100 * 2 * right / max(1, sum(map(len, predicted)) + sum(map(len, labels)))
 
 
-# Characters the evaluator drops. It also lists the two-character "……", which a test of single characters
-# never meets: an ellipsis therefore stays, here as there.
+# The evaluator also lists the two-character "……", which a test of single characters never meets: it stays.
 PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _CHINESE = re.compile("([\u4e00-\u9fa5])")
 
-# Words between Chinese characters follow the Penn Treebank's conventions, as the evaluator's tokeniser does:
-# brackets, quotes and most marks stand alone, a comma or a point between digits does not, clitics ('s, n't)
-# are cut off, a final full stop too.
+# Words follow the Penn Treebank's conventions, as in the evaluator: brackets, quotes and most marks stand
+# alone, a comma or a point between digits does not, clitics ('s, n't) and a final full stop are cut off.
 _APART = re.compile(r"([;@#$%&?!\[\](){}<>\"«»‘„]|\.\.\.|,(?!\d)|(?<!\.)\.(?=[\])}>\"']*\s*$)|'(?=\s|$))")
 _CLITIC = re.compile(r"(?<=[^\s'])('(?:s|m|d|ll|re|ve)|n't)(?=\s|$)")
 

@@ -1,8 +1,7 @@
 """Tagged text: source tokens with character spans, tags to entities and back. No tensors here.
 
 Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a
-span of the text and is tokenised by itself, a tag belongs to a source token, an entity is a span of
-characters."""
+span of the text, a tag belongs to a source token, an entity is a span of characters."""
 
 from __future__ import annotations
 
@@ -103,10 +102,8 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
 
 
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
-    """Entities of a tag sequence (O, B-X, I-X; `spans`: characters of each token), as conlleval counts them.
-
-    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag
-    that does not continue it."""
+    """Entities of a tag sequence (O, B-X, I-X; `spans`: characters of each token), as conlleval counts them:
+    one begins at B-X, and at I-X that continues none of type X; it goes on as long as I-X follow."""
     found: list[list] = []  # [type, start, stop]
     inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):

@@ -211,11 +211,6 @@ class FinetuneTask(Section):
         """Outputs of the head: classes, 1 for regression, 2 (start, end) for span."""
         return {"regression": 1, "span": 2}.get(self.kind, len(self.labels))
 
-    @property
-    def positive_index(self) -> int:
-        """Index of the class that f1 and mrr are about."""
-        return len(self.labels) - 1 if self.positive_label is None else self.labels.index(self.positive_label)
-
     def label_index(self) -> dict[str, int]:
         """Every accepted spelling of a label -> its class."""
         index = {label: i for i, label in enumerate(self.labels)}
@@ -279,10 +274,7 @@ class FinetuneRun(FinetuneTask):
 
 
 def load_finetune(path: str | Path, overrides: Iterable[str] = (), size: str | None = None) -> FinetuneRun:
-    """Loads a task file: `sizes.<size>` over its keys, and the `key=value` overrides over both.
-
-    Raises:
-        ConfigError: naming file and key."""
+    """A task file: `sizes.<size>` over its keys, `key=value` overrides over both. Raises ConfigError."""
     overrides, mapping = list(overrides), load_yaml(path)
     sizes = mapping.get("sizes")
     sized = sizes.get(size) if isinstance(sizes, dict) else None
