@@ -37,9 +37,9 @@ def test_every_task_file_loads_and_names_its_metrics(name):
     assert task.weight_decay == (0.01 if chinese and name != "lcqmc" else 0.0)
     files = [getattr(task.files, role) for role in ("dev", "test")]
     names = {
-        split_name(one) if isinstance(f, list) else role
-        for role, f in zip(("dev", "test"), files)
-        for one in ([f] if isinstance(f, str) else f or [])
+        split_name(one) if len(found) > 1 else role
+        for role, found in zip(("dev", "test"), files)
+        for one in found
     }
     for splits in task.paper.values():
         assert set(splits) <= names

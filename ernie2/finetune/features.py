@@ -129,7 +129,6 @@ class _Maker:
     counts: Counter[str]
 
     def texts(self, samples: Sequence[TextSample]) -> Iterable[Feature]:
-        """A sequence a sample, cut to fit."""
         first = self.tokenizer.encode_many([sample.text_a for sample in samples])
         second = self.tokenizer.encode_many([sample.text_b or "" for sample in samples])
         for number, sample in enumerate(samples):
@@ -141,7 +140,6 @@ class _Maker:
             yield Feature(number, *self._sequence(a[:kept_a], b[:kept_b] if paired else None), sample.label)
 
     def tagged(self, samples: Sequence[TaggedSample]) -> Iterable[Feature]:
-        """Windows over each text, a tag for each token that belongs to its window."""
         # Further pieces of a source token continue its entity, as in the released code.
         index = {name: i for i, name in enumerate(self.task.labels)}
         further = [index.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for n, i in index.items()]
@@ -159,7 +157,6 @@ class _Maker:
                 yield feature
 
     def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
-        """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
         context, encoded = None, None
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string

@@ -131,7 +131,7 @@ class Job:
 
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
-        names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
+        names = [*self.task.files.train, *self.task.files.dev, *self.task.files.test]
         found = {name: find_file(self.task.data_dir, name) for name in names}
         return {
             "settings": {

@@ -1,8 +1,8 @@
-"""Fine-tuning data formats, read as Baidu and SQuAD publish them. No tensors here.
+"""Fine-tuning data formats, read as Baidu and SQuAD publish them, also gzip-compressed. No tensors here.
 
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
-\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension. Both
-also gzip-compressed. Every mistake is a ConfigError naming file and line (or the place in the JSON)."""
+\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension.
+Every mistake is a ConfigError naming file and line (or the place in the JSON)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ class TextSample:
     text_b: str | None = None
     label: Any = None
     """Class index, or the number of a regression; None where unknown. While reading: what the file says."""
-    qid: str | None = None
-    """Question that the row belongs to (NLPCC-DBQA); rows of one question are ranked against each other."""
+    qid: str | None = None  # rows of one question are ranked against each other (NLPCC-DBQA)
     line: int = 0
     id: str | None = None  # field of the column `id`, where the file has one
 
@@ -135,10 +134,9 @@ def read_text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if bad >= 0:
-        raise ConfigError(
-            f"{path}:{data.count(10, 0, bad) + 1}: not UTF-8 (byte 0x{data[bad]:02x}); convert the file to "
-            f"UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
-        )
+        remedy = "convert the file to UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
+        where = f"{path}:{data.count(10, 0, bad) + 1}"
+        raise ConfigError(f"{where}: not UTF-8 (byte 0x{data[bad]:02x}); {remedy}")
     return text.lstrip("\ufeff")
 
 
@@ -165,12 +163,13 @@ def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter
             found = f"found {len(fields)} tab-separated fields, expected {len(header)} as in the header"
             raise ConfigError(f"{path}:{number}: {found}")
         named = {key: fields[position] for key, position in columns.items()}
-        if "text_b" in named and not (named["text_a"].strip() and named["text_b"].strip()):
+        texts = {key: named[key] for key in ("text_a", "text_b") if key in named}
+        if len(texts) > 1 and not all(text.strip() for text in texts.values()):
             counts["pairs with an empty text"] += 1
             if labels == "ignored":
                 raise ConfigError(f"{path}:{number}: an empty text in a pair; fill it or remove the line")
-        for key in ("text_a", "text_b") if task.drop_spaces else ():
-            named |= {key: named[key].replace(" ", "")} if key in named else {}
+        if task.drop_spaces:
+            named |= {key: text.replace(" ", "") for key, text in texts.items()}
         rows.append(TextSample(f"{path}:{number}", line=number, **named))
     return rows
 

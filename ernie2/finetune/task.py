@@ -55,6 +55,7 @@ EITHER = {
     "batch_size": "batch_tokens",
     "batch_tokens": "batch_size",
 }  # a layer that sets one unsets the other
+NotEmpty = Annotated[Texts, expect("a list that is not empty", bool)]
 InitFrom = Annotated[
     Text,
     BeforeValidator(lambda value: "none" if value is None else value),
@@ -66,17 +67,12 @@ InitFrom = Annotated[
 class FinetuneFiles(Section):
     """Data files, relative to data_dir. A missing `x.tsv` is looked for as `x.tsv.gz` too."""
 
-    train: str | list[str]
+    train: NotEmpty
     """Training file; files of a list are joined."""
-    dev: str | list[str]
+    dev: NotEmpty
     """Dev file; files of a list are evaluated each by itself (MNLI matched and mismatched)."""
-    test: str | list[str] | None = None
+    test: Texts = field(default_factory=list)
     """Test file or files; skipped with a note where absent."""
-
-    def names(self, role: str) -> list[str]:
-        """Files of train, dev or test."""
-        found = getattr(self, role) or []
-        return [found] if isinstance(found, str) else found
 
 
 @dataclass
