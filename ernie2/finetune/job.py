@@ -133,10 +133,9 @@ class Job:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
         names = [*self.task.files.train, *self.task.files.dev, *self.task.files.test]
         found = {name: find_file(self.task.data_dir, name) for name in names}
+        settings, free = to_mapping(self.task), FREE.split()
         return {
-            "settings": {
-                key: value for key, value in to_mapping(self.task).items() if key not in FREE.split()
-            },
+            "settings": {key: value for key, value in settings.items() if key not in free},
             "weights": file_digest(self.start.folder / WEIGHTS) if self.start.weights else None,
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
@@ -220,9 +219,8 @@ class FinetuneLog(RunLog):
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
         rate = self.sums["tokens"] / max(time.monotonic() - self._since, 1e-9)
-        record = (
-            {"run": self.number, "steps": self.steps, "tokens_per_s": round(rate, 1)} | record | self.sums
-        )
+        at = {"run": self.number, "step": record["step"], "steps": self.steps}
+        record = at | record | self.sums | {"tokens_per_s": round(rate, 1)}
         record["loss"] /= max(record.pop("targets"), 1)
         self.sums, self._since = dict.fromkeys(self.sums, 0), time.monotonic()
         where = f"run {self.number}  step {record['step']}/{self.steps}"

@@ -71,7 +71,7 @@ class FinetuneFiles(Section):
     """Training file; files of a list are joined."""
     dev: NotEmpty
     """Dev file; files of a list are evaluated each by itself (MNLI matched and mismatched)."""
-    test: Texts = field(default_factory=list)
+    test: Annotated[Texts, BeforeValidator(lambda names: names or [])] = field(default_factory=list)
     """Test file or files; skipped with a note where absent."""
 
 
