@@ -146,10 +146,7 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
         self.done += 1
-        tokens, padded = (
-            sum(batch.tokens for batch in batches),
-            sum(batch.token_ids.size for batch in batches),
-        )
+        tokens, padded = sum(int(b.lengths.sum()) for b in batches), sum(b.token_ids.size for b in batches)
         self.log.count(loss=total, targets=targets, tokens=tokens, padded_tokens=padded)
         return norm
 

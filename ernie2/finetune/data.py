@@ -164,11 +164,6 @@ class FinetuneBatch:
     """int64 (B) classes, float32 (B) numbers, int64 (B, T) tags or -100, int64 (B, 2) answer's ends."""
     count: int  # predictions that the loss sums over
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens."""
-        return int(self.lengths.sum())
-
 
 def collate(features: Sequence[Feature], kind: str, pad_id: int, width: int) -> FinetuneBatch:
     """Pads sequences to arrays of `width` tokens; without targets where one of them has none."""

@@ -126,9 +126,8 @@ def mrr(qids: Sequence[str], relevant: Sequence[bool], scores: Sequence[float]) 
     questions: dict[str, list[bool]] = {qid: [] for qid in qids}
     for row in sorted(range(len(qids)), key=lambda row: -scores[row]):
         questions[qids[row]].append(relevant[row])
-    return 100 * float(
-        np.mean([1 / (rows.index(True) + 1) if any(rows) else 0 for rows in questions.values()])
-    )
+    reciprocal = [1 / (rows.index(True) + 1) if any(rows) else 0 for rows in questions.values()]
+    return 100 * float(np.mean(reciprocal))
 
 
 def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[Entity]]) -> float:

@@ -88,7 +88,7 @@ def checkpoint_lower_case(folder: Path) -> bool:
 def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning:
     """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`. Raises
     ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
-    model = ErnieForFinetuning(start.config, run.kind, run.num_labels, run.head_dropout)
+    model = ErnieForFinetuning(start.config, run.kind, len(run.labels), run.head_dropout)
     initialise(model, start.config.initializer_range, seed)
     if start.weights:  # a checkpoint that was fine-tuned before has a head of another task
         tokens = len(start.tokenizer.vocab)
@@ -98,13 +98,11 @@ def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning
 
 def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTask, half: str) -> Any:
     """Outputs of `ErnieForFinetuning` for a micro-batch, computed in the precision `half`, float32."""
-    lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.token_ids.size else None
+    lengths = paddle.to_tensor(batch.lengths) if batch.lengths.sum() < batch.token_ids.size else None
     token_ids, sentence_ids = paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids)
     with precision.autocast(half, "O1"):
         logits = model(token_ids, sentence_ids, task.task_id, lengths)
-    if task.kind == "span":
-        return tuple(side.astype("float32") for side in logits)
-    return logits.astype("float32")
+    return [side.astype("float32") for side in logits] if task.kind == "span" else logits.astype("float32")
 
 
 @paddle.no_grad()
@@ -166,7 +164,7 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
     tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(folder))
     cpu.prepare()
-    model = ErnieForFinetuning(config, task.kind, task.num_labels, task.head_dropout)
+    model = ErnieForFinetuning(config, task.kind, len(task.labels), task.head_dropout)
     restore_weights(model, folder)
     model.eval()
     return model, task, tokenizer

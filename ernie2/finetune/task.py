@@ -202,11 +202,6 @@ class FinetuneTask(Section):
             yield require(tag[:2] != "I-" or begins in self.labels, "labels", tag, f"{begins} in labels too")
         yield require("O" in self.labels, "labels", self.labels, "the tag O among them")
 
-    @property
-    def num_labels(self) -> int:
-        """Outputs of the head: classes, 1 for regression, 2 (start, end) for span."""
-        return {"regression": 1, "span": 2}.get(self.kind, len(self.labels))
-
     def label_index(self) -> dict[str, int]:
         """Every accepted spelling of a label -> its class."""
         index = {label: i for i, label in enumerate(self.labels)}
