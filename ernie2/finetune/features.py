@@ -113,13 +113,6 @@ def source_of_piece(spans: Sequence[tuple[int, int]], starts: np.ndarray) -> tup
     return owner, np.searchsorted(owner, np.arange(len(spans)))
 
 
-def answer_tokens(answer: tuple[int, int], starts: np.ndarray, stops: np.ndarray) -> tuple[int, int] | None:
-    """First and last token that hold a character of the answer; None where no token does."""
-    first = int(np.searchsorted(stops, answer[0], side="right"))
-    last = int(np.searchsorted(starts, answer[1], side="left")) - 1
-    return (first, last) if first <= last else None
-
-
 @dataclass
 class _Maker:
     """Makes sequences, and counts what it cuts off or leaves out."""
@@ -161,7 +154,11 @@ class _Maker:
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string
                 context, encoded = sample.context, self.tokenizer.encode(sample.context)
-            answer = sample.answer and answer_tokens(sample.answer, encoded.starts, encoded.ends)
+            answer = None
+            if sample.answer is not None:  # first and last token that hold a character of it
+                first = int(np.searchsorted(encoded.ends, sample.answer[0], side="right"))
+                last = int(np.searchsorted(encoded.starts, sample.answer[1], side="left")) - 1
+                answer = (first, last) if first <= last else None
             if training and answer is None:
                 self.counts["questions without a usable answer, left out"] += 1
                 continue
@@ -198,9 +195,6 @@ class _Maker:
         return ids, (np.arange(len(ids)) >= len(a) + 2).astype(np.int8)
 
 
-Windows = Sequence[tuple[Feature, Any]]  # the sequences of a sample with their outputs
-
-
 def decode(
     task: FinetuneTask, samples: Sequence[Any], features: Sequence[Feature], outputs: Sequence[Any]
 ) -> list[dict[str, Any]]:
@@ -234,7 +228,7 @@ def decode(
     return records
 
 
-def _tags(task: FinetuneTask, sample: TaggedSample, windows: Windows) -> dict[str, Any]:
+def _tags(task: FinetuneTask, sample: TaggedSample, windows: list[tuple[Feature, Any]]) -> dict[str, Any]:
     pieces, starts = [], []
     for feature, logits in windows:  # windows are in order, and every token belongs to one of them
         best = np.asarray(logits)[feature.offset : feature.offset + len(feature.starts)].argmax(axis=-1)
@@ -256,7 +250,7 @@ def _tags(task: FinetuneTask, sample: TaggedSample, windows: Windows) -> dict[st
     return record | {"tags": tags, "entities": found}
 
 
-def _answer(task: FinetuneTask, sample: QuestionSample, windows: Windows) -> dict[str, Any]:
+def _answer(task: FinetuneTask, sample: QuestionSample, windows: list[tuple[Feature, Any]]) -> dict[str, Any]:
     candidates = []
     for feature, sides in windows:
         inside = slice(feature.offset, feature.offset + len(feature.starts))
