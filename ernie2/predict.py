@@ -16,33 +16,27 @@ from pathlib import Path
 
 from ernie2 import logs
 from ernie2.finetune.data import tokenise
-from ernie2.finetune.decoding import decode, write_predictions
+from ernie2.finetune.features import decode, write_predictions
 from ernie2.finetune.model import load_finetuned, run_model
 from ernie2.finetune.readers import read_split
-from ernie2.finetune.task import FinetuneTask
-from ernie2.logs import logger
 from ernie2.out_dir import ORIGIN
 from ernie2.strict import ConfigError, cli, make_folder
 
 MICRO_TOKENS = 8192
-WRITTEN = "*.safetensors config.json vocab.txt *.yaml best/* predictions/* origin.json runs.json result.json"
-WRITTEN += " train.jsonl metrics.jsonl"
-"""Files of fine-tuning that no prediction is written over."""
+# Files of fine-tuning that no prediction is written over.
+WRITTEN = "*.safetensors config.json vocab.txt *.yaml best/* predictions/* origin.json runs.json result.json "
+WRITTEN += "train.jsonl metrics.jsonl"
 
 
 def predict_file(
     model_dir: str | Path, source: str | Path, target: str | Path, nbest: str | Path | None = None
 ) -> int:
-    """Predicts every sample of a file and writes the predictions, whole or not at all. Returns their number.
+    """Predicts every sample of `source` and writes predictions, whole or not at all. Returns their number.
 
-    Args:
-        model_dir: what fine-tuning saved: best/, or the out_dir that holds it.
-        source, target: input and output file.
-        nbest: for span, also write {question id: [{text, probability, start, end}, ...]} here.
-
-    Raises:
-        ConfigError: not a fine-tuned model, an input that cannot be read as the task's format, outputs that
-            cannot be written or would be written over something; these before the model is loaded."""
+    model_dir: what fine-tuning saved: best/, or the out_dir that holds it. nbest: of span, {question id:
+    [{text, probability, start, end}, ...]} goes there. Raises ConfigError: not a fine-tuned model, another
+    format, or (before the model is loaded) outputs that cannot be written or would be written over something.
+    """
     source, model_dir = Path(source), Path(model_dir)
     run = model_dir.parent if (model_dir.parent / ORIGIN).is_file() else model_dir
     written = [path for folder in (model_dir, run) for name in WRITTEN.split() for path in folder.glob(name)]
@@ -51,7 +45,16 @@ def predict_file(
     if nbest is not None:
         nbest = check_output("--nbest", nbest, taken | {"--output": [target]})
     model, task, tokenizer = load_finetuned(model_dir)
-    _check_format(source, task, nbest)
+    suffix, form = ".tsv", "a header line with text_a, fields separated by tabs"
+    if task.kind == "span":
+        suffix, form = ".json", "SQuAD JSON"
+    elif nbest is not None:
+        raise ConfigError(f"--nbest: only span models have n-best answers; this one is of kind {task.kind}")
+    if not source.is_file():
+        raise ConfigError(f"--input: no file {source}")
+    if Path(source.name.removesuffix(".gz")).suffix != suffix:
+        wanted = f"a {task.kind} model reads {suffix} files ({form}; also .gz)"
+        raise ConfigError(f"--input: {source}: {wanted}; convert it")
     part = read_split(source, "input", task, labels="ignored")
     tokenise(part, tokenizer, task)
     outputs = run_model(model, part, task, tokenizer.vocab.pad_id, MICRO_TOKENS, "fp32")
@@ -67,11 +70,15 @@ def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]
     """
     try:
         target = Path(path).resolve()
+        there = target.exists()  # a hard link has another name
         wrong = [
-            f"is {what}, which would be written over" for what, files in taken.items() if _in(target, files)
+            f"is {what}, which would be written over"
+            for what, files in taken.items()
+            for file in files
+            if file.resolve() == target or there and file.exists() and file.samefile(target)
         ]
-        if target.exists() and not target.is_file():
-            wrong.append(f"is {'a folder' if target.is_dir() else 'no ordinary file'}")
+        if there and not target.is_file():
+            wrong.append("is no ordinary file")
         if target.suffix in (".gz", ".bz2", ".zst"):
             wrong.append("is compressed, but predictions are not")
         if wrong:
@@ -85,29 +92,6 @@ def check_output(key: str, path: str | Path, taken: Mapping[str, Sequence[Path]]
         raise ConfigError(f"{key}: {path} cannot be written: {reason}; name another file") from None
 
 
-def _in(target: Path, files: Sequence[Path]) -> bool:
-    there = target.exists()  # a hard link has another name
-    return any(
-        file.resolve() == target or there and file.exists() and file.samefile(target) for file in files
-    )
-
-
-def _check_format(source: Path, task: FinetuneTask, nbest: str | Path | None) -> None:
-    if not source.is_file():
-        raise ConfigError(f"--input: no file {source}")
-    wanted, form = {"span": (".json", "SQuAD JSON")}.get(
-        task.kind, (".tsv", "a header line with text_a, fields separated by tabs")
-    )
-    found = Path(source.name.removesuffix(".gz")).suffix
-    if found != wanted:
-        raise ConfigError(
-            f"--input: {source}: a {task.kind} model reads {wanted} files ({form}; also .gz), found "
-            f"'{found}'; convert it"
-        )
-    if nbest is not None and task.kind != "span":
-        raise ConfigError(f"--nbest: only span models have n-best answers; this one is of kind {task.kind}")
-
-
 def main(argv: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ernie2.predict", description=__doc__.split("\n\n")[0])
@@ -118,7 +102,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     logs.setup(0)
     count = predict_file(args.model_dir, args.input, args.output, args.nbest)
-    logger.info("%d predictions in %s", count, args.output)
+    logs.logger.info("%d predictions in %s", count, args.output)
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ def test_half_precision_pads_to_multiples_of_eight(checkpoint, data, half_on_cpu
         (["files.train=none.tsv"], r"files\.train: no file .*none\.tsv"),
         (["files.dev=none.tsv"], r"files\.dev: no file .*none\.tsv"),
         (["init_from=nowhere"], r"init_from: nowhere is no checkpoint folder"),
-        (["max_seq_len=65"], r"max_seq_len: 65 tokens, but the encoder has 64 positions"),
+        (["max_seq_len=65"], r"max_seq_len: 65, but the encoder has 64 positions"),
         (["task_id=16"], r"task_id: 16, but the encoder has 16"),
         (["precision=bf16"], r"precision: bf16 needs a GPU"),
         (['labels=["0", "2"]'], r"train\.tsv:\d+: label '1' is not one of the task's labels"),

@@ -9,19 +9,19 @@ import pytest
 from test_finetune_readers import make_task
 
 from ernie2.finetune.data import settle
-from ernie2.finetune.decoding import best_spans, decode
 from ernie2.finetune.features import (
     Feature,
     belonging,
+    best_spans,
     build_features,
+    decode,
     encode_tokens,
     pair_lengths,
     source_of_piece,
     windows,
 )
 from ernie2.finetune.metrics import score
-from ernie2.finetune.readers import TaggedSample, TextSample, read_split
-from ernie2.finetune.squad import QuestionSample
+from ernie2.finetune.readers import QuestionSample, TaggedSample, TextSample, read_split
 from ernie2.finetune.tagging import Entity, TaggedText, entities_of, join_tokens
 from ernie2.shards import IGNORED
 from ernie2.strict import ConfigError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import seqeval.metrics
@@ -11,7 +9,6 @@ from test_finetune_readers import make_task
 
 from ernie2.finetune import metrics
 from ernie2.finetune.metrics import (
-    answer_em,
     answer_f1,
     cmrc_scores,
     normalise,
@@ -20,7 +17,6 @@ from ernie2.finetune.metrics import (
 )
 from ernie2.finetune.readers import TextSample
 from ernie2.finetune.tagging import Entity, entities_of
-from ernie2.strict import ConfigError
 
 
 def scores_of(predicted: str, labels: str, **keys) -> dict[str, float]:
@@ -48,13 +44,6 @@ def test_f1_of_several_classes_is_macro_unless_one_is_named(keys, expected):
     assert scores_of("aabbb", "acbba", classes="abcd")["f1"] == 32.5  # d, in neither, counts 0
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_have_no_correlation(bad):
-    for metric in (metrics.pearson, metrics.spearman):
-        with pytest.raises(ConfigError, match="1 of 3 numbers to correlate are not finite"):
-            metric([1.0, bad, 3.0], [1.0, 2.0, 3.0])
-
-
 def test_pearson_is_numpys_and_a_constant_has_none():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=50), rng.normal(size=50)
@@ -79,14 +68,6 @@ def test_mrr_ranks_within_each_question():
 def test_mrr_breaks_ties_in_file_order():
     assert metrics.mrr(["q", "q"], [False, True], [0.5, 0.5]) == 50.0
     assert metrics.mrr(["q", "q"], [True, False], [0.5, 0.5]) == 100.0
-
-
-@pytest.mark.parametrize("rows, positives", [(1, 1), (4, 1), (5, 2), (5, 4), (3, 0)])
-def test_random_mrr_is_the_mean_over_all_orders(rows, positives):
-    relevant = [True] * positives + [False] * (rows - positives)
-    orders = list(itertools.permutations(relevant))
-    mean = np.mean([1 / (order.index(True) + 1) if True in order else 0 for order in orders])
-    assert metrics.mrr(["q"] * rows, relevant, None) == pytest.approx(100 * mean)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +159,10 @@ def test_f1_counts_the_longest_common_run_not_the_subsequence(prediction, refere
 
 def test_em_and_f1_take_the_best_reference():
     references = ["光荣和ω-force", "光荣"]
-    assert answer_em("光荣", references) == 1 and answer_f1("光荣", references) == 1
-    assert answer_em("光荣。", references) == 1  # punctuation does not count
-    assert answer_em("光荣社", references) == 0
-    assert answer_f1("光荣社", references) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
-    assert answer_f1("无关", references) == 0
+    # Punctuation does not count.
+    for answer, em, f1 in (("光荣", 1, 1), ("光荣。", 1, 1), ("光荣社", 0, 0.8), ("无关", 0, 0)):
+        found = cmrc_scores({"q": answer}, {"q": references})
+        assert found == {"cmrc_em": 100 * em, "cmrc_f1": pytest.approx(100 * f1)}
 
 
 def test_scores_are_percent_and_a_missing_answer_counts_zero():

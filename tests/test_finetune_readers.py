@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SHARED
 
-from ernie2.finetune.readers import find_file, read_split
-from ernie2.finetune.run import load_finetune
-from ernie2.finetune.squad import locate_answer
+from ernie2.finetune.readers import find_file, locate_answer, read_split
 from ernie2.finetune.tagging import join_tokens
-from ernie2.finetune.task import FinetuneTask
+from ernie2.finetune.task import FinetuneTask, load_finetune
 from ernie2.schema import build
 from ernie2.strict import ConfigError
 
@@ -487,7 +485,7 @@ def test_real_files(name, file, kind, rows):
 def test_spaces_are_taken_out_where_the_task_says_so(tmp_path):
     (tmp_path / "t.tsv").write_text("text_a\ttext_b\tlabel\n你 好 吗\tA B\t1\n", encoding="utf-8")
     for asked, wanted in ((True, ("你好吗", "AB")), (False, ("你 好 吗", "A B"))):
-        task, _ = load_finetune(
+        task = load_finetune(
             ROOT / "tasks/finetune/lcqmc.yaml",
             ["init_from=x", "data_dir=y", f"drop_spaces={str(asked).lower()}"],
         )

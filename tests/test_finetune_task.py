@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie2.finetune.data import cut_by_tokens, micro_batches, plan_batches, split_name
-from ernie2.finetune.run import load_finetune
+from ernie2.finetune.task import load_finetune
 from ernie2.strict import ConfigError
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks" / "finetune"
@@ -24,22 +24,22 @@ def test_every_task_of_the_paper_has_a_file():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_file_loads_and_names_its_metrics(name):
-    task, run = load_finetune(TASKS / f"{name}.yaml", NEEDED)
+    task = load_finetune(TASKS / f"{name}.yaml", NEEDED)
     assert task.name == name
     for size in task.sizes:
         load_finetune(TASKS / f"{name}.yaml", NEEDED, size=size)
     chinese = name in CHINESE
     assert task.warmup_proportion == (0.0 if chinese else 0.1) and task.lr_schedule == "released"
     assert task.batch_order == "random" and task.drop_spaces == (chinese and task.kind == "classification")
-    assert run.eval_every == ({"nlpcc_dbqa": 1000}.get(name, 100) if chinese else "end")
+    assert task.eval_every == ({"nlpcc_dbqa": 1000}.get(name, 100) if chinese else "end")
     pairs = {"xnli", "lcqmc", "bq", "nlpcc_dbqa", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert task.pair is (True if name in pairs else None)
     assert task.weight_decay == (0.01 if chinese and name != "lcqmc" else 0.0)
     files = [getattr(task.files, role) for role in ("dev", "test")]
     names = {
-        split_name(one) if isinstance(f, list) else role
-        for role, f in zip(("dev", "test"), files)
-        for one in ([f] if isinstance(f, str) else f or [])
+        split_name(one) if len(found) > 1 else role
+        for role, found in zip(("dev", "test"), files)
+        for one in found
     }
     for splits in task.paper.values():
         assert set(splits) <= names
@@ -57,16 +57,16 @@ def test_every_task_file_loads_and_names_its_metrics(name):
 
 def test_sizes_are_below_the_command_line(tmp_path):
     path = TASKS / "rte.yaml"
-    assert load_finetune(path, NEEDED)[0].peak_lr == 2e-5
-    large, _ = load_finetune(path, NEEDED, size="large")
+    assert load_finetune(path, NEEDED).peak_lr == 2e-5
+    large = load_finetune(path, NEEDED, size="large")
     assert (large.peak_lr, large.epochs, large.batch_size) == (3e-5, 5, 16)
-    assert load_finetune(path, [*NEEDED, "epochs=9"], size="large")[0].epochs == 9
-    assert load_finetune(path, NEEDED, size="base")[0].batch_size == 4
+    assert load_finetune(path, [*NEEDED, "epochs=9"], size="large").epochs == 9
+    assert load_finetune(path, NEEDED, size="base").batch_size == 4
 
 
 def test_batch_size_and_batch_tokens_displace_each_other():
-    xnli, _ = load_finetune(TASKS / "xnli.yaml", [*NEEDED, "batch_size=8"])
-    lcqmc, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=4096"])
+    xnli = load_finetune(TASKS / "xnli.yaml", [*NEEDED, "batch_size=8"])
+    lcqmc = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=4096"])
     assert (xnli.batch_size, xnli.batch_tokens) == (8, None) and (lcqmc.batch_size, lcqmc.batch_tokens) == (
         None,
         4096,
@@ -78,9 +78,8 @@ def test_batch_size_and_batch_tokens_displace_each_other():
     [
         (["data_dir=x"], r"missing key 'init_from'; add init_from=CHECKPOINT or init_from=none"),
         (["init_from=none", "config_from=x"], r"missing key 'data_dir'"),
-        (["init_from=none", "data_dir=x"], r"init_from: none needs size= and vocab_file=, or config_from"),
-        (["init_from=none", "data_dir=x", "size=tiny"], r"needs size= and vocab_file="),
-        (["init_from=a", "data_dir=x", "size=tiny"], r"size: found 'tiny'.*init_from=a settles it"),
+        (["init_from=none", "data_dir=x"], r"init_from: none needs config_from=CHECKPOINT"),
+        (["init_from=a", "data_dir=x", "config_from=b"], r"config_from: found 'b'.*init_from=a settles it"),
         ([*NEEDED, "peek_lr=1"], r"unknown key 'peek_lr'; did you mean 'peak_lr'"),
         ([*NEEDED, "metrics=[mcc, f2]"], r"metrics: 'f2' does not fit kind classification"),
         ([*NEEDED, "labels=[a, a]"], r"labels: .*each label once"),
@@ -108,7 +107,7 @@ def test_mistakes_in_settings_name_the_key(overrides, message):
 
 
 def test_a_plan_takes_each_sequence_once_and_pads_little():
-    task, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_order=length"])
+    task = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_order=length"])
     lengths = np.random.default_rng(0).integers(5, 120, 1003)
     batches = plan_batches(lengths, task, seed=3, epoch=0)
     assert sorted(np.concatenate(batches)) == list(range(1003)) and len(batches) == -(-1003 // 32)
@@ -121,7 +120,7 @@ def test_a_plan_takes_each_sequence_once_and_pads_little():
 
 
 def test_batches_by_tokens_keep_the_budget():
-    task, _ = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=512"])
+    task = load_finetune(TASKS / "lcqmc.yaml", [*NEEDED, "batch_tokens=512"])
     lengths = np.random.default_rng(0).integers(5, 128, 700)
     batches = plan_batches(lengths, task, seed=1, epoch=0)
     assert sorted(np.concatenate(batches)) == list(range(700))
@@ -132,7 +131,7 @@ def test_batches_by_tokens_keep_the_budget():
 def test_random_batches_are_those_of_the_released_reader(batch):
     """A plain re-statement of its prepare_batch_data: samples as they are shuffled, a batch ends before the sample
     that would make it (longest x samples) or it too large."""
-    task, _ = load_finetune(TASKS / "xnli.yaml", [*NEEDED, batch])
+    task = load_finetune(TASKS / "xnli.yaml", [*NEEDED, batch])
     lengths = np.random.default_rng(0).integers(5, 512, 5_000)
     found = plan_batches(lengths, task, seed=1, epoch=0)
     order, wanted, longest = np.random.default_rng([1, 0]).permutation(5_000), [[]], 0

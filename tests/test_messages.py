@@ -15,7 +15,7 @@ import yaml
 
 from data_gen.generators import check_arguments, load_generator
 from ernie2.config import load_recipe
-from ernie2.finetune.run import load_finetune
+from ernie2.finetune.task import load_finetune
 from ernie2.strict import ConfigError, apply_overrides
 from ernie2.tasks import load_task
 

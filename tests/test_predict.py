@@ -180,7 +180,7 @@ def test_mistakes(kind, name, text, extra, message, models, tmp_path, capsys):
 @pytest.mark.parametrize(
     "extra, message",
     [
-        (["--output", "."], "--output: . is a folder"),
+        (["--output", "."], "--output: . is no ordinary file"),
         (["--output", "in.json/a/o.json"], "--output: "),
         (["--output", "/proc/none/o.json"], "--output: "),
         (["--output", "/dev/null"], "no ordinary file"),

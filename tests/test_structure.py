@@ -21,8 +21,8 @@ SOURCES = sorted(
 MOST_LINES, MOST_BENCHMARK_LINES = 20_800, 2_980
 TENSOR_FREE = """
 batching config curriculum masking pages plan report shards strict tasks tokenizer splitting_rules
-disk schema watchdog out_dir digests paddle_version malloc characters finetune.data finetune.decoding
-finetune.features finetune.metrics finetune.readers finetune.run finetune.squad finetune.tagging finetune.task
+disk schema watchdog out_dir digests paddle_version malloc characters finetune.data
+finetune.features finetune.metrics finetune.readers finetune.tagging finetune.task
 """.split()
 
 

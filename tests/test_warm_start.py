@@ -42,9 +42,7 @@ def finetuned(tmp_path):
         job = prepare_job(
             TASKS / "chnsenticorp.yaml", [f"init_from={folder}", f"data_dir={data}", *SETTINGS, *overrides]
         )
-        return {
-            name: p.numpy() for name, p in build_model(job.task, job.start, job.run, 1).named_parameters()
-        }
+        return {name: p.numpy() for name, p in build_model(job.task, job.start, 1).named_parameters()}
 
     return start
 

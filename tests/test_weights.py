@@ -242,7 +242,7 @@ def test_fine_tuning_starts_from_every_kind(ours, tmp_path, family):
     theirs = as_family(model, family, tmp_path / family, model.config)
     data = write_data(tmp_path / "data", "classification", train=16)
     job = prepare_job(TASKS / "chnsenticorp.yaml", [f"init_from={theirs}", f"data_dir={data}", *SETTINGS])
-    built = build_model(job.task, job.start, job.run, 1)
+    built = build_model(job.task, job.start, 1)
     name = "ernie.encoder.layers.1.linear2.weight"
     np.testing.assert_array_equal(built.state_dict()[name].numpy(), model.state_dict()[name].numpy())
 

@@ -2,11 +2,10 @@
 [key=value ...]
 
 Protocol, as the maintainers give it for the Chinese tasks (ERNIE issues 99, 165, 475): several runs
-(`repeat`, with seeds seed, seed + 1, ...); of each run the checkpoint that is best on dev; test at that
-checkpoint; the mean of the runs. For GLUE the median of five is reported (issue 575): result.json holds mean,
-median and standard deviation. "Best" is the highest mean of the task's metrics over its dev files. A step's
-samples and dropout are pure functions of (seed, step), so that a run which was killed goes on from its last
-checkpoint to the same numbers."""
+(`repeat`), of each the checkpoint that is best on dev (the mean of the task's metrics over its dev files),
+test at that checkpoint, the mean of the runs; for GLUE the median of five (issue 575). A step's samples and
+dropout are pure functions of (seed, step): a killed run goes on from its last checkpoint to the same
+numbers."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ import numpy as np
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
 from ernie2.digests import command_digests
-from ernie2.finetune.decoding import decode, write_predictions
-from ernie2.finetune.job import FinetuneLog, Job, finish, prepare_job
+from ernie2.finetune.features import decode, write_predictions
+from ernie2.finetune.job import FinetuneLog, Job, finish, from_rank_0, prepare_job
 from ernie2.finetune.metrics import score
-from ernie2.finetune.model import build_model, count_targets, logits_of, loss_sum, run_model, save_finetuned
+from ernie2.finetune.model import build_model, logits_of, micro_loss, run_model, save_finetuned
 from ernie2.finetune.readers import Split
 from ernie2.model import ErnieForFinetuning
 from ernie2.optim import LossScaler, build_optimizer, clip_by_global_norm
@@ -39,42 +38,42 @@ def fine_tune(job: Job) -> dict[str, Any]:
     """All runs of a job, each with a seed of its own; goes on where an earlier start was stopped.
 
     Returns what result.json holds; nothing where a SIGTERM came, and on ranks other than 0."""
-    config, stop = job.start.config, distributed.Stop()
+    task, config, stop = job.task, job.start.config, distributed.Stop()
     cpu.prepare()
-    attention.choose(job.run.precision, config.num_attention_heads, config.hidden_size, job.task.max_seq_len)
+    attention.choose(task.precision, config.num_attention_heads, config.hidden_size, task.max_seq_len)
     # Before out_dir is made: weights may not fit.
-    model = build_model(job.task, job.start, job.run, job.seed(1))
-    ended = job.open()
-    for number in range(ended + 1, job.run.repeat + 1):
+    model = build_model(task, job.start, job.seed(1))
+    for number in range(job.open() + 1, task.repeat + 1):
         if number > 1:
-            model = build_model(job.task, job.start, job.run, job.seed(number))
+            model = build_model(task, job.start, job.seed(number))
         entry = train(job, model, number, stop)
         if entry is None:
             logs.logger.warning("stopped by SIGTERM in run %d; the same command goes on from there", number)
             return {}
         job.end_run(entry)
-    return finish(job) if job.rank == 0 else {}
+    return finish(job) if distributed.rank() == 0 else {}
 
 
 def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.Stop) -> dict[str, Any] | None:
     """One run: trains, keeps the checkpoint that is best on dev, tests it. Returns its entry in result.json.
 
     None where a SIGTERM came: everything that the same command needs to go on is saved."""
-    run, (steps, evaluations) = job.run, job.plan(job.seed(number))
+    task, (steps, evaluations) = job.task, job.plan(job.seed(number))
     trainer = Trainer(job, model, number, len(steps), stop)
     log = trainer.log
     model.train()
     while True:
-        if trainer.done in evaluations:
-            trainer.evaluate_dev()
-        if trainer.done == len(steps):
-            break
-        lr = job.learning_rate(trainer.done, len(steps))
-        grad_norm = trainer.step(steps[trainer.done], lr)
         done = trainer.done
-        if done % run.log_every == 0 or done in evaluations:
+        if done in evaluations:
+            trainer.evaluate_dev()
+        if done == len(steps):
+            break
+        lr = job.learning_rate(done, len(steps))
+        grad_norm = trainer.step(steps[done], lr)
+        done += 1
+        if done % task.log_every == 0 or done in evaluations:
             log.train({"step": done, "lr": lr, "grad_norm": grad_norm})
-        if stop.agreed or done in evaluations or done % run.save_every == 0:
+        if stop.agreed or done in evaluations or done % task.save_every == 0:
             trainer.save()
         if stop.agreed:
             log.close()
@@ -85,10 +84,10 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
         restore_weights(model, job.folder(number) / "best")
         metrics, predictions = evaluate(job, model, job.data.test)
         best["metrics"] = best["metrics"] | metrics
-        log.metrics({"seed": trainer.seed, "step": best["best_step"], "metrics": metrics})
+        log.metrics({"seed": best["seed"], "step": best["best_step"], "metrics": metrics})
         write(job, number, predictions)
     log.close()
-    return best | {"steps": len(steps), "seconds": round(trainer.seconds, 1)}
+    return best | {"steps": len(steps), "seconds": round(time.monotonic() - trainer.started, 1)}
 
 
 class Trainer:
@@ -98,9 +97,10 @@ class Trainer:
     def __init__(
         self, job: Job, model: ErnieForFinetuning, number: int, steps: int, stop: distributed.Stop
     ) -> None:
+        task = job.task
         self.job, self.model, self.number, self.seed, self.stop = job, model, number, job.seed(number), stop
-        self.optimizer = build_optimizer(model, job.task.weight_decay, job.run.betas, job.run.eps)
-        self.replica, self.scaler = distributed.Replica(model), LossScaler(job.run.precision == "fp16")
+        self.optimizer = build_optimizer(model, task.weight_decay, task.betas, task.eps)
+        self.replica, self.scaler = distributed.Replica(model), LossScaler(task.precision == "fp16")
         state: dict[str, Any] = {"step": 0, "best": {}, "sums": None, "seconds": 0.0}
         if folder := job.newest_checkpoint(number):
             state = load_training(folder, model, self.optimizer)
@@ -108,103 +108,90 @@ class Trainer:
             logs.logger.info("run %d: going on from %s", number, folder)
         self.done, self.best = state["step"], state["best"]
         self.log = FinetuneLog(job, number, self.done, steps, state["sums"])
-        self._started = time.monotonic() - state["seconds"]
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on this run so far, in earlier starts too."""
-        return time.monotonic() - self._started
+        self.started = time.monotonic() - state["seconds"]
 
     def save(self) -> None:
         """Rank 0 writes a checkpoint; the others wait until it is whole. An evaluation due comes after."""
         job, start, sums = self.job, self.job.start, self.log.sums
-        if job.rank == 0:
-            state = {"seed": self.seed, "tokens": sums["tokens"], "seconds": self.seconds}
+        if distributed.rank() == 0:
+            state = {"seed": self.seed, "tokens": sums["tokens"], "seconds": time.monotonic() - self.started}
             state |= {"scaler": self.scaler.state_dict(), "best": self.best, "sums": sums}
-            moments = optimizer_arrays(self.model, self.optimizer)
-            folder, settings = job.folder(self.number), job.settings
-            save_training(
-                *(folder, self.done, self.model, moments, start.config, start.vocab_file, settings, state),
-                keep_last=1,
-            )
+            moments, vocab = optimizer_arrays(self.model, self.optimizer), start.vocab_file
+            place = job.folder(self.number), self.done
+            save_training(*place, self.model, moments, start.config, vocab, job.settings, state, keep_last=1)
         distributed.barrier()
 
     def step(self, numbers: np.ndarray, lr: float) -> float:
-        """Forward and backward of this rank's micro-batches, one sum over ranks, one update.
+        """One update by the sequences `numbers`, spread over the ranks. Returns the gradients' norm.
 
-        Dropout is drawn for each sequence by (seed, step, sequence). Returns the gradients' norm.
-
-        Args:
-            numbers: sequences of the step, over all ranks.
-            lr: learning rate.
-
-        Raises:
-            ConfigError: the loss or the norm is not a finite number."""
-        job, task = self.job, self.job.task
-        parts, batches, weights = job.batches(numbers)
-        counts = [count_targets(task, batch) * weight for batch, weight in zip(batches, weights, strict=True)]
-        losses = []
-        for micro in range(job.rank, len(batches), job.ranks):
+        Dropout is drawn for each sequence by (seed, step, sequence)."""
+        job, task, rank, ranks = self.job, self.job.task, distributed.rank(), distributed.world_size()
+        parts, batches = job.batches(numbers)
+        targets = sum(batch.count for batch in batches)
+        loss_sum = 0.0
+        # Every rank needs a gradient to sum: one without a micro-batch takes the first with weight 0.
+        weight, mine = float(rank < len(batches)), range(rank, len(batches), ranks) or [0]
+        for micro in mine:
             cpu.seed_samples((self.seed, DROPOUT_STREAM, self.done), parts[micro])
-            with self.replica.micro_batch(last=micro + job.ranks >= len(batches)):
-                logits = logits_of(self.replica.forward, batches[micro], task, job.run.precision)
-                loss = loss_sum(task, logits, batches[micro]) * weights[micro]
-                self.replica.backward(self.scaler.scaled(loss / max(sum(counts), 1)))
-            losses.append(loss.detach())
-        norm = float(clip_by_global_norm(self.model.parameters(), job.run.clip_norm, self.scaler.scale))
-        local = np.array([float(sum(losses[1:], losses[0])), self.stop.asked], np.float64)
-        total, asked = distributed.sum_over_ranks(local)
+            with self.replica.micro_batch(last=micro == mine[-1]):
+                logits = logits_of(self.replica.forward, batches[micro], task, task.precision)
+                loss = micro_loss(task, logits, batches[micro]) * weight
+                self.replica.backward(self.scaler.scaled(loss / max(targets, 1)))
+            loss_sum = loss_sum + loss.detach()
+        norm = float(clip_by_global_norm(self.model.parameters(), task.clip_norm, self.scaler.scale))
+        total, asked = distributed.sum_over_ranks(np.array([float(loss_sum), self.stop.asked], np.float64))
         self.stop.agreed = bool(asked)
         if self.accepts(total, norm):
             self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
         self.done += 1
-        tokens, computed = (
-            sum(getattr(batch, key) for batch in batches) for key in ("tokens", "padded_tokens")
-        )
-        self.log.count(loss=total, targets=sum(counts), tokens=tokens, padded_tokens=computed)
+        tokens, padded = sum(int(b.lengths.sum()) for b in batches), sum(b.token_ids.size for b in batches)
+        self.log.count(loss=total, targets=targets, tokens=tokens, padded_tokens=padded)
         return norm
 
     def accepts(self, loss: float, norm: float) -> bool:
         """Whether the step may move the weights; not where fp16 overflows. Raises ConfigError: other NaN."""
-        task, precision = self.job.task, self.job.run.precision
-        overflow = self.scaler.enabled and math.isfinite(loss) and not math.isfinite(norm)
-        if not overflow and not math.isfinite(loss + norm):
-            other = "" if precision == "fp32" else f", or use another precision than {precision}"
+        task, finite = self.job.task, math.isfinite(loss + norm)
+        if not finite and not (self.scaler.enabled and math.isfinite(loss)):
+            other = "" if task.precision == "fp32" else f", or use another precision than {task.precision}"
             raise ConfigError(
                 f"seed {self.seed}, step {self.done + 1}: the loss is {loss:g}, the gradient norm {norm:g}: "
                 f"the run has diverged; lower peak_lr (now {task.peak_lr:g}) or lengthen warmup_proportion "
                 f"({task.warmup_proportion:g}){other}"
             )
-        self.scaler.update(overflow)
-        return not overflow
+        self.scaler.update(overflow=not finite)
+        return finite
 
     def evaluate_dev(self) -> None:
         """Evaluates dev, and keeps the model where it is the best so far."""
-        job, at = self.job, {"seed": self.seed, "step": self.done}
+        job = self.job
         metrics, predictions = evaluate(job, self.model, job.data.dev)
         # Rank 0 decides for all: ranks may differ in the last bit.
-        values = [value for split in metrics.values() for value in split.values()]
-        selection = job.from_rank_0(float(np.mean(values)))
+        selection = from_rank_0(float(np.mean([value for one in metrics.values() for value in one.values()])))
         is_best = selection > self.best.get("selection", -math.inf)
-        self.log.metrics(at | {"metrics": metrics, "selection": selection, "best": is_best})
-        if not is_best:
-            return
-        if job.rank == 0:
-            save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
-        write(job, self.number, predictions)
-        distributed.barrier()  # the others wait until it is whole
-        self.best = {"seed": self.seed, "best_step": self.done, "selection": selection, "metrics": metrics}
+        record = {"seed": self.seed, "step": self.done, "metrics": metrics, "selection": selection}
+        self.log.metrics(record | {"best": is_best})
+        if is_best:
+            if distributed.rank() == 0:
+                save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
+            write(job, self.number, predictions)
+            distributed.barrier()  # the others wait until it is whole
+            self.best = {
+                "seed": self.seed,
+                "best_step": self.done,
+                "selection": selection,
+                "metrics": metrics,
+            }
 
 
 def evaluate(
     job: Job, model: ErnieForFinetuning, parts: list[Split]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split -> metrics (labelled splits only), and split -> predictions."""
-    metrics, predictions = {}, {}
+    metrics, predictions, pad_id = {}, {}, job.start.tokenizer.vocab.pad_id
     for part in parts:
-        outputs = run_model(model, part, job.task, job.pad_id, job.run.micro_tokens, job.run.precision)
+        outputs = run_model(model, part, job.task, pad_id, job.task.micro_tokens, job.task.precision)
         predictions[part.name] = decode(job.task, part.samples, part.features, outputs)
         if part.labelled:
             metrics[part.name] = score(job.task, part.samples, predictions[part.name])
@@ -214,7 +201,7 @@ def evaluate(
 def write(job: Job, number: int, predictions: dict[str, Any]) -> None:
     """Rank 0 writes predictions/<split>.jsonl of a run; for span <split>.json and <split>_nbest.json."""
     folder, suffix = job.folder(number) / "predictions", ".json" if job.task.kind == "span" else ".jsonl"
-    for split, records in predictions.items() if job.rank == 0 else ():
+    for split, records in predictions.items() if distributed.rank() == 0 else ():
         folder.mkdir(exist_ok=True)
         write_predictions(job.task, records, folder / f"{split}{suffix}", folder / f"{split}_nbest.json")
 
@@ -223,14 +210,12 @@ def main(argv: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ernie2.finetune", description=__doc__.split("\n\n")[0])
     parser.add_argument("task", help="task file (tasks/finetune/*.yaml)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="init_from=CHECKPOINT|none data_dir=FOLDER ..."
-    )
+    words = "init_from=CHECKPOINT|none data_dir=FOLDER ..."
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
     args = parser.parse_args(argv)
     with watched(STARTUP_LIMIT, command_digests(args.task, args.overrides)) as ready:
-        rank, ranks = distributed.init(STARTUP_LIMIT)
-        logs.setup(rank)
-        job = prepare_job(args.task, args.overrides, rank, ranks)
+        logs.setup(distributed.init(STARTUP_LIMIT)[0])
+        job = prepare_job(args.task, args.overrides)
         ready()
         with full_disk_named(job.out_dir, "the results"):
             fine_tune(job)

@@ -1,6 +1,7 @@
-"""Samples -> token sequences for the encoder, and their targets. No tensors here.
+"""Samples -> token sequences with their targets; head outputs -> predictions. No tensors here.
 
-Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text.
+Letters: T tokens of a sequence, W tokens of the text's window in it, S source tokens of a tagged text, C
+classes, L longest answer in tokens.
 
 A sequence is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. Classification and regression cut what is too long
 from the longer text, and count it. Tagging and span never lose text: they read it in overlapping windows, and
@@ -9,18 +10,22 @@ labelled, predicted, or the start of an answer."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from ernie2.finetune.readers import TaggedSample, TextSample
-from ernie2.finetune.squad import QuestionSample
-from ernie2.finetune.tagging import TaggedText
+from ernie2.disk import write_json_lines
+from ernie2.finetune.readers import QuestionSample, TaggedSample, TextSample
+from ernie2.finetune.tagging import TaggedText, entities_of
 from ernie2.finetune.task import FinetuneTask
 from ernie2.shards import IGNORED
+from ernie2.strict import ConfigError
 from ernie2.tokenizer import Encoding, Tokenizer
 
 
@@ -28,23 +33,15 @@ from ernie2.tokenizer import Encoding, Tokenizer
 class Feature:
     """One sequence of a sample."""
 
-    sample: int
-    """Index of the sample it comes from."""
-    token_ids: np.ndarray
-    """int32 (T)."""
-    sentence_ids: np.ndarray
-    """int8 (T): 0 for the first text, 1 for the second."""
+    sample: int  # index of the sample it comes from
+    token_ids: np.ndarray  # int32 (T)
+    sentence_ids: np.ndarray  # int8 (T): 0 for the first text, 1 for the second
     target: Any = None
     """Class index, number, int16 (T) tags or -100, or (first, last) token of an answer; None: unknown."""
-    offset: int = 0
-    """Position in the sequence of the window's first token."""
-    first_token: int = 0
-    """Number, in the whole text, of the window's first token."""
-    starts: np.ndarray | None = None
-    stops: np.ndarray | None = None
-    """int32 (W): character offsets at which each token of the window starts and ends."""
-    belongs: np.ndarray | None = None
-    """bool (W): the token belongs to this window."""
+    offset: int = 0  # position in the sequence of the window's first token
+    starts: np.ndarray | None = None  # int32 (W): character offset at which each token of the window starts
+    stops: np.ndarray | None = None  # and ends
+    belongs: np.ndarray | None = None  # bool (W): the token belongs to this window
 
 
 def build_features(
@@ -54,13 +51,13 @@ def build_features(
     counts: Counter[str],
     training: bool = False,
 ) -> list[Feature]:
-    """Turns samples into sequences.
+    """Turns samples into sequences; what is cut off or left out is added to `counts`, by reason.
 
-    What is cut off or left out is added to `counts`, by reason; in training questions without a usable answer
-    are left out."""
-    maker = _Maker(tokenizer, task, counts, training)
-    make = {"span": maker.questions, "tagging": maker.tagged}.get(task.kind, maker.texts)
-    return list(make(samples))
+    In training questions without a usable answer are left out."""
+    maker = _Maker(tokenizer, task, counts)
+    if task.kind == "span":
+        return list(maker.questions(samples, training))
+    return list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
@@ -81,14 +78,11 @@ def windows(tokens: int, width: int, stride: int) -> list[tuple[int, int]]:
 def belonging(ranges: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray]:
     """For each window, bool (W): its tokens with most context here: on the shorter side, and a hundredth of
     the window's length, as in Baidu's code (ties: earlier)."""
-    best = np.full(tokens, -1.0)
-    owner = np.full(tokens, -1)
-    for number, (start, stop) in enumerate(ranges):
+    context = np.full((len(ranges), tokens), -1.0)
+    for row, (start, stop) in zip(context, ranges):
         inside = np.arange(stop - start)
-        context = np.minimum(inside, stop - start - 1 - inside) + 0.01 * (stop - start)
-        better = context > best[start:stop]
-        best[start:stop][better] = context[better]
-        owner[start:stop][better] = number
+        row[start:stop] = np.minimum(inside, inside[::-1]) + 0.01 * (stop - start)
+    owner = context.argmax(axis=0)
     return [owner[start:stop] == number for number, (start, stop) in enumerate(ranges)]
 
 
@@ -119,13 +113,6 @@ def source_of_piece(spans: Sequence[tuple[int, int]], starts: np.ndarray) -> tup
     return owner, np.searchsorted(owner, np.arange(len(spans)))
 
 
-def answer_tokens(answer: tuple[int, int], starts: np.ndarray, stops: np.ndarray) -> tuple[int, int] | None:
-    """First and last token that hold a character of the answer; None where no token does."""
-    first = int(np.searchsorted(stops, answer[0], side="right"))
-    last = int(np.searchsorted(starts, answer[1], side="left")) - 1
-    return (first, last) if first <= last else None
-
-
 @dataclass
 class _Maker:
     """Makes sequences, and counts what it cuts off or leaves out."""
@@ -133,10 +120,8 @@ class _Maker:
     tokenizer: Tokenizer
     task: FinetuneTask
     counts: Counter[str]
-    training: bool
 
     def texts(self, samples: Sequence[TextSample]) -> Iterable[Feature]:
-        """A sequence a sample, cut to fit."""
         first = self.tokenizer.encode_many([sample.text_a for sample in samples])
         second = self.tokenizer.encode_many([sample.text_b or "" for sample in samples])
         for number, sample in enumerate(samples):
@@ -148,47 +133,49 @@ class _Maker:
             yield Feature(number, *self._sequence(a[:kept_a], b[:kept_b] if paired else None), sample.label)
 
     def tagged(self, samples: Sequence[TaggedSample]) -> Iterable[Feature]:
-        """Windows over each text, a tag for each token that belongs to its window."""
         # Further pieces of a source token continue its entity, as in the released code.
         index = {name: i for i, name in enumerate(self.task.labels)}
         further = [index.get(f"I-{n[2:]}", IGNORED) if n[:2] == "B-" else i for n, i in index.items()]
         for number, sample in enumerate(samples):
             text = encode_tokens(self.tokenizer, sample.tokens)
-            labels = None
             if sample.tags is not None:
                 owner, first = source_of_piece(sample.tokens.spans, text.starts)
                 tags = np.asarray(sample.tags, np.int16)
                 labels = np.array(further, np.int16)[tags][owner]
                 labels[first] = tags
-            for feature in self._windowed(number, None, text):
-                if labels is not None:
-                    here = labels[feature.first_token : feature.first_token + len(feature.starts)]
+            for feature, window in self._windowed(number, None, text):
+                if sample.tags is not None:
                     feature.target = np.full(len(feature.token_ids), IGNORED, np.int16)
-                    feature.target[1 : len(here) + 1] = np.where(feature.belongs, here, IGNORED)
+                    feature.target[1:-1] = np.where(feature.belongs, labels[window], IGNORED)
                 yield feature
 
-    def questions(self, samples: Sequence[QuestionSample]) -> Iterable[Feature]:
-        """Windows over each passage behind its question, with the answer's tokens where a window holds it."""
+    def questions(self, samples: Sequence[QuestionSample], training: bool) -> Iterable[Feature]:
         context, encoded = None, None
         for number, sample in enumerate(samples):
             if sample.context is not context:  # the questions of a passage share one string
                 context, encoded = sample.context, self.tokenizer.encode(sample.context)
-            answer = sample.answer and answer_tokens(sample.answer, encoded.starts, encoded.ends)
-            if self.training and answer is None:
+            answer = None
+            if sample.answer is not None:  # first and last token that hold a character of it
+                first = int(np.searchsorted(encoded.ends, sample.answer[0], side="right"))
+                last = int(np.searchsorted(encoded.starts, sample.answer[1], side="left")) - 1
+                answer = (first, last) if first <= last else None
+            if training and answer is None:
                 self.counts["questions without a usable answer, left out"] += 1
                 continue
             question = self.tokenizer.encode(sample.question).ids
             self.counts["questions cut to max_query_len"] += len(question) > self.task.max_query_len
-            for feature in self._windowed(number, question[: self.task.max_query_len], encoded):
+            for feature, window in self._windowed(number, question[: self.task.max_query_len], encoded):
                 if answer is not None:
-                    first, last = (token - feature.first_token for token in answer)
-                    inside = first >= 0 and last < len(feature.starts)
+                    inside = window.start <= answer[0] and answer[1] < window.stop
+                    shift = feature.offset - window.start
                     # A window without the answer points at [CLS], as in the released code.
-                    feature.target = (first + feature.offset, last + feature.offset) if inside else (0, 0)
+                    feature.target = (answer[0] + shift, answer[1] + shift) if inside else (0, 0)
                 yield feature
 
-    def _windowed(self, number: int, question: np.ndarray | None, text: Encoding) -> Iterable[Feature]:
-        """Sequences `[CLS] (question [SEP]) window [SEP]` over a text."""
+    def _windowed(
+        self, number: int, question: np.ndarray | None, text: Encoding
+    ) -> Iterable[tuple[Feature, slice]]:
+        """Sequences `[CLS] (question [SEP]) window [SEP]` over a text, and the tokens of each window."""
         before = [] if question is None else [question]
         offset = 1 if question is None else len(question) + 2
         width = self.task.max_seq_len - offset - 1
@@ -197,11 +184,118 @@ class _Maker:
         self.counts["samples read in windows"] += len(ranges) > 1
         self.counts["samples in windows without overlap (lower doc_stride)"] += apart
         for (start, stop), belongs in zip(ranges, belonging(ranges, len(text.ids))):
-            ids, sentences = self._sequence(*before, text.ids[start:stop])
-            places = text.starts[start:stop], text.ends[start:stop]
-            yield Feature(number, ids, sentences, None, offset, start, *places, belongs)
+            window = slice(start, stop)
+            ids, sentences = self._sequence(*before, text.ids[window])
+            places = text.starts[window], text.ends[window]
+            yield Feature(number, ids, sentences, None, offset, *places, belongs), window
 
     def _sequence(self, a: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         cls, sep = [self.tokenizer.vocab.cls_id], [self.tokenizer.vocab.sep_id]
         ids = np.concatenate([cls, a, sep] if b is None else [cls, a, sep, b, sep]).astype(np.int32)
         return ids, (np.arange(len(ids)) >= len(a) + 2).astype(np.int8)
+
+
+def decode(
+    task: FinetuneTask, samples: Sequence[Any], features: Sequence[Feature], outputs: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Predictions, one for each sample, in their order: the records of docs/finetune.md, of span {"id",
+    "answer", "nbest": [{"text", "probability", "start", "end"}]}. Offsets are characters, ends exclusive.
+
+    outputs: of each sequence, without padding: (C) classification, () regression, (T, C) tagging, (2, T)
+    span. Raises ConfigError naming the sample where one is not finite."""
+    groups: list[list[tuple[Feature, Any]]] = [[] for _ in samples]
+    for feature, output in zip(features, outputs, strict=True):
+        if not np.isfinite(output).all():
+            raise ConfigError(
+                f"{samples[feature.sample].where}: the model's output is not a finite number: its weights "
+                f"have diverged or are damaged; fine-tune it again (a lower peak_lr)"
+            )
+        groups[feature.sample].append((feature, output))
+    if task.kind == "span":
+        return [_answer(task, sample, group) for sample, group in zip(samples, groups)]
+    records = []
+    for sample, group in zip(samples, groups):
+        record = {"line": sample.line} if sample.id is None else {"id": sample.id, "line": sample.line}
+        if task.kind == "tagging":
+            record |= _tags(task, sample, group)
+        elif task.kind == "regression":
+            record["score"] = float(group[0][1])
+        else:
+            probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
+            record["label"] = task.labels[int(np.argmax(probabilities))]
+            record["probabilities"] = dict(zip(task.labels, probabilities, strict=True))
+        records.append(record)
+    return records
+
+
+def _tags(task: FinetuneTask, sample: TaggedSample, windows: list[tuple[Feature, Any]]) -> dict[str, Any]:
+    pieces, starts = [], []
+    for feature, logits in windows:  # windows are in order, and every token belongs to one of them
+        best = np.asarray(logits)[feature.offset : feature.offset + len(feature.starts)].argmax(axis=-1)
+        pieces += best[feature.belongs].tolist()
+        starts += feature.starts[feature.belongs].tolist()
+    text, spans, given = sample.tokens.text, sample.tokens.spans, sample.tokens.given
+    by_token = [task.labels[pieces[first]] for first in source_of_piece(spans, np.array(starts))[1]]
+    entities = entities_of(by_token, spans)
+    record: dict[str, Any] = {"text": text}
+    if given is not None:
+        rest = iter(by_token)
+        record["tokens"], tags = given, [next(rest) if token else "O" for token in given]
+    else:
+        tags = ["O"] * len(text)
+        for kind, start, stop in entities:
+            inside = f"I-{kind}" if f"I-{kind}" in task.labels else "O"
+            tags[start:stop] = [f"B-{kind}"] + [inside] * (stop - start - 1)
+    found = [{"type": kind, "start": a, "end": b, "text": text[a:b]} for kind, a, b in entities]
+    return record | {"tags": tags, "entities": found}
+
+
+def _answer(task: FinetuneTask, sample: QuestionSample, windows: list[tuple[Feature, Any]]) -> dict[str, Any]:
+    candidates = []
+    for feature, sides in windows:
+        inside = slice(feature.offset, feature.offset + len(feature.starts))
+        start, stop = (np.asarray(side)[inside] for side in sides)
+        spans = best_spans(start, stop, feature.belongs, task.max_answer_len, task.n_best)
+        candidates += [(score, int(feature.starts[a]), int(feature.stops[b])) for score, a, b in spans]
+    # An answer's start belongs to one window only, so the same span cannot come twice.
+    candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: task.n_best]
+    probabilities = softmax([score for score, _, _ in candidates]) if candidates else ()
+    nbest = [
+        {"text": sample.context[first:last], "probability": float(p), "start": first, "end": last}
+        for p, (_, first, last) in zip(probabilities, candidates)
+    ]
+    return {"id": sample.qid, "answer": nbest[0]["text"] if nbest else "", "nbest": nbest}
+
+
+def best_spans(
+    start: np.ndarray, stop: np.ndarray, allowed: np.ndarray, longest: int, count: int
+) -> list[tuple[float, int, int]]:
+    """The best `count` answers of one window, exactly: (score, first token, last token), best first.
+
+    start, stop: logits (W) of the first and last token, whose sum is the score; allowed: bool (W), an answer
+    may start here; longest: L."""
+    if not allowed.any():
+        return []
+    longest = min(longest, len(start))
+    after = np.concatenate([np.asarray(stop, np.float64), np.full(longest - 1, -np.inf)])
+    ends = np.lib.stride_tricks.sliding_window_view(after, longest)  # (W, L): of answers of 1, 2, ... tokens
+    scores = (np.where(allowed, np.asarray(start, np.float64), -np.inf)[:, None] + ends).ravel()
+    chosen = np.argpartition(-scores, min(count, len(scores)) - 1)[:count]
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    chosen = chosen[scores[chosen] > -np.inf]
+    firsts, lengths = np.divmod(chosen, longest)
+    return list(zip(scores[chosen].tolist(), firsts.tolist(), (firsts + lengths).tolist()))
+
+
+def write_predictions(
+    task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
+) -> None:
+    """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
+    if task.kind == "span" and nbest is not None:
+        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
+    write_json_lines(path, map(_rounded, lines))
+
+
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 6))

@@ -18,161 +18,125 @@ from ernie2.checkpoint import checkpoints, newest_whole
 from ernie2.disk import file_digest, write_json, write_text
 from ernie2.finetune.data import Data, FinetuneBatch, collate, micro_batches, plan_batches, prepare_data
 from ernie2.finetune.metrics import MAJORITY_RULE, majority
-from ernie2.finetune.model import Start, check_fit, read_start
+from ernie2.finetune.model import Start, read_start
 from ernie2.finetune.readers import find_file
-from ernie2.finetune.run import FinetuneRun, load_finetune
-from ernie2.finetune.task import FinetuneTask
+from ernie2.finetune.task import FinetuneRun, load_finetune
 from ernie2.logs import RunLog, logger
 from ernie2.optim import schedule
 from ernie2.schema import to_mapping
 from ernie2.strict import ConfigError, differences, make_folder
 from ernie2.weights import open_weights
 
-Metrics = dict[str, dict[str, float]]  # split -> metric -> percent
-ORIGIN, ENDED, RESULT = out_dir.ORIGIN, "runs.json", "result.json"
-LEFT = "best", "predictions", "step_*"
-RESULTS = (ENDED, RESULT, "eval.jsonl", *LEFT, *(f"run_*/{name}" for name in LEFT))
-"""What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training)."""
-FREE = "out_dir data_dir init_from init_min_match config_from vocab_file log_every save_every".split()
-FREE += ["micro_tokens", "sizes", "paper"]
-"""Settings that the numbers of a run do not depend on; files and weights are compared by content."""
+ENDED, RESULT = "runs.json", "result.json"
+# What a run leaves in its folder that another must not find there (eval.jsonl: of a pre-training).
+RESULTS = f"{ENDED} {RESULT} eval.jsonl best predictions step_* run_*/best run_*/predictions run_*/step_*"
+# Settings that the numbers of a run do not depend on; files and weights are compared by content.
+FREE = "out_dir data_dir init_from init_min_match config_from log_every save_every micro_tokens sizes paper"
 
 
 @dataclass
 class Job:
     """Everything that the runs of a repeat share."""
 
-    task: FinetuneTask
-    run: FinetuneRun
+    task: FinetuneRun
     start: Start
     data: Data
-    rank: int = 0
-    ranks: int = 1
+    out_dir: Path
     ended: list[dict[str, Any]] = field(default_factory=list)
     """Entries of result.json of runs that have ended; what earlier starts left is known to rank 0 alone."""
     started: float = field(default_factory=time.monotonic)
     warned_idle: bool = False
 
     @property
-    def out_dir(self) -> Path:
-        """Folder of everything that is written."""
-        return Path(self.run.out_dir)
-
-    @property
     def settings(self) -> str:
         """Everything that was set, as YAML."""
-        both = to_mapping(self.task) | to_mapping(self.run)
-        return yaml.safe_dump(both, sort_keys=False, allow_unicode=True)
-
-    @property
-    def pad_id(self) -> int:
-        """Id of [PAD]."""
-        return self.start.tokenizer.vocab.pad_id
+        return yaml.safe_dump(to_mapping(self.task), sort_keys=False, allow_unicode=True)
 
     def seed(self, number: int) -> int:
         """Seed of run `number` (from 1)."""
-        return self.run.seed + number - 1
+        return self.task.seed + number - 1
 
     def folder(self, number: int) -> Path:
         """Folder of run `number`: out_dir itself where there is one run."""
-        return self.out_dir if self.run.repeat == 1 else self.out_dir / f"run_{number}"
-
-    def from_rank_0(self, number: float) -> float:
-        """A number that rank 0 decides for all."""
-        return float(distributed.sum_over_ranks(np.array([number if self.rank == 0 else 0], np.float64))[0])
+        return self.out_dir if self.task.repeat == 1 else self.out_dir / f"run_{number}"
 
     def plan(self, seed: int) -> tuple[list[np.ndarray], set[int]]:
         """Optimizer steps of a run (arrays of sequence numbers), and after which of them dev is evaluated."""
-        steps: list[np.ndarray] = []
-        epoch_ends = set()
-        limit = self.run.max_steps
-        for epoch in range(self.task.epochs):
-            if limit is None or len(steps) < limit:
-                steps += plan_batches(self.data.train.lengths, self.task, seed, epoch)
-                epoch_ends.add(len(steps))
-        steps = steps[:limit]
-        every = self.run.eval_every
-        due = epoch_ends if every is None else () if every == "end" else range(every, len(steps), every)
+        steps, epoch_ends, task = [], [], self.task
+        for epoch in range(task.epochs):
+            steps += plan_batches(self.data.train.lengths, task, seed, epoch)
+            epoch_ends.append(len(steps))
+            if task.max_steps is not None and len(steps) >= task.max_steps:
+                break
+        steps = steps[: task.max_steps]
+        every = len(steps) if task.eval_every == "end" else task.eval_every
+        due = range(every, len(steps), every) if every else epoch_ends
         return steps, {step for step in due if step < len(steps)} | {len(steps)}
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Of step `step` (from 0) of `steps`. Baidu's code counts the steps of a schedule without the last,
         smaller batches of the epochs."""
         task, total = self.task, steps
-        if task.lr_schedule == "released" and task.batch_size and self.run.max_steps is None:
+        if task.lr_schedule == "released" and task.batch_size and task.max_steps is None:
             total = max(task.epochs * len(self.data.train.lengths) // task.batch_size, 1)
-        warmup = int(task.warmup_proportion * total)
-        return schedule(task.lr_schedule, step, task.peak_lr, warmup, total)
+        return schedule(task.lr_schedule, step, task.peak_lr, int(task.warmup_proportion * total), total)
 
-    def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch], list[float]]:
-        """The micro-batches of one step over all ranks: sequence numbers, arrays and the weight of each.
+    def batches(self, numbers: np.ndarray) -> tuple[list[np.ndarray], list[FinetuneBatch]]:
+        """The micro-batches of one step over all ranks: sequence numbers and arrays.
 
-        Every rank needs a gradient to sum: where there are fewer of them than ranks, the first comes again
-        with weight 0. A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a
-        GPU dropout follows the micro-batches, which must not depend on the ranks then."""
-        train = self.data.train
-        at_least = self.ranks if cpu.switch.enabled else 1
-        parts = micro_batches(numbers, train.lengths, self.run.micro_tokens, at_least)
-        idle = max(0, self.ranks - len(parts))
-        if idle and not self.warned_idle:
+        A CPU draws dropout for each sequence, so there the batch is cut for all ranks; on a GPU dropout
+        follows the micro-batches, which must not depend on the ranks then."""
+        train, task, ranks = self.data.train, self.task, distributed.world_size()
+        at_least = ranks if cpu.switch.enabled else 1
+        parts = micro_batches(numbers, train.lengths, task.micro_tokens, at_least)
+        if len(parts) < ranks and not self.warned_idle:
             self.warned_idle = True
-            found = len(parts), self.ranks, self.run.micro_tokens
+            found = len(parts), ranks, task.micro_tokens
             logger.warning("%d micro-batches in a step for %d processes: lower micro_tokens (now %d)", *found)
-        parts += parts[:1] * idle
-        positions = self.start.config.max_position_embeddings
-        width = padded_width(int(train.lengths[numbers].max()), self.run.precision, positions)
-        features = ([train.features[i] for i in part] for part in parts)
-        arrays = [collate(chosen, self.task.kind, self.pad_id, width) for chosen in features]
-        return parts, arrays, [1.0] * (len(parts) - idle) + [0.0] * idle
+        positions, pad_id = self.start.config.max_position_embeddings, self.start.tokenizer.vocab.pad_id
+        width = padded_width(int(train.lengths[numbers].max()), task.precision, positions)
+        return parts, [collate([train.features[i] for i in part], task.kind, pad_id, width) for part in parts]
 
     def open(self) -> int:
-        """Takes hold of out_dir. Returns how many runs of this very job have ended there before.
-
-        Raises:
-            ConfigError: another process is at work there, or the folder holds another job's results."""
-        if self.rank == 0:
+        """Takes hold of out_dir. Returns how many runs of this very job have ended there before. Raises
+        ConfigError: another process is at work there, or the folder holds another job's results."""
+        if distributed.rank() == 0:
             make_folder(self.out_dir, "out_dir")
             out_dir.hold(self.out_dir, "out_dir")
             self._take_over()
+            for number in range(1, self.task.repeat + 1):
+                self.folder(number).mkdir(exist_ok=True)
+                out_dir.clean(self.folder(number))
+            for number in range(1, len(self.ended) + 1):
+                self._remove_checkpoints(number)
             write_text(self.out_dir / "task.yaml", self.settings)
-        ended = int(self.from_rank_0(len(self.ended)))
+        ended = int(from_rank_0(len(self.ended)))
         if ended:
-            logger.info("%d of %d runs have ended before", ended, self.run.repeat)
+            logger.info("%d of %d runs have ended before", ended, self.task.repeat)
         return ended
 
     def _take_over(self) -> None:
         """Goes on in a folder that this job began, refuses one with other results, begins in any other."""
-        origin, path = self._origin(), self.out_dir / ORIGIN
-        if any(left for name in RESULTS for left in self.out_dir.glob(name)):
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                before = {ORIGIN: "none"}
-            changed = differences(before, origin).items()
-            if changed:
+        origin, path = self._origin(), self.out_dir / out_dir.ORIGIN
+        if any(left for name in RESULTS.split() for left in self.out_dir.glob(name)):
+            before = _read_json(path) if path.is_file() else {out_dir.ORIGIN: "none"}
+            if changed := differences(before, origin).items():
                 what = "; ".join(f"{key}: {str(a)[:60]} there, {str(b)[:60]} here" for key, (a, b) in changed)
                 raise ConfigError(
                     f"out_dir: {self.out_dir} holds the results of another run ({what[:600]}); name another "
                     f"out_dir, or remove that folder"
                 )
-            if (self.out_dir / ENDED).is_file():
-                self.ended = _read_json(self.out_dir / ENDED)
-        for number in range(1, self.run.repeat + 1):
-            folder = self.folder(number)
-            folder.mkdir(exist_ok=True)
-            out_dir.clean(folder)
-            if number <= len(self.ended):
-                self._remove_checkpoints(number)
+            self.ended = _read_json(self.out_dir / ENDED) if (self.out_dir / ENDED).is_file() else []
         write_json(path, origin)
 
     def _origin(self) -> dict[str, Any]:
         """What the numbers of a run depend on: settings, and digests of data, weights and vocabulary."""
-        names = [name for role in ("train", "dev", "test") for name in self.task.files.names(role)]
-        found = {name: find_file(self.run.data_dir, name) for name in names}
-        settings = yaml.safe_load(self.settings).items()
+        names = [*self.task.files.train, *self.task.files.dev, *self.task.files.test]
+        found = {name: find_file(self.task.data_dir, name) for name in names}
+        settings, free = to_mapping(self.task), FREE.split()
         return {
-            "settings": {key: value for key, value in settings if key not in FREE},
-            "weights": self.start.weights and file_digest(open_weights(self.start.weights).file),
+            "settings": {key: value for key, value in settings.items() if key not in free},
+            "weights": file_digest(open_weights(self.start.folder).file) if self.start.weights else None,
             "vocabulary": self.start.tokenizer.vocab.digest,
             "lower_case": self.start.tokenizer.lower_case,
             "encoder": self.start.config.to_json(),
@@ -181,14 +145,14 @@ class Job:
 
     def newest_checkpoint(self, number: int) -> Path | None:
         """Where run `number` goes on, the same on every rank; None where it begins."""
-        found = newest_whole(self.folder(number)) if self.rank == 0 else None
-        step = int(self.from_rank_0(found[0] if found else 0))
+        found = newest_whole(self.folder(number)) if distributed.rank() == 0 else None
+        step = int(from_rank_0(found[0] if found else 0))
         return self.folder(number) / f"step_{step:07d}" if step else None
 
     def end_run(self, entry: dict[str, Any]) -> None:
         """Notes the result of a run: it is not trained again, so its checkpoints go."""
         self.ended.append(entry)
-        if self.rank == 0:
+        if distributed.rank() == 0:
             write_json(self.out_dir / ENDED, self.ended)
             self._remove_checkpoints(len(self.ended))
 
@@ -197,20 +161,30 @@ class Job:
             out_dir.remove(folder)
 
 
-def prepare_job(path: str | Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Job:
+def from_rank_0(number: float) -> float:
+    """A number that rank 0 decides for all."""
+    return float(distributed.sum_over_ranks(np.array([0 if distributed.rank() else number], np.float64))[0])
+
+
+def prepare_job(path: str | Path, overrides: list[str]) -> Job:
     """Checks all a user can get wrong and reads all data, before anything is written. Raises ConfigError."""
-    _, run = load_finetune(path, overrides)
-    precision.check_precision(run.precision, "precision")
-    start = read_start(run)
-    task, run = load_finetune(path, overrides, size=start.size)
-    check_fit(task, start.config)
-    size, weights = start.size or "of its own size", start.weights or "random weights"
+    task = load_finetune(path, overrides)
+    precision.check_precision(task.precision, "precision")
+    start = read_start(task)
+    task, config = load_finetune(path, overrides, start.size), start.config
+    for key, needed, rows, what in (
+        ("max_seq_len", task.max_seq_len, config.max_position_embeddings, "positions"),
+        ("task_id", task.task_id + 1, config.task_type_vocab_size, "task embeddings"),
+    ):
+        if needed > rows:
+            raise ConfigError(f"{key}: {getattr(task, key)}, but the encoder has {rows} {what}")
+    size, weights = start.size or "of its own size", start.folder if start.weights else "random weights"
     sized = f", with the settings of sizes.{start.size}" if start.size in task.sizes else ""
     logger.info("task %s (%s), encoder %s from %s%s", task.name, task.kind, size, weights, sized)
-    data = prepare_data(task, run, start.tokenizer)
+    data = prepare_data(task, start.tokenizer)
     for note in data.notes:
         logger.info("note: %s", note)
-    return Job(task, run, start, data, rank, ranks)
+    return Job(task, start, data, Path(task.out_dir))
 
 
 def _read_json(path: Path) -> Any:
@@ -224,17 +198,17 @@ class FinetuneLog(RunLog):
     """train.jsonl and metrics.jsonl of run `number`, from `step` on. `sums`: those of the log there."""
 
     def __init__(self, job: Job, number: int, step: int, steps: int, sums: dict[str, float] | None) -> None:
-        at, done = (number, step), (number - 1) * steps + step
+        self.number, self.steps, self.done = number, steps, (number - 1) * steps + step
+        # Of the steps since the last line of train.jsonl.
+        self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
+        self._since, at = time.monotonic(), (number, step)
         kept = {
             "train": lambda line: (line["run"], line["step"]) <= at,
             # The evaluation of the step that was saved is made again, and after it the test.
             "metrics": lambda line: (line["run"], line["step"] if "selection" in line else steps) < at,
         }
-        super().__init__(job.out_dir, done, job.run.repeat * steps, active=job.rank == 0, kept=kept)
-        self.number, self.steps, self.done = number, steps, done
-        self.sums = sums or {"loss": 0.0, "targets": 0.0, "tokens": 0, "padded_tokens": 0}
-        """Of the steps since the last line of train.jsonl."""
-        self._since = time.monotonic()
+        active = distributed.rank() == 0
+        super().__init__(job.out_dir, self.done, job.task.repeat * steps, active=active, kept=kept)
 
     def count(self, **sums: float) -> None:
         """Counts one optimizer step: its summed loss, its targets, its real and computed tokens."""
@@ -244,89 +218,85 @@ class FinetuneLog(RunLog):
 
     def train(self, record: dict[str, Any]) -> None:
         """Writes a line of train.jsonl: `record` (step, lr, grad_norm) with means since the last one."""
-        sums, now, step = self.sums, time.monotonic(), record["step"]
-        rate = round(sums["tokens"] / max(now - self._since, 1e-9), 1)
-        at = {"run": self.number, "step": step, "steps": self.steps}
-        record = {**at, **record, **sums, "tokens_per_s": rate}
+        rate = self.sums["tokens"] / max(time.monotonic() - self._since, 1e-9)
+        at = {"run": self.number, "step": record["step"], "steps": self.steps}
+        record = at | record | self.sums | {"tokens_per_s": round(rate, 1)}
         record["loss"] /= max(record.pop("targets"), 1)
-        self.sums, self._since = dict.fromkeys(sums, 0), now
-        text = f"loss {record['loss']:.4f}  lr {record['lr']:.2e}"
-        self.progress(record, f"run {self.number}  step {step}/{self.steps}", text, self.done)
+        self.sums, self._since = dict.fromkeys(self.sums, 0), time.monotonic()
+        where = f"run {self.number}  step {record['step']}/{self.steps}"
+        self.progress(record, where, f"loss {record['loss']:.4f}  lr {record['lr']:.2e}", self.done)
 
     def metrics(self, record: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl and of the console."""
         self._since = time.monotonic()  # an evaluation is not training time
         if self.active:
             self._write("metrics", {"run": self.number, **record})
-            splits = "  ".join(
-                f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+            shown = "  ".join(
+                f"{split} {name} {value:.2f}"
                 for split, values in record["metrics"].items()
+                for name, value in values.items()
             )
             best = "  (best)" if record.get("best") else ""
-            logger.info("run %d  step %d  %s%s", self.number, record["step"], splits, best)
+            logger.info("run %d  step %d  %s%s", self.number, record["step"], shown, best)
 
 
 def finish(job: Job) -> dict[str, Any]:
     """Keeps the best run's model and predictions, writes result.json, shows the table. Returns the result.
 
     A job that had come to its end before finds its result and changes nothing."""
-    path, model = job.out_dir / RESULT, job.out_dir / "best"
-    if not path.is_file():
-        best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
-        if job.run.repeat > 1:
-            keep_best_run(job, best)
-        write_json(path, summarise(job, job.ended, best))
-    elif model.is_dir():
+    path = job.out_dir / RESULT
+    if path.is_file():
         logger.info("%s: this run has ended before; nothing was left to do", path)
     else:
-        raise ConfigError(f"out_dir: {path} is there, but no model {model}; remove it to train anew")
+        best = max(range(len(job.ended)), key=lambda i: job.ended[i]["selection"]) + 1
+        if job.task.repeat > 1:  # run_<k>/ keep their own predictions
+            if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
+                shutil.rmtree(job.out_dir / "best", ignore_errors=True)
+                (job.folder(best) / "best").rename(job.out_dir / "best")
+            shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
+            shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
+            for number in range(1, job.task.repeat + 1):
+                shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
+        write_json(path, summarise(job, best))
     result = _read_json(path)
     logger.info("%s", table(result))
     return result
 
 
-def keep_best_run(job: Job, best: int) -> None:
-    """Of several runs one model is kept: out_dir/best, with its predictions. run_<k>/ keep their own."""
-    if (job.folder(best) / "best").is_dir():  # else an earlier start has come that far
-        shutil.rmtree(job.out_dir / "best", ignore_errors=True)
-        (job.folder(best) / "best").rename(job.out_dir / "best")
-    shutil.rmtree(job.out_dir / "predictions", ignore_errors=True)
-    shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
-    for number in range(1, job.run.repeat + 1):
-        shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
-
-
-def summarise(job: Job, runs: list[dict[str, Any]], best: int) -> dict[str, Any]:
+def summarise(job: Job, best: int) -> dict[str, Any]:
     """What result.json holds. `metrics` is the mean over the runs; every metric is in percent."""
-    task, data = job.task, job.data
-    labelled = [part for part in (*data.dev, *data.test) if part.labelled]
-    all_metrics = [run["metrics"] for run in runs]
+    task, data, runs = job.task, job.data, [run["metrics"] for run in job.ended]
+    splits = [data.train, *data.dev, *data.test]
+    labelled = [part for part in splits[1:] if part.labelled]
     result: dict[str, Any] = {
         "task": task.name,
         "kind": task.kind,
         "size": job.start.size,
-        "init_from": job.run.init_from,
-        "seed": job.run.seed,
+        "init_from": task.init_from,
+        "seed": task.seed,
         "unit": "percent",
-        "metrics": over_runs(all_metrics, np.mean),
+        "metrics": over_runs(runs, np.mean),
         "majority": {part.name: majority(task, data.train.samples, part.samples) for part in labelled},
         "majority_rule": MAJORITY_RULE[task.kind],
         "paper": task.paper.get(job.start.size or "", task.paper),
-        "steps": runs[0]["steps"],
+        "steps": job.ended[0]["steps"],
         "seconds": round(time.monotonic() - job.started, 1),
-        "data": data.counts(),
+        "data": {
+            part.name: {"samples": len(part.samples), "sequences": len(part.features), **+part.counts}
+            for part in splits
+        },
         "notes": data.notes,
-        "runs": runs,
+        "runs": job.ended,
     }
     if len(runs) > 1:
         statistics = {"mean": np.mean, "median": np.median, "std": lambda values: np.std(values, ddof=1)}
-        result |= {name: over_runs(all_metrics, statistic) for name, statistic in statistics.items()}
+        result |= {name: over_runs(runs, statistic) for name, statistic in statistics.items()}
         result["best_run"] = best
     return result
 
 
-def over_runs(runs: list[Metrics], statistic: Any) -> Metrics:
-    """A statistic of every metric over the runs; std is the sample standard deviation."""
+def over_runs(runs: list[dict[str, dict[str, float]]], statistic: Any) -> dict[str, dict[str, float]]:
+    """Split -> metric -> a statistic of it over the runs."""
     return {
         split: {name: round(float(statistic([run[split][name] for run in runs])), 4) for name in values}
         for split, values in runs[0].items()
@@ -337,15 +307,14 @@ def table(result: dict[str, Any]) -> str:
     """Metrics by split beside the majority baseline and, for a size of the paper, the paper's numbers."""
     lines = [
         f"{result['task']}: {len(result['runs'])} run(s), {result['steps']} steps each, in percent",
-        f"{'split':<16}{'metric':<12}{'mean':>8}{'std':>8}{'majority':>10}{'paper':>8}",
+        f"{'split':<16}{'metric':<12}{'mean':>10}{'std':>10}{'majority':>10}{'paper':>10}",
     ]
     for split, values in result["metrics"].items():
-        theirs = result["paper"].get(split, {})
-        if not isinstance(theirs, dict):  # a plain number is the first metric's
-            theirs = {next(iter(values)): theirs}
-        for metric, value in values.items():
-            std = f"{result['std'][split][metric]:.2f}" if "std" in result else "-"
-            paper = "-" if theirs.get(metric) is None else f"{theirs[metric]:.1f}"
-            majority_rule = result["majority"][split][metric]
-            lines.append(f"{split:<16}{metric:<12}{value:>8.2f}{std:>8}{majority_rule:>10.2f}{paper:>8}")
+        paper, std = result["paper"].get(split, {}), result.get("std", {}).get(split, {})
+        if not isinstance(paper, dict):  # a plain number is the first metric's
+            paper = {next(iter(values)): paper}
+        columns = values, std, result["majority"][split], paper
+        for metric in values:
+            cells = (f"{c[metric]:.2f}" if c.get(metric) is not None else "-" for c in columns)
+            lines.append(f"{split:<16}{metric:<12}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)

@@ -1,12 +1,11 @@
-"""Scores of fine-tuning, all in percent (the paper's unit; correlations times 100 too). No tensors here.
+"""Scores of fine-tuning, all in percent (correlations times 100 too). No tensors here.
 
 Letters: N samples, C classes. Where a metric is undefined (a constant prediction has no correlation) it is 0.
 
 EM and F1 of Chinese reading comprehension follow CMRC 2018's published evaluator, version 5: answers are
-lower-cased and stripped, a fixed list of punctuation is dropped. EM: equal to one of the references. F1: text
-is cut into Chinese characters and, between them, words; with L the length of the longest common run of such
-units, F1 = 2 P R / (P + R), P = L / units of the prediction, R = L / units of the reference; the best over
-the references. The longest common *run* (substring), not subsequence: so the evaluator counts."""
+lower-cased and stripped, listed punctuation is dropped. EM: equal to a reference. F1 counts Chinese
+characters and the words between them: 2 L / (units of the prediction + units of the reference) with L the
+length of the longest common run (not subsequence); the best over the references."""
 
 from __future__ import annotations
 
@@ -14,20 +13,25 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from math import comb
 from typing import Any
 
 import numpy as np
 
 from ernie2.finetune.tagging import Entity, entities_of
 from ernie2.finetune.task import FinetuneTask
-from ernie2.strict import ConfigError
+
+MAJORITY_RULE = {
+    "classification": "the most frequent class of train (mrr: the order of the file)",
+    "regression": "the mean of train for every sample",
+    "tagging": "the most frequent type in train of each string that is an entity there, longest match first",
+    "span": "the whole passage",
+}
 
 
 def score(
     task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """The task's metrics of the records that `decoding.decode` makes. Samples must have labels."""
+    """The task's metrics of the records that `features.decode` makes. Samples must have labels."""
     if task.kind == "span":
         answers = {record["id"]: record["answer"] for record in predictions}
         values = cmrc_scores(answers, {sample.qid: sample.references for sample in samples})
@@ -38,56 +42,43 @@ def score(
         pair = [record["score"] for record in predictions], [sample.label for sample in samples]
         values = {"pearson": pearson(*pair), "spearman": spearman(*pair)}
     else:
-        classes = np.array([task.labels.index(record["label"]) for record in predictions])
-        positive = task.labels[task.positive_index]
-        scores = [record["probabilities"][positive] for record in predictions]
-        values = _class_scores(task, samples, classes, scores)
+        values = _class_scores(task, samples, predictions)
     return {name: round(float(values[name]), 4) for name in task.metrics}
-
-
-MAJORITY_RULE = {
-    "classification": "the most frequent class of train (mrr: random order)",
-    "regression": "the mean of train for every sample",
-    "tagging": "the most frequent type in train of each string that is an entity there, longest match first",
-    "span": "the whole passage",
-}
 
 
 def majority(task: FinetuneTask, train: Sequence[Any], samples: Sequence[Any]) -> dict[str, float]:
     """What a rule that looks at no meaning reaches (`MAJORITY_RULE`): the chance level of a task."""
     if task.kind == "classification":
-        most = Counter(sample.label for sample in train).most_common(1)[0][0]
-        values = _class_scores(task, samples, np.full(len(samples), most), None)
+        label = task.labels[Counter(sample.label for sample in train).most_common(1)[0][0]]
+        records = [{"label": label, "probabilities": dict.fromkeys(task.labels, 0.0)}] * len(samples)
     elif task.kind == "regression":
-        values = {"pearson": 0.0, "spearman": 0.0}  # a constant correlates with nothing
+        records = [{"score": 0.0}] * len(samples)  # any constant correlates with nothing
     elif task.kind == "tagging":
-        found = _from_dictionary(task, train, samples)
-        values = {"entity_f1": entity_f1(found, gold_entities(task, samples))}
+        records = _from_dictionary(task, train, samples)
     else:
-        values = cmrc_scores({s.qid: s.context for s in samples}, {s.qid: s.references for s in samples})
-    return {name: round(float(values[name]), 4) for name in task.metrics}
+        records = [{"id": sample.qid, "answer": sample.context} for sample in samples]
+    return score(task, samples, records)
 
 
 def _class_scores(
-    task: FinetuneTask, samples: Sequence[Any], classes: np.ndarray, scores: Sequence[float] | None
+    task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """Metrics of predicted classes (N); `scores` (N) rank the rows of a question, None: a random order.
-
-    NLPCC-DBQA's F1 is over all rows, at threshold 0.5, as in the released code (ERNIE issues 154, 732)."""
+    """NLPCC-DBQA's F1 is over all rows, at threshold 0.5, as in the released code (ERNIE issues 154, 732)."""
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # two seconds
 
+    classes = [task.labels.index(record["label"]) for record in predictions]
     labels = np.array([sample.label for sample in samples])
+    positive = task.labels.index(task.positive_label or task.labels[-1])
     macro = len(task.labels) > 2 and task.positive_label is None
-    averaged = range(len(task.labels)) if macro else [task.positive_index]
-    values = {
+    averaged = range(len(task.labels)) if macro else [positive]
+    qids = [sample.qid or sample.text_a for sample in samples]
+    scores = [record["probabilities"][task.labels[positive]] for record in predictions]
+    return {
         "accuracy": 100 * accuracy_score(labels, classes),
         "f1": 100 * f1_score(labels, classes, labels=averaged, average="macro", zero_division=0),
         "mcc": 100 * matthews_corrcoef(labels, classes),
+        "mrr": mrr(qids, labels == positive, scores),
     }
-    if "mrr" in task.metrics:
-        qids = [sample.qid or sample.text_a for sample in samples]
-        values["mrr"] = mrr(qids, labels == task.positive_index, scores)
-    return values
 
 
 def gold_entities(task: FinetuneTask, samples: Sequence[Any]) -> list[list[Entity]]:
@@ -95,29 +86,30 @@ def gold_entities(task: FinetuneTask, samples: Sequence[Any]) -> list[list[Entit
     return [entities_of([task.labels[tag] for tag in sample.tags], sample.tokens.spans) for sample in samples]
 
 
-def _from_dictionary(task: FinetuneTask, train: Sequence[Any], samples: Sequence[Any]) -> list[list[Entity]]:
+def _from_dictionary(
+    task: FinetuneTask, train: Sequence[Any], samples: Sequence[Any]
+) -> list[dict[str, Any]]:
     kinds: dict[str, Counter[str]] = {}
     for sample, entities in zip(train, gold_entities(task, train)):
-        for entity in entities:
-            kinds.setdefault(sample.tokens.text[entity.start : entity.stop], Counter())[entity.type] += 1
+        for kind, start, stop in entities:
+            kinds.setdefault(sample.tokens.text[start:stop], Counter())[kind] += 1
     lengths = sorted({len(word) for word in kinds}, reverse=True)
-    found: list[list[Entity]] = []
+    records = []
     for text in (sample.tokens.text for sample in samples):
-        found.append([])
-        start = 0
+        entities, start = [], 0
         while start < len(text):
-            stop = next((start + n for n in lengths if text[start : start + n] in kinds), start)
-            if stop > start:
-                found[-1].append(Entity(kinds[text[start:stop]].most_common(1)[0][0], start, stop))
-            start = max(stop, start + 1)
-    return found
+            stop = next((start + n for n in lengths if text[start : start + n] in kinds), None)
+            if stop:
+                kind = kinds[text[start:stop]].most_common(1)[0][0]
+                entities.append({"type": kind, "start": start, "end": stop})
+            start = stop or start + 1
+        records.append({"entities": entities})
+    return records
 
 
 def pearson(predicted: Sequence[float], values: Sequence[float]) -> float:
-    """Pearson's correlation (N), in percent. Raises ConfigError where a number is not finite."""
+    """Pearson's correlation (N), in percent."""
     pair = np.array([predicted, values], np.float64)
-    if bad := np.sum(~np.isfinite(pair)):
-        raise ConfigError(f"{bad} of {pair.size // 2} numbers to correlate are not finite")
     return 100 * float(np.corrcoef(pair)[0, 1]) if pair.std(axis=1).min() > 1e-12 else 0.0
 
 
@@ -125,31 +117,17 @@ def spearman(predicted: Sequence[float], values: Sequence[float]) -> float:
     """Spearman's rank correlation, in percent; ties get the mean of their ranks."""
     from scipy.stats import rankdata
 
-    pearson(predicted, values)  # refuses what is not finite
     return pearson(rankdata(predicted), rankdata(values))
 
 
-def mrr(qids: Sequence[str], relevant: Sequence[bool], scores: Sequence[float] | None) -> float:
-    """Mean reciprocal rank of the first relevant row of each question, in percent (NLPCC-DBQA).
-
-    As in the released code: rows of a question are ranked by score (higher is better), ties in file order; a
-    question without a relevant row counts 0. Without scores: the mean over all orders."""
-    questions: dict[str, list[tuple[float, bool]]] = {}
-    for qid, right, row_score in zip(qids, relevant, relevant if scores is None else scores, strict=True):
-        questions.setdefault(qid, []).append((row_score, right))
-    reciprocal = _expected_reciprocal_rank if scores is None else _reciprocal_rank
-    return 100 * float(np.mean([reciprocal(rows) for rows in questions.values()]))
-
-
-def _reciprocal_rank(rows: list[tuple[float, bool]]) -> float:
-    ranked = sorted(rows, key=lambda row: -row[0])
-    return next((1 / rank for rank, (_, right) in enumerate(ranked, 1) if right), 0.0)
-
-
-def _expected_reciprocal_rank(rows: list[tuple[float, bool]]) -> float:
-    count, right = len(rows), sum(bool(right) for _, right in rows)
-    firsts = range(1, count - right + 2 if right else 0)  # ranks that the first relevant row can have
-    return sum(comb(count - rank, right - 1) / rank for rank in firsts) / comb(count, right)
+def mrr(qids: Sequence[str], relevant: Sequence[bool], scores: Sequence[float]) -> float:
+    """Mean reciprocal rank of the first relevant row of each question, in percent, as in the released code:
+    rows are ranked by score (higher is better), ties in file order; no relevant row counts 0."""
+    questions: dict[str, list[bool]] = {qid: [] for qid in qids}
+    for row in sorted(range(len(qids)), key=lambda row: -scores[row]):
+        questions[qids[row]].append(relevant[row])
+    reciprocal = [1 / (rows.index(True) + 1) if any(rows) else 0 for rows in questions.values()]
+    return 100 * float(np.mean(reciprocal))
 
 
 def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[Entity]]) -> float:
@@ -159,14 +137,12 @@ def entity_f1(predicted: Sequence[Sequence[Entity]], labels: Sequence[Sequence[E
     return 100 * 2 * right / max(1, sum(map(len, predicted)) + sum(map(len, labels)))
 
 
-# Characters the evaluator drops. It also lists the two-character "……", which a test of single characters
-# never meets: an ellipsis therefore stays, here as there.
+# The evaluator also lists the two-character "……", which a test of single characters never meets: it stays.
 PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _CHINESE = re.compile("([\u4e00-\u9fa5])")
 
-# Words between Chinese characters follow the Penn Treebank's conventions, as the evaluator's tokeniser does:
-# brackets, quotes and most marks stand alone, a comma or a point between digits does not, clitics ('s, n't)
-# are cut off, a final full stop too.
+# Words follow the Penn Treebank's conventions, as in the evaluator: brackets, quotes and most marks stand
+# alone, a comma or a point between digits does not, clitics ('s, n't) and a final full stop are cut off.
 _APART = re.compile(r"([;@#$%&?!\[\](){}<>\"«»‘„]|\.\.\.|,(?!\d)|(?<!\.)\.(?=[\])}>\"']*\s*$)|'(?=\s|$))")
 _CLITIC = re.compile(r"(?<=[^\s'])('(?:s|m|d|ll|re|ve)|n't)(?=\s|$)")
 
@@ -186,22 +162,14 @@ def answer_f1(prediction: str, references: Sequence[str]) -> float:
     """F1 of one answer, 0 to 1: the best over its references."""
     found, best = units(prediction), 0.0
     for wanted in map(units, references):
-        matcher = SequenceMatcher(None, found, wanted, autojunk=False)
-        common = matcher.find_longest_match(0, len(found), 0, len(wanted)).size
+        common = SequenceMatcher(None, found, wanted, autojunk=False).find_longest_match().size
         best = max(best, 2 * common / max(1, len(found) + len(wanted)))
     return best
-
-
-def answer_em(prediction: str, references: Sequence[str]) -> float:
-    """1 where the answer equals one of its references after `normalise`, else 0."""
-    return float(normalise(prediction) in map(normalise, references))
 
 
 def cmrc_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """EM and F1 over all questions, in percent; a question (id -> answers) without a prediction counts 0."""
     answered = [(predictions[qid], wanted) for qid, wanted in references.items() if qid in predictions]
-    total = max(1, len(references))
-    return {
-        "cmrc_em": 100.0 * sum(answer_em(*pair) for pair in answered) / total,
-        "cmrc_f1": 100.0 * sum(answer_f1(*pair) for pair in answered) / total,
-    }
+    equal = sum(normalise(answer) in map(normalise, wanted) for answer, wanted in answered)
+    scale = 100.0 / max(1, len(references))
+    return {"cmrc_em": scale * equal, "cmrc_f1": scale * sum(answer_f1(*pair) for pair in answered)}

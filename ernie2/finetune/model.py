@@ -4,8 +4,7 @@ Letters: B sequences, T tokens of a sequence."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ from paddle.nn import functional as F
 from ernie2 import cpu, precision
 from ernie2.batching import cut_by_tokens, padded_width
 from ernie2.checkpoint import checkpoints, restore_weights, save_model
-from ernie2.config import SIZES, ModelConfig
+from ernie2.config import SIZES
 from ernie2.encoder import EncoderConfig
 from ernie2.finetune.data import FinetuneBatch, by_length, collate
 from ernie2.finetune.readers import Split
-from ernie2.finetune.run import FinetuneRun
-from ernie2.finetune.task import FinetuneTask
+from ernie2.finetune.task import FinetuneRun, FinetuneTask
 from ernie2.model import ErnieForFinetuning, initialise
 from ernie2.schema import build, to_mapping
 from ernie2.shards import IGNORED
@@ -38,6 +36,7 @@ ARCHITECTURES = {
     "tagging": "ErnieForTokenClassification",
     "span": "ErnieForQuestionAnswering",
 }
+TASK_ROWS = 16  # of a task embedding where the checkpoint has none, as in the released models
 
 
 @dataclass
@@ -46,49 +45,42 @@ class Start:
 
     config: EncoderConfig
     tokenizer: Tokenizer
-    vocab_file: Path
-    weights: Path | None
-    """Checkpoint folder; None = random weights."""
+    folder: Path  # the checkpoint
+    weights: bool  # take its weights; else they are random
+
+    @property
+    def vocab_file(self) -> Path:
+        """The vocabulary beside the weights."""
+        return open_weights(self.folder).vocab_file
 
     @property
     def size(self) -> str | None:
         """Name of the encoder's size (tiny ... large) by layers and width; None when it is no named one."""
         shape = (self.config.num_hidden_layers, self.config.hidden_size)
-        return next((name for name, (layers, width, *_) in SIZES.items() if (layers, width) == shape), None)
-
-
-def checkpoint_folder(path: str, key: str) -> Path:
-    """A checkpoint folder, or the newest one of a pre-training out_dir. Raises ConfigError naming `key`."""
-    found = checkpoints(Path(path))
-    return found[-1][1] if found else open_weights(path, key) and Path(path)
+        return next((name for name, sizes in SIZES.items() if sizes[:2] == shape), None)
 
 
 def read_start(run: FinetuneRun) -> Start:
-    """Configuration and vocabulary of a run. Raises ConfigError naming the key or file."""
-    random = run.init_from == "none"
-    source = run.config_from if random else run.init_from
-    if source is None:
-        vocab_file, vocab, lower_case = Path(run.vocab_file), Vocab.load(run.vocab_file), True
-        model = ModelConfig(vocab_file=run.vocab_file, size=run.size, hidden_act=run.hidden_act)
-        config = EncoderConfig.from_recipe(model, len(vocab), vocab.pad_id)
-    else:
-        folder = checkpoint_folder(source, "config_from" if random else "init_from")
-        weights = open_weights(folder)
-        vocab_file, lower_case = weights.vocab_file, checkpoint_lower_case(weights)
-        config = EncoderConfig.from_keys(weights.config(), str(weights.config_file))
-        vocab = Vocab.load(vocab_file)
-        if not random:  # the embeddings' own rows: config.json may leave them out or say otherwise
-            config = replace(config, **embedding_rows(folder))
-        if config.type_vocab_size < 2:  # a pair needs two
-            config = replace(config, type_vocab_size=2)
-        if not config.task_type_vocab_size:
-            config = replace(config, task_type_vocab_size=ModelConfig(vocab_file="").task_type_vocab_size)
-        if len(vocab) > config.vocab_size:
-            raise ConfigError(
-                f"{vocab_file}: {len(vocab)} tokens, but config.json has {config.vocab_size} embedding rows"
-            )
-    lower_case = lower_case if run.lower_case is None else run.lower_case
-    return Start(config, Tokenizer(vocab, lower_case), vocab_file, None if random else folder)
+    """The checkpoint of a run, or the newest one of a pre-training out_dir: configuration and vocabulary.
+
+    Raises ConfigError naming key or file."""
+    key = "config_from" if run.init_from == "none" else "init_from"
+    path = Path(getattr(run, key))
+    folder = next((folder for _, folder in reversed(checkpoints(path))), path)
+    weights = open_weights(folder, key)
+    lower_case, vocab = checkpoint_lower_case(weights), Vocab.load(weights.vocab_file)
+    config = EncoderConfig.from_keys(weights.config(), str(weights.config_file))
+    if key == "init_from":  # the embeddings' own rows: config.json may leave them out or say otherwise
+        config = replace(config, **embedding_rows(folder))
+    types = max(config.type_vocab_size, 2)  # a pair needs two
+    tasks = config.task_type_vocab_size or TASK_ROWS
+    config = replace(config, type_vocab_size=types, task_type_vocab_size=tasks)
+    if len(vocab) > config.vocab_size:
+        raise ConfigError(
+            f"{folder}: vocab.txt has {len(vocab)} tokens, config.json {config.vocab_size} embedding rows"
+        )
+    tokenizer = Tokenizer(vocab, lower_case if run.lower_case is None else run.lower_case)
+    return Start(config, tokenizer, folder, weights=key == "init_from")
 
 
 def checkpoint_lower_case(weights: Weights) -> bool:
@@ -105,77 +97,48 @@ def checkpoint_lower_case(weights: Weights) -> bool:
     return found
 
 
-def check_fit(task: FinetuneTask, config: EncoderConfig) -> None:
-    """Raises ConfigError when the encoder has no row for a position or task id of the task."""
-    if task.max_seq_len > config.max_position_embeddings:
-        raise ConfigError(
-            f"max_seq_len: {task.max_seq_len} tokens, but the encoder has {config.max_position_embeddings} "
-            f"positions; set max_seq_len={config.max_position_embeddings} or less"
-        )
-    if task.task_id >= config.task_type_vocab_size:
-        raise ConfigError(
-            f"task_id: {task.task_id}, but the encoder has {config.task_type_vocab_size} task embeddings"
-        )
-
-
-def build_model(task: FinetuneTask, start: Start, run: FinetuneRun, seed: int) -> ErnieForFinetuning:
-    """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`.
-
-    Raises:
-        ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
-    model = ErnieForFinetuning(start.config, task.kind, task.num_labels, task.head_dropout)
+def build_model(run: FinetuneRun, start: Start, seed: int) -> ErnieForFinetuning:
+    """A model for the task: encoder from the checkpoint (or random), a new head drawn from `seed`. Raises
+    ConfigError: the checkpoint's weights do not fit (no silent cold start)."""
+    model = ErnieForFinetuning(start.config, run.kind, len(run.labels), run.head_dropout)
     initialise(model, start.config.initializer_range, seed)
-    if start.weights is not None:  # one that was fine-tuned before has a head of another task
-        start_from(
-            model,
-            start.weights,
-            len(start.tokenizer.vocab),
-            run.init_min_match,
-            "init_from",
-            skip="classifier.",
-        )
+    if start.weights:  # a checkpoint that was fine-tuned before has a head of another task
+        tokens = len(start.tokenizer.vocab)
+        start_from(model, start.folder, tokens, run.init_min_match, "init_from", skip="classifier.")
     return model
 
 
 def logits_of(model: ErnieForFinetuning, batch: FinetuneBatch, task: FinetuneTask, half: str) -> Any:
     """Outputs of `ErnieForFinetuning` for a micro-batch, computed in the precision `half`, float32."""
-    lengths = paddle.to_tensor(batch.lengths) if batch.tokens < batch.padded_tokens else None
+    lengths = paddle.to_tensor(batch.lengths) if batch.lengths.sum() < batch.token_ids.size else None
     token_ids, sentence_ids = paddle.to_tensor(batch.token_ids), paddle.to_tensor(batch.sentence_ids)
     with precision.autocast(half, "O1"):
         logits = model(token_ids, sentence_ids, task.task_id, lengths)
-    return (
-        tuple(side.astype("float32") for side in logits) if task.kind == "span" else logits.astype("float32")
-    )
+    return [side.astype("float32") for side in logits] if task.kind == "span" else logits.astype("float32")
 
 
 @paddle.no_grad()
 def run_model(
     model: ErnieForFinetuning, part: Split, task: FinetuneTask, pad_id: int, micro_tokens: int, precision: str
 ) -> list[Any]:
-    """Head outputs of every sequence, in order, without padding, float32 (see `decoding.decode`)."""
+    """Head outputs of every sequence, in order, without padding, float32 (see `features.decode`)."""
     model.eval()
+    positions = model.config.max_position_embeddings
     outputs: list[Any] = [None] * len(part.features)
     every = by_length(np.arange(len(outputs)), part.lengths)
     for numbers in cut_by_tokens(every, part.lengths, micro_tokens):
-        width = padded_width(
-            int(part.lengths[numbers].max()), precision, model.config.max_position_embeddings
-        )
-        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, width, with_targets=False)
-        found = logits_of(model, batch, task, precision)
-        if task.kind == "span":
-            start, stop = (side.numpy() for side in found)
-            rows: Any = [(start[i, :length], stop[i, :length]) for i, length in enumerate(batch.lengths)]
-        elif task.kind == "tagging":
-            rows = [row[:length] for row, length in zip(found.numpy(), batch.lengths)]
-        else:
-            rows = found.numpy()
-        for number, row in zip(numbers, rows):
-            outputs[number] = row
+        width = padded_width(int(part.lengths[numbers].max()), precision, positions)
+        batch = collate([part.features[i] for i in numbers], task.kind, pad_id, width)
+        logits = logits_of(model, batch, task, precision)
+        found = np.stack([side.numpy() for side in logits], 1) if task.kind == "span" else logits.numpy()
+        for number, row, length in zip(numbers, found, batch.lengths):
+            tokens = {"tagging": np.s_[:length], "span": np.s_[:, :length]}.get(task.kind, np.s_[...])
+            outputs[number] = row[tokens]
     model.train()
     return outputs
 
 
-def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
+def micro_loss(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
     """Loss of a micro-batch, summed over its targets, in float32.
 
     Cross-entropy of classes and of tags; squared error of a regression; for span the mean of its two ends'.
@@ -184,26 +147,20 @@ def loss_sum(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Te
     if task.kind == "regression":
         return ((logits - targets) ** 2).sum()
     if task.kind == "span":
-        positions = paddle.arange(batch.token_ids.shape[1]).unsqueeze(0)
-        padding = (positions >= paddle.to_tensor(batch.lengths).unsqueeze(1)).astype("float32") * -1e4
-        sides = [
-            F.cross_entropy(side + padding, targets[:, i], reduction="sum") for i, side in enumerate(logits)
-        ]
-        return (sides[0] + sides[1]) / 2  # no probability on padding
+        padding = np.arange(batch.token_ids.shape[1]) >= batch.lengths[:, None]  # no probability there
+        scores = [side + paddle.to_tensor(padding * np.float32(-1e4)) for side in logits]
+        return sum(F.cross_entropy(scores[i], targets[:, i], reduction="sum") for i in (0, 1)) / 2
     weight = paddle.to_tensor(task.class_weights, "float32") if task.class_weights else None
     flat = logits.reshape([-1, logits.shape[-1]])
     return F.cross_entropy(flat, targets.reshape([-1]), weight=weight, ignore_index=IGNORED, reduction="sum")
 
 
-def count_targets(task: FinetuneTask, batch: FinetuneBatch) -> int:
-    """Predictions that the loss of a micro-batch sums over."""
-    return int((batch.targets != IGNORED).sum()) if task.kind == "tagging" else len(batch.targets)
-
-
 def save_finetuned(folder: Path, model: ErnieForFinetuning, task: FinetuneTask, start: Start) -> None:
     """Saves weights, configuration, vocabulary and the task, atomically: all that `predict` needs."""
+    everything = to_mapping(task)
+    kept = {key.name: everything[key.name] for key in fields(FinetuneTask)}
     lower_case = start.tokenizer.lower_case
-    extra = {TASK_KEY: to_mapping(task), LOWER_CASE_KEY: lower_case, **head_keys(task.kind, task.labels)}
+    extra = {TASK_KEY: kept, LOWER_CASE_KEY: lower_case, **head_keys(task.kind, task.labels)}
     save_model(folder, model, start.config, start.vocab_file, extra, lower_case)
 
 
@@ -220,25 +177,19 @@ def head_keys(kind: str, labels: list[str]) -> dict[str, Any]:
 
 
 def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask, Tokenizer]:
-    """Loads what `save_finetuned` saved, in evaluation mode. Accepts a run's out_dir for its best/ folder.
-
-    Raises:
-        ConfigError: not a fine-tuned model, or weights that do not fit its configuration."""
+    """Loads what `save_finetuned` saved, in evaluation mode; of a run's out_dir its best/ folder. Raises
+    ConfigError: not a fine-tuned model, or weights that do not fit its configuration."""
     folder = Path(folder)
-    folder = (
-        folder / "best" if not (folder / "config.json").is_file() and (folder / "best").is_dir() else folder
-    )
+    if not (folder / "config.json").is_file() and (folder / "best").is_dir():
+        folder = folder / "best"
     path = folder / "config.json"
-    config, mapping = EncoderConfig.from_json(path), json.loads(path.read_text(encoding="utf-8"))
+    config, mapping = EncoderConfig.from_json(path), load_yaml(path)
     if TASK_KEY not in mapping:
-        raise ConfigError(
-            f"{folder}: a model without a fine-tuning head (config.json has no '{TASK_KEY}'); "
-            f"fine-tune it first"
-        )
+        raise ConfigError(f"{folder}: a model without a fine-tuning head (no '{TASK_KEY}' in config.json)")
     task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
     tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(open_weights(folder)))
     cpu.prepare()
-    model = ErnieForFinetuning(config, task.kind, task.num_labels, task.head_dropout)
+    model = ErnieForFinetuning(config, task.kind, len(task.labels), task.head_dropout)
     restore_weights(model, folder)
     model.eval()
     return model, task, tokenizer

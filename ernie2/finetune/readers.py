@@ -1,54 +1,47 @@
-"""Fine-tuning data formats, read as Baidu and SQuAD publish them. No tensors here.
+"""Fine-tuning data formats, read as Baidu and SQuAD publish them, also gzip-compressed. No tensors here.
 
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
-\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension
-(`ernie2.finetune.squad`). Both also gzip-compressed, with or without a byte order mark. Every mistake is a
-ConfigError naming file and line (or the place in the JSON)."""
+\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension.
+Every mistake is a ConfigError naming file and line (or the place in the JSON)."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import math
+import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
-from ernie2.finetune.squad import read_questions
 from ernie2.finetune.tagging import TaggedText, as_bio, read_tagged
 from ernie2.finetune.task import COLUMNS_OF_KIND, FinetuneTask
-from ernie2.strict import ConfigError, nearest
+from ernie2.strict import ConfigError, describe, nearest
 
 LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
 _KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
-_CONLL = (
-    "; a token and its tag on a line of their own (CoNLL) are not read: write a sentence a row, its tokens "
-    "and its tags each joined by \\x02"
-)
+_CONLL = "a token a line (CoNLL) is not read: write a sentence a row, tokens and tags each joined by \\x02"
 
 
 @dataclass(slots=True)
 class TextSample:
     """A row of classification or regression."""
 
-    where: str
-    """`file:line`."""
+    where: str  # file:line
     text_a: str
     text_b: str | None = None
     label: Any = None
     """Class index, or the number of a regression; None where unknown. While reading: what the file says."""
-    qid: str | None = None
-    """Question that the row belongs to (NLPCC-DBQA); rows of one question are ranked against each other."""
+    qid: str | None = None  # rows of one question are ranked against each other (NLPCC-DBQA)
     line: int = 0
-    """Its line in the file."""
-    id: str | None = None
-    """Field of the column `id`, where the file has one."""
+    id: str | None = None  # field of the column `id`, where the file has one
 
 
 @dataclass(slots=True)
@@ -57,12 +50,22 @@ class TaggedSample:
 
     where: str
     tokens: TaggedText
-    """The text with the character span of each source token."""
-    tags: list[int] | None = None
-    """Indices into the task's labels, one for each source token; None where unknown."""
+    tags: list[int] | None = None  # indices into the task's labels; None where unknown
     line: int = 0
     id: str | None = None
-    """As of `TextSample`."""
+
+
+@dataclass(slots=True)
+class QuestionSample:
+    """A question over a passage."""
+
+    where: str  # file: place in the JSON
+    qid: str
+    question: str
+    context: str
+    references: list[str] = field(default_factory=list)  # all of them as written, for the metrics
+    answer: tuple[int, int] | None = None
+    """Character span [start, stop) of the first reference that is a span of the passage; None without one."""
 
 
 @dataclass
@@ -73,12 +76,9 @@ class Split:
     path: Path
     samples: list[Any]
     labelled: bool
-    counts: Counter[str]
-    """What was skipped, repaired or cut, by reason."""
-    features: list[Any] = field(default_factory=list)
-    """Its sequences (features.Feature), once tokenised."""
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """int64: tokens of each sequence."""
+    counts: Counter[str]  # what was skipped, repaired or cut, by reason
+    features: list[Any] = field(default_factory=list)  # its sequences, once tokenised
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens of each sequence
 
 
 def find_file(data_dir: str | Path, name: str) -> Path | None:
@@ -91,16 +91,9 @@ def find_file(data_dir: str | Path, name: str) -> Path | None:
 def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "required") -> Split:
     """Reads one data file of a task.
 
-    Args:
-        path: .tsv (span: .json), each also .gz.
-        name: name of the split, for logs and output files.
-        task: decides the format (kind), the columns and the labels.
-        labels: required: every row has a known label; optional: a file without labels (no column, or -1 in
-            every row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, every
-            line becomes a sample.
-
-    Raises:
-        ConfigError: naming file and line, what was found and the remedy."""
+    labels: required: every row has a known label; optional: a file without labels (no column, or -1 in every
+    row where -1 is no label) is read as unlabelled; ignored: labels are not looked at, every line becomes a
+    sample. Raises ConfigError naming file and line, what was found and the remedy."""
     counts: Counter[str] = Counter()
     if task.kind == "span":
         samples: list[Any] = list(read_questions(path, read_text(path), labels != "ignored", counts))
@@ -111,12 +104,23 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
                 f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them"
             )
     else:
-        samples, labelled = _read_table(path, task, labels, counts)
+        samples = _read_rows(path, task, labels, counts)
+        labelled = labels != "ignored" and bool(samples) and samples[0].label is not None
+        if labels == "optional" and task.kind != "regression" and UNKNOWN_LABEL not in task.label_index():
+            labelled = labelled and any(row.label.strip() != UNKNOWN_LABEL for row in samples)
+        if labelled:
+            rows, samples = samples, [row for row in samples if row.label.strip() not in task.skip_labels]
+            counts["rows left out by skip_labels"] += len(rows) - len(samples)
+        if task.kind == "tagging":
+            samples = [_tagged(row, task, labelled, counts) for row in samples]
+        else:
+            samples = [replace(row, label=_label(row, task) if labelled else None) for row in samples]
     if not samples:
-        raise ConfigError(
-            f"{path}: no samples in it ({dict(+counts)}); expected a header line and one sample a line, or "
-            f"SQuAD JSON"
-        )
+        wanted = "a header line and one sample a line, or SQuAD JSON"
+        raise ConfigError(f"{path}: no samples in it ({dict(+counts)}); expected {wanted}")
+    single = task.kind == "tagging" and all(len(sample.tokens.spans) == 1 for sample in samples)
+    if single and len(samples) > 1 and counts["blank lines"]:
+        raise ConfigError(f"{path}: every line holds a single token; {_CONLL}")
     return Split(name, path, samples, labelled, counts)
 
 
@@ -130,53 +134,27 @@ def read_text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if bad >= 0:
-        raise ConfigError(
-            f"{path}:{data.count(10, 0, bad) + 1}: not UTF-8 (byte 0x{data[bad]:02x}); convert the file to "
-            f"UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
-        )
+        remedy = "convert the file to UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
+        where = f"{path}:{data.count(10, 0, bad) + 1}"
+        raise ConfigError(f"{where}: not UTF-8 (byte 0x{data[bad]:02x}); {remedy}")
     return text.lstrip("\ufeff")
 
 
-def _read_table(
-    path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]
-) -> tuple[list[TextSample | TaggedSample], bool]:
-    """The rows of a .tsv, and whether they have labels."""
-    rows = _read_rows(path, task, labels, counts)
-    labelled = _has_labels(rows, task, labels)
-    if labelled:
-        kept = [row for row in rows if row.label.strip() not in task.skip_labels]
-        counts["rows left out by skip_labels"] += len(rows) - len(kept)
-        rows = kept
-    if task.kind == "tagging":
-        tagged = [_tagged(row, task, labelled, counts) for row in rows]
-        if counts["blank lines"] and len(rows) > 1 and all(len(one.tokens.spans) == 1 for one in tagged):
-            raise ConfigError(f"{path}: every line holds a single token{_CONLL}")
-        return tagged, labelled
-    for row in rows:
-        row.label = _label(row, task) if labelled else None
-        if row.text_b is not None and not (row.text_a.strip() and row.text_b.strip()):
-            counts["pairs with an empty text"] += 1
-            if labels == "ignored":
-                raise ConfigError(f"{row.where}: an empty text in a pair; fill it or remove the line")
-        if task.drop_spaces:
-            row.text_a, row.text_b = (text and text.replace(" ", "") for text in (row.text_a, row.text_b))
-    return rows, labelled
-
-
 def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]) -> list[TextSample]:
+    """The rows of a .tsv as written."""
     text = read_text(path)
     if "\r" in text.partition("\n")[0].rstrip("\r"):  # lines that end at \r, as on old Macintoshes
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.removesuffix("\n").split("\n")
-    while len(lines) > 1 and not lines[-1].rstrip("\r"):
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    while len(lines) > 1 and not lines[-1]:
         lines.pop()
         counts["blank lines"] += 1
     header = [name.strip() for name in lines[0].split("\t")]
     columns = _columns(path, header, task, labels)
     rows = []
     for number, line in enumerate(lines[1:], start=2):
-        fields = line.rstrip("\r").split("\t")
-        if fields == [""] and len(header) > 1:  # in a file of one column it is an empty text
+        fields = line.split("\t")
+        if not line and len(header) > 1:  # in a file of one column it is an empty text
             if labels != "ignored":
                 counts["blank lines"] += 1
                 continue
@@ -185,6 +163,13 @@ def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter
             found = f"found {len(fields)} tab-separated fields, expected {len(header)} as in the header"
             raise ConfigError(f"{path}:{number}: {found}")
         named = {key: fields[position] for key, position in columns.items()}
+        texts = {key: named[key] for key in ("text_a", "text_b") if key in named}
+        if len(texts) > 1 and not all(text.strip() for text in texts.values()):
+            counts["pairs with an empty text"] += 1
+            if labels == "ignored":
+                raise ConfigError(f"{path}:{number}: an empty text in a pair; fill it or remove the line")
+        if task.drop_spaces:
+            named |= {key: text.replace(" ", "") for key, text in texts.items()}
         rows.append(TextSample(f"{path}:{number}", line=number, **named))
     return rows
 
@@ -194,15 +179,12 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     where, mapped, keys = f"{path}:1: ", task.columns, COLUMNS_OF_KIND[task.kind]
     if len(set(header)) != len(header):
         raise ConfigError(f"{where}a column name comes twice in the header: {', '.join(header)}")
-    own = set(header) - set(mapped.values())
-
-    def position(key: str) -> int | None:
-        if mapped.get(key) in header:
-            return header.index(mapped[key])
-        # predict reads our own names too
-        return header.index(key) if key in own and (key not in mapped or labels == "ignored") else None
-
-    columns = {key: place for key in keys if (place := position(key)) is not None}
+    columns: dict[str, int] = {}
+    for key in keys:
+        # predict reads our own names too, but a mapped one wins
+        ours = key not in mapped.values() and (key not in mapped or labels == "ignored")
+        for name in ([key] if ours else []) + [mapped.get(key)]:
+            columns |= {key: header.index(name)} if name in header else {}
     needed = {"text_a": True, "text_b": task.pair or "text_b" in mapped, "label": labels == "required"}
     needed |= {key: key in mapped and labels != "ignored" for key in ("qid", "id")}
     missing = next((mapped.get(key, key) for key in keys if needed[key] and key not in columns), None)
@@ -210,7 +192,7 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
         raise ConfigError(
             f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
             f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), "
-            f"and `columns:` of the task maps other names{_CONLL if task.kind == 'tagging' else ''}"
+            f"and `columns:` of the task maps other names{f'; {_CONLL}' if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
         raise ConfigError(
@@ -220,40 +202,130 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     return columns
 
 
-def _has_labels(rows: Sequence[TextSample], task: FinetuneTask, labels: LabelUse) -> bool:
-    if labels == "ignored" or not rows or rows[0].label is None:
-        return False
-    if labels == "required" or task.kind == "regression" or UNKNOWN_LABEL in task.label_index():
-        return True
-    return any(row.label.strip() != UNKNOWN_LABEL for row in rows)
-
-
 def _label(row: TextSample, task: FinetuneTask) -> int | float:
-    found = row.label.strip()
+    found, index = row.label.strip(), task.label_index()
     if task.kind == "classification":
-        index = task.label_index()
-        if found not in index:
-            near = nearest(found, index)
-            raise ConfigError(f"{row.where}: label '{found}' is not one of the task's labels{near}; {_KEYS}")
-        return index[found]
-    with contextlib.suppress(ValueError):
-        if math.isfinite(value := float(found)):
-            return value
-    raise ConfigError(f"{row.where}: label '{found}' is not a number, which kind regression needs; {_KEYS}")
+        if found in index:
+            return index[found]
+        wanted = f"one of the task's labels{nearest(found, index)}"
+    else:
+        wanted = "a number, which kind regression needs"
+        with contextlib.suppress(ValueError):
+            if math.isfinite(value := float(found)):
+                return value
+    raise ConfigError(f"{row.where}: label '{found}' is not {wanted}; {_KEYS}")
 
 
 def _tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter[str]) -> TaggedSample:
     tokens, found = read_tagged(row.where, row.text_a, row.label if labelled else None, task.source_tokens)
-    if found is None:
-        return TaggedSample(row.where, tokens, None, row.line, row.id)
-    index = task.label_index()
-    tags = [tag if tag in index else as_bio(tag) for tag in found]
-    for position, tag in enumerate(tags):
-        if tag not in index:
+    index, tags = task.label_index(), None if found is None else []
+    for position, tag in enumerate(found or ()):
+        known = tag if tag in index else as_bio(tag)
+        if known not in index:
             start, stop = tokens.spans[position]
             raise ConfigError(
-                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{found[position]}' "
-                f"is not one of the task's labels{nearest(tag, index)}; {_KEYS}"
+                f"{row.where}: token {position + 1} ('{tokens.text[start:stop]}'): tag '{tag}' is not one of "
+                f"the task's labels{nearest(known, index)}; {_KEYS}"
             )
-    counts["tags of another scheme read as B-, I-"] += sum(a != b for a, b in zip(tags, found))
-    return TaggedSample(row.where, tokens, [index[tag] for tag in tags], row.line, row.id)
+        counts["tags of another scheme read as B-, I-"] += tag != known
+        tags.append(index[known])
+    return TaggedSample(row.where, tokens, tags, row.line, row.id)
+
+
+# SQuAD JSON
+
+
+def _answer_list(found: Any, info: ValidationInfo) -> Any:
+    """SQuAD's list of answers out of that, Hugging Face's section of lists, one answer, or bare texts."""
+    if not info.context["with_answers"] or found in (None, "", {}):
+        return []
+    if isinstance(found, dict) and isinstance(texts := found.get("text"), list):
+        starts = found.get("answer_start", [None] * len(texts))
+        if not isinstance(starts, list) or len(starts) != len(texts):
+            raise ValueError("text and answer_start are not lists of the same length")
+        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+    if not isinstance(found, list):
+        return [found] if isinstance(found, (str, dict)) else found
+    return [{"text": one} if isinstance(one, str) else one for one in found]
+
+
+def _id(found: Any) -> Any:
+    return str(found).strip() if type(found) in (int, str) else found
+
+
+class _Answer(BaseModel):
+    text: str
+    answer_start: Annotated[int, BeforeValidator(lambda found: -1 if found is None else str(found))] = -1
+
+
+class _Question(BaseModel):
+    id: Annotated[str, BeforeValidator(_id)]
+    question: str
+    answers: Annotated[list[_Answer], BeforeValidator(_answer_list)] = []
+
+
+class _Paragraph(BaseModel):
+    context: str
+    qas: list[_Question]
+
+
+class _Article(BaseModel):
+    paragraphs: list[_Paragraph]
+
+
+class _File(BaseModel):
+    data: list[_Article]
+
+
+def read_questions(
+    path: Path, text: str, with_answers: bool, counts: Counter[str]
+) -> Iterator[QuestionSample]:
+    """The questions of a SQuAD file; counts answers that were repaired or are no span of their passage."""
+    seen: set[str] = set()
+    for a, article in enumerate(_parse(path, text, with_answers).data):
+        for p, paragraph in enumerate(article.paragraphs):
+            for q, item in enumerate(paragraph.qas):
+                where = f"{path}: data[{a}].paragraphs[{p}].qas[{q}]"
+                if item.id in seen:
+                    raise ConfigError(f"{where}: question id '{item.id}' is used twice; ids name the answers")
+                seen.add(item.id)
+                texts = [answer.text for answer in item.answers if answer.text.strip()]
+                spans = (
+                    locate_answer(paragraph.context, one.text, one.answer_start, counts)
+                    for one in item.answers
+                )
+                span = next((span for span in spans if span is not None), None)
+                yield QuestionSample(where, item.id, item.question, paragraph.context, texts, span)
+
+
+def _parse(path: Path, text: str, with_answers: bool) -> _File:
+    try:
+        return _File.model_validate_json(text, context={"with_answers": with_answers})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong["loc"])
+    reasons = {"missing": "no such key", "model_type": "expected an object"}
+    reason = reasons.get(wrong["type"], wrong["msg"]).replace("Input should be", "expected")
+    reason = reason.replace("trailing", "JSON lines? trailing")
+    found = f", found {describe(wrong['input'])}"[:80] if reason.startswith("expected") else ""
+    raise ConfigError(
+        f"{path}: {place.removeprefix('.')}{': ' if place else ''}{reason}{found}; expected one SQuAD JSON "
+        "{data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
+    )
+
+
+def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:
+    """Character span of an answer, repaired by search where `start` is wrong (CMRC 2018: -1, shifted).
+
+    The occurrence nearest to `start` is taken; a final full stop that the passage does not have is dropped.
+    None, and counted, where the passage does not hold the text."""
+    if text and start >= 0 and context.startswith(text, start):
+        return start, start + len(text)
+    for wanted in filter(None, (text, text.strip(), text.strip().rstrip("。."))):
+        places = [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", context)]
+        if places:
+            counts["answers found by search"] += 1
+            first = min(places, key=lambda place: abs(place - max(start, 0)))
+            return first, first + len(wanted)
+    counts["answers that are no span of their passage"] += 1
+    return None

@@ -1,8 +1,7 @@
 """Tagged text: source tokens with character spans, tags to entities and back. No tensors here.
 
 Everything is aligned by character offsets, never by counting tokens (ERNIE issue 520): a source token is a
-span of the text and is tokenised by itself, a tag belongs to a source token, an entity is a span of
-characters."""
+span of the text, a tag belongs to a source token, an entity is a span of characters."""
 
 from __future__ import annotations
 
@@ -30,8 +29,7 @@ class TaggedText:
 
     text: str
     spans: list[tuple[int, int]]
-    given: list[str] | None = None
-    """The tokens as the file gives them, where it does; empty ones have no span."""
+    given: list[str] | None = None  # tokens as the file gives them, where it does; empty ones have no span
 
 
 def read_tagged(
@@ -40,11 +38,9 @@ def read_tagged(
     """Reads a row of tagging: its text, and its tags (None where `label` is).
 
     Text: tokens joined by \\x02, or plain characters. Tags: joined by \\x02 or by spaces. Plain text takes
-    one tag for each character, or for each character that is not white space, or for each word between
-    spaces: whichever count fits. Empty tokens are dropped with their tags. Plain text without tags is cut as
-    `cut` says (`FinetuneTask.source_tokens`; default: words). Raises ConfigError naming `where`: the tags fit
-    none of these."""
-    tags = None if label is None else label.split(SEPARATOR) if SEPARATOR in label else label.split()
+    one tag for each character, or each that is not white space, or each word between spaces: whichever count
+    fits. Empty tokens are dropped with their tags. Plain text without tags is cut as `cut` says
+    (`FinetuneTask.source_tokens`; default: words)."""
     given = text.split(SEPARATOR) if SEPARATOR in text else None
     if given:
         joined = join_tokens(given)
@@ -52,33 +48,31 @@ def read_tagged(
         ways = {"tokens": spans}
     else:
         characters = [(i, i + 1) for i in range(len(text))]
-        ways = {
-            "characters": characters,
-            "visible": [span for span in characters if not text[span[0]].isspace()],
-            "spaces": [match.span() for match in re.finditer(r"\S+", text)],
-        }
+        visible = [span for span in characters if not text[span[0]].isspace()]
+        spaced = [match.span() for match in re.finditer(r"\S+", text)]
+        ways = {"characters": characters, "visible": visible, "spaces": spaced}
         spans = ways.get(cut) or [match.span() for match in _WORD.finditer(text)]
-    if tags is None:
-        return TaggedText(text, [span for span in spans if span[1] > span[0]], given), None
-    spans = next((spans for spans in ways.values() if len(spans) == len(tags)), None)
-    if spans is None:
-        counts = " or ".join(dict.fromkeys(str(len(spans)) for spans in ways.values()))
-        raise ConfigError(
-            f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
-        )
-    kept = [(span, tag) for span, tag in zip(spans, tags) if span[1] > span[0]]
-    return TaggedText(text, [span for span, _ in kept], given), [tag for _, tag in kept]
+    tags = None
+    if label is not None:
+        tags = label.split(SEPARATOR) if SEPARATOR in label else label.split()
+        spans = next((spans for spans in ways.values() if len(spans) == len(tags)), None)
+        if spans is None:
+            counts = " or ".join(dict.fromkeys(str(len(spans)) for spans in ways.values()))
+            raise ConfigError(
+                f"{where}: found {len(tags)} tags for {counts} tokens; text and tags must be equally long"
+            )
+        tags = [tag for (start, stop), tag in zip(spans, tags) if stop > start]
+    return TaggedText(text, [(start, stop) for start, stop in spans if stop > start], given), tags
 
 
-# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters and punctuation stand
-# alone.
+# Letters and digits below U+2E80 make words; Chinese, Japanese, Korean characters, punctuation stand alone.
 _WORD = re.compile("(?:(?![\u2e80-\U0010ffff])[^\\W_])+|\\S")
 
 
 def cut_of(texts: Sequence[TaggedText]) -> str:
     """What raw text has to be cut into so that it is like these: see `read_tagged`, cut."""
     tokens = [text.text[start:stop] for text in texts for start, stop in text.spans]
-    letters = [len(token) for token in tokens if token[:1].isalnum() and ord(token[0]) < 0x2E80]
+    letters = [len(token) for token in tokens if _is_letter(token[0])]
     if sum(length > 1 for length in letters) > len(letters) / 2:
         return "words"
     return "characters" if any(token.isspace() for token in tokens) else "visible"
@@ -94,10 +88,9 @@ def as_bio(tag: str) -> str:
 
 
 def join_tokens(tokens: Sequence[str]) -> TaggedText:
-    """Joins source tokens to a text.
+    """Joins source tokens to a text, side by side.
 
-    Characters stand side by side, as in the raw text they come from. Where a row holds whole words ("EU
-    rejects"), a space goes between two neighbours that would otherwise run together."""
+    Where a row holds whole words ("EU rejects"), a space goes between two that would run together."""
     words = any(len(token) > 1 and all(map(_is_letter, token)) for token in tokens)
     text, spans, before = "", [], ""
     for token in tokens:
@@ -109,10 +102,8 @@ def join_tokens(tokens: Sequence[str]) -> TaggedText:
 
 
 def entities_of(tags: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Entity]:
-    """Entities of a tag sequence (O, B-X, I-X; `spans`: characters of each token), as conlleval counts them.
-
-    An entity begins at B-X, and also at I-X that continues no entity of type X; it ends before the next tag
-    that does not continue it."""
+    """Entities of a tag sequence (O, B-X, I-X; `spans`: characters of each token), as conlleval counts them:
+    one begins at B-X, and at I-X that continues none of type X; it goes on as long as I-X follow."""
     found: list[list] = []  # [type, start, stop]
     inside = False
     for tag, (start, stop) in zip(tags, spans, strict=True):

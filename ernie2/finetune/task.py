@@ -1,16 +1,22 @@
-"""What a fine-tuning task is: tasks/finetune/*.yaml as a dataclass. No tensors here.
+"""What a fine-tuning task is (tasks/finetune/*.yaml), and where and how it is carried out. No tensors here.
 
-Where and how a task is carried out (checkpoint, folders, repeats) is in `ernie2.finetune.run`."""
+Both are one flat namespace of keys: `FinetuneTask` is what a fine-tuned model keeps, `FinetuneRun` adds the
+rest, mostly `key=value` on the command line. Later layers win: YAML, `sizes.<size>` of the YAML, command
+line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ernie2.config import Size
 from ernie2.schema import (
+    Betas,
     Checks,
     Dropout,
     NotNegative,
@@ -20,22 +26,21 @@ from ernie2.schema import (
     Text,
     Texts,
     between,
+    build,
     expect,
     require,
 )
-from ernie2.strict import nearest
+from ernie2.strict import apply_overrides, from_command_line, load_yaml, nearest
 
-KINDS = ("classification", "regression", "tagging", "span")
 METRICS_OF_KIND = {
     "classification": ("accuracy", "f1", "mcc", "mrr"),
     "regression": ("pearson", "spearman"),
     "tagging": ("entity_f1",),
     "span": ("cmrc_em", "cmrc_f1"),
 }
-_TEXT_COLUMNS = ("text_a", "text_b", "label", "qid", "id")
 COLUMNS_OF_KIND = {
-    "classification": _TEXT_COLUMNS,
-    "regression": _TEXT_COLUMNS,
+    "classification": ("text_a", "text_b", "label", "qid", "id"),
+    "regression": ("text_a", "text_b", "label", "qid", "id"),
     "tagging": ("text_a", "label", "id"),
     "span": (),
 }
@@ -46,23 +51,28 @@ KINDS_OF_KEY = {
     "source_tokens": ("tagging",),
     "skip_labels": ("classification", "regression", "tagging"),
 }
+EITHER = {
+    "batch_size": "batch_tokens",
+    "batch_tokens": "batch_size",
+}  # a layer that sets one unsets the other
+NotEmpty = Annotated[Texts, expect("a list that is not empty", bool)]
+InitFrom = Annotated[
+    Text,
+    BeforeValidator(lambda value: "none" if value is None else value),
+    Field(examples=["init_from=CHECKPOINT", "init_from=none on the command line"]),
+]
 
 
 @dataclass
 class FinetuneFiles(Section):
     """Data files, relative to data_dir. A missing `x.tsv` is looked for as `x.tsv.gz` too."""
 
-    train: str | list[str]
+    train: NotEmpty
     """Training file; files of a list are joined."""
-    dev: str | list[str]
+    dev: NotEmpty
     """Dev file; files of a list are evaluated each by itself (MNLI matched and mismatched)."""
-    test: str | list[str] | None = None
+    test: Annotated[Texts, BeforeValidator(lambda names: names or [])] = field(default_factory=list)
     """Test file or files; skipped with a note where absent."""
-
-    def names(self, role: str) -> list[str]:
-        """Files of train, dev or test."""
-        found = getattr(self, role) or []
-        return [found] if isinstance(found, str) else found
 
 
 @dataclass
@@ -136,22 +146,19 @@ class FinetuneTask(Section):
 
     def _checks(self) -> Checks:
         """Metrics, columns and labels fit the kind; a batch has one size that holds a sequence."""
-        yield from self._check_kind()
+        metrics = METRICS_OF_KIND[self.kind]
+        for name in self.metrics:
+            if name not in metrics:
+                yield f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, metrics)}"
+        for key, kinds in KINDS_OF_KEY.items():
+            fits = self.kind in kinds or not getattr(self, key)
+            yield require(fits, key, getattr(self, key), f"nothing, for kind {self.kind}")
         yield from self._check_columns()
         yield from self._check_lengths()
-        yield from self._check_labels() if self.kind in ("classification", "tagging") else ()
+        if self.kind in ("classification", "tagging"):
+            yield from self._check_labels()
         if self.kind == "tagging":
             yield from self._check_tags()
-
-    def _check_kind(self) -> Checks:
-        for name in self.metrics:
-            if name not in METRICS_OF_KIND[self.kind]:
-                known = METRICS_OF_KIND[self.kind]
-                yield f"metrics: '{name}' does not fit kind {self.kind}{nearest(name, known)}"
-        for key, kinds in KINDS_OF_KEY.items():
-            found = getattr(self, key)
-            wanted = f"nothing, for kind {self.kind}"
-            yield require(self.kind in kinds or found in (None, [], False), key, found, wanted)
 
     def _check_columns(self) -> Checks:
         allowed, names = COLUMNS_OF_KIND[self.kind], list(self.columns.values())
@@ -164,50 +171,113 @@ class FinetuneTask(Section):
             yield "columns.text_b: a second text, but pair is false; leave one of the two out"
 
     def _check_lengths(self) -> Checks:
-        size, tokens = self.batch_size, self.batch_tokens
+        size, tokens, most = self.batch_size, self.batch_tokens, self.max_seq_len - 4
         if (size is None) == (tokens is None):
             yield f"batch_size: found {size} beside batch_tokens {tokens}; give one of the two"
         wanted = f"at least max_seq_len ({self.max_seq_len})"
         yield require(tokens is None or tokens >= self.max_seq_len, "batch_tokens", tokens, wanted)
-        most = self.max_seq_len - 4
         fits = self.kind != "span" or self.max_query_len <= most
         yield require(fits, "max_query_len", self.max_query_len, f"at most max_seq_len - 4 ({most})")
 
     def _check_labels(self) -> Checks:
         labels, positive, weights = self.labels, self.positive_label, self.class_weights
-        known = ", ".join(labels)
+        known = f"one of {', '.join(labels)}"
         yield require(len(labels) >= 2, "labels", labels, "two labels or more")
         yield require(len(set(labels)) == len(labels), "labels", labels, "each label once")
         for alias, label in self.label_aliases.items():
-            yield require(label in labels, f"label_aliases.{alias}", label, f"one of {known}")
+            yield require(label in labels, f"label_aliases.{alias}", label, known)
         for label in self.skip_labels:
-            new = label not in labels and label not in self.label_aliases
+            new = label not in (*labels, *self.label_aliases)
             yield require(new, "skip_labels", label, "none of labels and label_aliases")
         if "mrr" in self.metrics and len(labels) > 2 and positive is None:
-            yield f"positive_label: missing; mrr ranks by one class of {known}"
-        yield require(positive in (None, *labels), "positive_label", positive, f"one of {known}")
+            yield f"positive_label: missing; mrr ranks by one class of {', '.join(labels)}"
+        yield require(positive in (None, *labels), "positive_label", positive, known)
         wanted = f"{len(labels)} positive numbers, one for each label"
         yield require(len(weights) in (0, len(labels)), "class_weights", weights, wanted)
 
     def _check_tags(self) -> Checks:
         for tag in self.labels:
-            well_formed = tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2
+            begins, well_formed = f"B-{tag[2:]}", tag == "O" or tag[:2] in ("B-", "I-") and len(tag) > 2
             yield require(well_formed, "labels", tag, "tags of the form O, B-X, I-X")
-            begins = f"B-{tag[2:]}"
             yield require(tag[:2] != "I-" or begins in self.labels, "labels", tag, f"{begins} in labels too")
         yield require("O" in self.labels, "labels", self.labels, "the tag O among them")
-
-    @property
-    def num_labels(self) -> int:
-        """Outputs of the head: classes, 1 for regression, 2 (start, end) for span."""
-        return {"regression": 1, "span": 2}.get(self.kind, len(self.labels))
-
-    @property
-    def positive_index(self) -> int:
-        """Index of the class that f1 and mrr are about."""
-        return len(self.labels) - 1 if self.positive_label is None else self.labels.index(self.positive_label)
 
     def label_index(self) -> dict[str, int]:
         """Every accepted spelling of a label -> its class."""
         index = {label: i for i, label in enumerate(self.labels)}
         return index | {alias: index[label] for alias, label in self.label_aliases.items()}
+
+
+@dataclass(kw_only=True)
+class FinetuneRun(FinetuneTask):
+    """A task, and where and how it is fine-tuned."""
+
+    init_from: InitFrom
+    """Checkpoint folder to start from, or `none` for random weights."""
+    data_dir: Annotated[Text, Field(examples=["data_dir=FOLDER with the task's files on the command line"])]
+    """Folder of the data files."""
+    out_dir: Text = ""
+    """Folder of everything the run writes, for this run alone. Default: out/finetune/<task>."""
+    config_from: Text | None = None
+    """With init_from=none: take configuration and vocabulary (not the weights) from this checkpoint folder.
+    """
+    init_min_match: Share = 0.9
+    """Share of the encoder's parameters that must be found in init_from; below it the run refuses to start. A
+    token embedding or layer that is missing or of another shape stops it in any case."""
+    lower_case: bool | None = None
+    """Lower-case text before tokenisation. Default: as the checkpoint says, else true."""
+    repeat: Positive[int] = 1
+    """Runs, with seeds seed, seed + 1, ...: best dev of each, test at that checkpoint, mean of the runs."""
+    seed: NotNegative[int] = 1
+    """Seed of head weights, data order and dropout."""
+    max_train_samples: Positive[int] | None = None
+    """Use this many training samples, drawn by `seed`. Default: all."""
+    max_steps: Positive[int] | None = None
+    """Stop after this many optimizer steps; the learning rate decays over them. Default: all epochs."""
+    eval_every: Positive[int] | Literal["end"] | None = None
+    """Steps between evaluations on dev; end: none before the last step, which is always evaluated. Default:
+    after each epoch."""
+    log_every: Positive[int] = 10
+    """Steps between log lines."""
+    save_every: Positive[int] = 500
+    """Steps between checkpoints to go on from; every evaluation makes one too. They go when their run has
+    ended."""
+    micro_tokens: Positive[int] = 8192
+    """Tokens, padding included, in one forward pass; a batch is cut to fit and gradients are summed."""
+    betas: Betas = field(default_factory=lambda: [0.9, 0.999])
+    """Adam's betas (released fine-tuning code: the framework's defaults)."""
+    eps: NotNegative[float] = 1e-8
+    """Adam's epsilon."""
+    clip_norm: NotNegative[float] = 1.0
+    """Global norm that gradients are clipped to; 0 = no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 need a GPU: mixed precision, with weights and losses in fp32."""
+
+    def _checks(self) -> Checks:
+        """Those of the task; the encoder comes from one place."""
+        yield from super()._checks()
+        wanted = f"nothing: init_from={self.init_from} settles it"
+        yield require(
+            self.init_from == "none" or not self.config_from, "config_from", self.config_from, wanted
+        )
+        if self.init_from == "none" and not self.config_from:
+            yield "init_from: none needs config_from=CHECKPOINT"
+
+
+def load_finetune(path: str | Path, overrides: Iterable[str] = (), size: str | None = None) -> FinetuneRun:
+    """A task file: `sizes.<size>` over its keys, `key=value` overrides over both. Raises ConfigError."""
+    overrides, mapping = list(overrides), load_yaml(path)
+    sizes = mapping.get("sizes")
+    sized = sizes.get(size) if isinstance(sizes, dict) else None
+    sized = sized if isinstance(sized, dict) else {}
+    on_command_line = from_command_line(overrides)
+    mapping = _kept(_kept(mapping, sized) | sized, on_command_line)
+    origins = dict.fromkeys(sized, f"{path}: sizes.{size}") | on_command_line
+    run = build(FinetuneRun, apply_overrides(mapping, overrides), str(path), origins=origins)
+    run.out_dir = run.out_dir or str(Path("out") / "finetune" / run.name)
+    return run
+
+
+def _kept(mapping: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    """What a later layer leaves of a mapping."""
+    return {key: value for key, value in mapping.items() if EITHER.get(key) not in layer}
