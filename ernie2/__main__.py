@@ -22,6 +22,8 @@ COMMANDS = {
     "finetune": "ernie2.finetune",
     "predict": "ernie2.predict",
     "convert": "ernie2.convert",
+    "export": "ernie2.export",
+    "serve": "ernie2.serve",
 }
 
 

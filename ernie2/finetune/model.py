@@ -17,6 +17,7 @@ from ernie2.batching import cut_by_tokens, padded_width
 from ernie2.checkpoint import checkpoints, restore_weights, save_model
 from ernie2.config import SIZES
 from ernie2.encoder import EncoderConfig
+from ernie2.exported import EXPORT, Exported
 from ernie2.finetune.data import FinetuneBatch, by_length, collate
 from ernie2.finetune.readers import Split
 from ernie2.finetune.task import FinetuneRun, FinetuneTask
@@ -187,8 +188,11 @@ def load_finetuned(folder: str | Path) -> tuple[ErnieForFinetuning, FinetuneTask
     if TASK_KEY not in mapping:
         raise ConfigError(f"{folder}: a model without a fine-tuning head (no '{TASK_KEY}' in config.json)")
     task = build(FinetuneTask, mapping[TASK_KEY], f"{path}: {TASK_KEY}")
-    tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(open_weights(folder)))
     cpu.prepare()
+    if (folder / EXPORT).is_file():
+        tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), mapping.get(LOWER_CASE_KEY, True))
+        return Exported(folder), task, tokenizer
+    tokenizer = Tokenizer(Vocab.load(folder / "vocab.txt"), checkpoint_lower_case(open_weights(folder)))
     model = ErnieForFinetuning(config, task.kind, len(task.labels), task.head_dropout)
     restore_weights(model, folder)
     model.eval()
