@@ -97,9 +97,8 @@ def write_batches(shards: Path, vocab: Path, length: int, tokens: int, path: Pat
 
 def main(size: str, length: int, tokens: int, vocab: Path, folder: Path) -> None:
     """Serves steps of a recipe."""
-    from ernie2.evaluate import Meter
-
     from ernie2 import distributed, logs, pretrain  # here: benchmarks.train_step needs no paddle
+    from ernie2.evaluate import Meter
     from ernie2.run import prepare_run
 
     tokens = max(tokens, length)

@@ -373,7 +373,7 @@ def test_warm_start(tiny_recipe, tmp_path):
     assert run.start_step == 0
     weight = load_file(first / "model.safetensors")["ernie.pooler.dense.weight"]
     assert np.array_equal(run.model.ernie.pooler.dense.weight.numpy(), weight)
-    with pytest.raises(ConfigError, match="model.init_from.*holds no model.safetensors"):
+    with pytest.raises(ConfigError, match="model.init_from.*is no checkpoint folder: no model.safetensors"):
         prepare(tiny_recipe, f"model.init_from={tmp_path / 'none'}", f"out_dir={tmp_path / 'new'}")
     (first / "vocab.txt").write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\n")
     with pytest.raises(ConfigError, match="is not the vocabulary"):
@@ -396,7 +396,7 @@ def test_mistakes_stop_before_the_first_step(tiny_recipe, tmp_path):
     recipe = build(Recipe, tiny_recipe, "r.yaml")
     with pytest.raises(ConfigError, match="3 ranks share 2 micro-batches"):
         prepare_run(recipe, "r.yaml", rank=0, ranks=3)
-    with pytest.raises(ConfigError, match="model.init_from: .*bad holds no model.safetensors"):
+    with pytest.raises(ConfigError, match="model.init_from: .*bad is no checkpoint folder: no model.safetensors"):
         (tmp_path / "bad").mkdir()
         save_file({"x": np.zeros(1)}, str(tmp_path / "bad" / "other.safetensors"))
         prepare(tiny_recipe, f"model.init_from={tmp_path / 'bad'}")
