@@ -396,7 +396,9 @@ def test_mistakes_stop_before_the_first_step(tiny_recipe, tmp_path):
     recipe = build(Recipe, tiny_recipe, "r.yaml")
     with pytest.raises(ConfigError, match="3 ranks share 2 micro-batches"):
         prepare_run(recipe, "r.yaml", rank=0, ranks=3)
-    with pytest.raises(ConfigError, match="model.init_from: .*bad is no checkpoint folder: no model.safetensors"):
+    with pytest.raises(
+        ConfigError, match="model.init_from: .*bad is no checkpoint folder: no model.safetensors"
+    ):
         (tmp_path / "bad").mkdir()
         save_file({"x": np.zeros(1)}, str(tmp_path / "bad" / "other.safetensors"))
         prepare(tiny_recipe, f"model.init_from={tmp_path / 'bad'}")
