@@ -32,7 +32,9 @@ CUDA11 = [
     for part in "cublas cudnn nccl curand cusolver cusparse cufft cuda-nvrtc cuda-cupti nvtx".split()
 ]  # what paddlepaddle-gpu 2.6.2 opens and does not bring; env.sh links it beside paddle's own libraries
 DATA = ["zstandard", "opencc"]  # .zst files; data.simplify
-TEST = ["pytest", "pytest-xdist", "ruff", "ray", *DATA]
+SERVE = ["fastapi", "uvicorn", "prometheus_client"]  # ernie2.serve
+ONNX = ["paddle2onnx", "onnxruntime"]  # ernie2.export --to onnx
+TEST = ["pytest", "pytest-xdist", "ruff", "ray", "httpx", *DATA, *SERVE, *ONNX]
 
 setup(
     name="ernie2",
@@ -76,6 +78,8 @@ setup(
         "cpu2": [f"paddlepaddle=={PADDLE2}", *WITH_PADDLE2],
         "gpu2": [f"paddlepaddle-gpu=={PADDLE2}", *CUDA11, *WITH_PADDLE2],
         "data": DATA,
+        "serve": SERVE,
+        "onnx": ONNX,
         "ray": ["ray"],  # data generation on many machines
         "test": TEST,
         "dev": [f"paddlepaddle=={PADDLE}", PADDLENLP, *TEST],

@@ -97,7 +97,7 @@ class Browser:
 
     def open(
         self,
-        page: Path,
+        page: Path | str,
         width: int,
         height: int = 1000,
         scheme: str = "light",
@@ -121,7 +121,7 @@ class Browser:
         self.console.clear()
         self.requests.clear()
         self._loaded = False
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         if not self._loaded:
             self._read_until(lambda _: self._loaded, "Page.loadEventFired")
 

@@ -112,7 +112,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
             rows, samples = samples, [row for row in samples if row.label.strip() not in task.skip_labels]
             counts["rows left out by skip_labels"] += len(rows) - len(samples)
         if task.kind == "tagging":
-            samples = [_tagged(row, task, labelled, counts) for row in samples]
+            samples = [tagged(row, task, labelled, counts) for row in samples]
         else:
             samples = [replace(row, label=_label(row, task) if labelled else None) for row in samples]
     if not samples:
@@ -216,7 +216,8 @@ def _label(row: TextSample, task: FinetuneTask) -> int | float:
     raise ConfigError(f"{row.where}: label '{found}' is not {wanted}; {_KEYS}")
 
 
-def _tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter[str]) -> TaggedSample:
+def tagged(row: TextSample, task: FinetuneTask, labelled: bool, counts: Counter[str]) -> TaggedSample:
+    """A row's text as source tokens, its label as a tag for each. Raises ConfigError naming the token."""
     tokens, found = read_tagged(row.where, row.text_a, row.label if labelled else None, task.source_tokens)
     index, tags = task.label_index(), None if found is None else []
     for position, tag in enumerate(found or ()):
