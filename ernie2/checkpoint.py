@@ -27,7 +27,7 @@ from paddle.nn import Layer
 from paddle.optimizer import Optimizer
 from safetensors.numpy import save_file
 
-from ernie2 import distributed
+from ernie2 import distributed, model_card
 from ernie2 import out_dir as run_folder
 from ernie2.disk import as_umask_says, file_digest, sync_to_disk, write_json
 from ernie2.encoder import EncoderConfig
@@ -203,10 +203,15 @@ def save_training(
 
     def write(tmp: Path) -> None:
         tasks = {key: state[key] for key in ("task_ids",) if key in state}
-        lower_case = ((yaml.safe_load(recipe_yaml) or {}).get("data") or {}).get("lower_case", True)
+        recipe = yaml.safe_load(recipe_yaml) or {}
+        lower_case = (recipe.get("data") or {}).get("lower_case", True)
         write_model(tmp, model_arrays(model) | masters, config, vocab_file, tasks, lower_case)
         write_arrays(tmp / "optimizer.safetensors", moments)
         (tmp / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+        if "curriculum" in recipe:
+            size = sum(parameter.size for parameter in model.parameters())
+            card = model_card.pretrained(recipe, step, state["tokens"], size)
+            (tmp / model_card.CARD).write_text(card, encoding="utf-8")
         files = {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(tmp.iterdir())}
         whole = {"step": step, **state, "files": files}
         write_json(tmp / STATE, {**whole, "digest": _state_digest(whole)})

@@ -64,9 +64,14 @@ def test_every_kind_learns_and_writes_what_is_promised(kind, checkpoint, data, t
     assert (
         result["runs"][0]["best_step"] == best["step"] and result["metrics"]["dev"] == best["metrics"]["dev"]
     )
+    card = (tmp_path / "best/README.md").read_text(encoding="utf-8")
+    for metric, value in result["metrics"]["test"].items():
+        assert f"| test | {metric} | {value:.2f} |" in card
+    assert "from_pretrained" in card and f"seed: {result['seed']}" in card
     assert {path.name for path in (tmp_path / "best").iterdir()} == {
         "model.safetensors",
         "config.json",
+        "README.md",
         "tokenizer_config.json",
         "vocab.txt",
     }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ernie2 import cpu, distributed, out_dir, precision
+from ernie2 import cpu, distributed, model_card, out_dir, precision
 from ernie2.batching import padded_width
 from ernie2.checkpoint import checkpoints, newest_whole
 from ernie2.disk import file_digest, write_json, write_text
@@ -257,7 +257,10 @@ def finish(job: Job) -> dict[str, Any]:
             shutil.copytree(job.folder(best) / "predictions", job.out_dir / "predictions")
             for number in range(1, job.task.repeat + 1):
                 shutil.rmtree(job.folder(number) / "best", ignore_errors=True)
-        write_json(path, summarise(job, best))
+        result = summarise(job, best)
+        card = model_card.finetuned(result, to_mapping(job.task))
+        write_text(job.out_dir / "best" / model_card.CARD, card)
+        write_json(path, result)
     result = _read_json(path)
     logger.info("%s", table(result))
     return result
