@@ -1,174 +1,132 @@
 """Parts of data generation, each measured in a process of its own, which `benchmarks.harness.call` starts."""
 
-from __future__ import annotations
-
-import csv
-import logging
+import itertools
 import random
 import re
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.datagen_text import bytes_of, documents_of, read_text, slice_documents
+from benchmarks.datagen_text import read_documents, read_text
 from ernie2.tokenizer import Tokenizer, Vocab
 
-BLOCK_BYTES = 1_000_000
-FEWEST_ROUNDS = 15  # of what takes a second, where two figures that are nearly alike are compared
-_CJK_WORD = re.compile("[\u4e00-\u9fff]{2,10}")
+BLOCK = 500  # documents that are tokenized or annotated at a time: about a megabyte
+MILLION_ROUNDS = 5  # of what takes a second, where two figures that are nearly alike are compared
 
 
-def _jieba() -> Any:
-    import jieba
+def words(corpus: Sequence[str], query_log: Sequence[str]) -> dict[str, float]:
+    """jieba alone on every sentence and query: seconds, without import and dictionary, and the share of texts
+    that the default segmenter cuts alike."""
+    from data_gen.text.segmenters import load_segmenter
+    from data_gen.text.sentences import split_sentences
 
-    jieba.setLogLevel(logging.WARNING)
-    jieba.initialize()
-    return jieba
-
-
-def cut(corpus: Sequence[str], query_log: Sequence[str]) -> dict[str, Any]:
-    """jieba.cut alone over all text, line by line: seconds of the loop, without import and dictionary."""
-    jieba = _jieba()
-    lines = [line for path in corpus for line in read_text(path).splitlines() if line]
+    jieba, ours = load_segmenter("jieba"), load_segmenter("auto")
+    texts = [s for path in corpus for line in read_text(path).splitlines() for s in split_sentences(line)]
     for path in query_log:
-        rows = csv.reader(read_text(path).splitlines()[1:], delimiter="\t", quoting=csv.QUOTE_NONE)
-        lines += [text for row in rows for text in row[:2]]
-    begin = time.perf_counter()
-    words = sum(1 for line in lines for _ in jieba.cut(line))
-    return {"seconds": time.perf_counter() - begin, "words": words}
+        texts += [text for row in read_text(path).splitlines()[1:] for text in row.split("\t")[:2]]
+    jieba.cut("预备。")  # loads the dictionary
+    seconds, alike = 0.0, 0
+    for text in texts:
+        begin = time.perf_counter()
+        found = jieba.cut(text)
+        seconds += time.perf_counter() - begin
+        alike += found == ours.cut(text)
+    return {"seconds": seconds, "texts": len(texts), "same": alike / len(texts)}
 
 
-def spaced_words(text: str, out: str) -> bool:
+def spaced_words(corpus: Sequence[str], out: str) -> None:
     """Input of Baidu's demo script: a sentence a line, jieba's words with spaces between, an empty line
     between documents."""
-    jieba = _jieba()
+    from data_gen.text.segmenters import load_segmenter
+
+    cut = load_segmenter("jieba").cut
     with Path(out).open("w", encoding="utf-8") as file:
-        for document in documents_of(read_text(text)):
+        for document in read_documents(corpus):
             for sentence in re.findall("[^。！？\n]+[。！？]*", document):
-                file.write(" ".join(jieba.cut(sentence)) + "\n")
+                file.write(" ".join(cut(sentence)) + "\n")
             file.write("\n")
-    return True
 
 
-def _blocks(documents: Sequence[str]) -> list[str]:
-    """Documents joined into blocks of about BLOCK_BYTES."""
-    blocks, size = [[]], 0
-    for document in documents:
-        if size >= BLOCK_BYTES:
-            blocks, size = [*blocks, []], 0
-        blocks[-1].append(document)
-        size += bytes_of(document)
-    return ["\n\n".join(block) for block in blocks]
-
-
-def _ernie_tokenizer(vocab: str) -> Any:
-    """PaddleNLP's ErnieTokenizer, text -> ids, with a vocabulary written as it wants it; None where it is not
-    installed."""
-    import tempfile
-
-    try:
-        from paddlenlp.transformers import ErnieTokenizer
-    except ImportError:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocab.txt"
-        path.write_text("\n".join(Vocab.load(vocab).id_to_token) + "\n", encoding="utf-8")
-        peer = ErnieTokenizer(str(path))
-    return lambda line: peer.convert_tokens_to_ids(peer.tokenize(line))
-
-
-def tokens(corpus: Sequence[str], vocab: str, slice_bytes: float) -> dict[str, Any]:
-    """MB/s of tokenisation with nothing remembered before, and of PaddleNLP's tokenizer, line by line, on a
-    slice."""
-    blocks = _blocks([document for path in corpus for document in documents_of(read_text(path))])
-    tokenizer, peer = Tokenizer(Vocab.load(vocab)), _ernie_tokenizer(vocab)
+def tokens(corpus: Sequence[str], vocab: str) -> dict[str, float]:
+    """MB/s of tokenization, block by block, with nothing remembered before."""
+    blocks = ["\n\n".join(documents) for documents in _blocks(corpus)]
+    tokenizer = Tokenizer(Vocab.load(vocab))
     tokenizer.encode("预备。")  # loads the tables, but no word of the text
     begin = time.perf_counter()
     for block in blocks:
         tokenizer.encode(block)
-    found = {"rate": sum(map(bytes_of, blocks)) / 1e6 / (time.perf_counter() - begin)}
-    if peer is not None:
-        lines = [line for text in slice_documents(corpus, slice_bytes) for line in text.splitlines()]
-        begin = time.perf_counter()
-        for line in lines:
-            peer(line)
-        found["peer"] = sum(map(bytes_of, lines)) / 1e6 / (time.perf_counter() - begin)
-    return found
+    return {"rate": _megabytes(blocks) / (time.perf_counter() - begin)}
 
 
-def same_tokens(corpus: Sequence[str], vocab: str) -> dict[str, Any]:
-    """Share of the corpus's lines that become PaddleNLP's ids, under each set of rules; `same` is empty
-    without PaddleNLP."""
-    from ernie2.splitting_rules import RULES
-    from ernie2.tokenizer import DEFAULT_RULES
+def paddlenlp_tokens(corpus: Sequence[str], vocab: str) -> dict[str, float]:
+    """MB/s of PaddleNLP's ErnieTokenizer, line by line, and the share of lines with the same ids by ours."""
+    from paddlenlp.transformers import ErnieTokenizer
 
-    peer = _ernie_tokenizer(vocab)
+    words = Vocab.load(vocab)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vocab.txt")
+        path.write_text("\n".join(words.id_to_token) + "\n", encoding="utf-8")
+        theirs = ErnieTokenizer(str(path))
     lines = [line for path in corpus for line in read_text(path).splitlines() if line.strip()]
-    theirs, same = [peer(line) for line in lines] if peer else [], {}
-    for rules in RULES if peer else ():
-        ours = Tokenizer(Vocab.load(vocab), rules=rules).encode_many(lines)
-        alike = [one.ids.tolist() == other for one, other in zip(ours, theirs, strict=True)]
-        same[rules] = statistics.fmean(alike)
-    return {"lines": len(lines), "default": DEFAULT_RULES, "same": same}
+    begin = time.perf_counter()
+    ids = [theirs.convert_tokens_to_ids(theirs.tokenize(line)) for line in lines]
+    rate = _megabytes(lines) / (time.perf_counter() - begin)
+    ours = Tokenizer(words).encode_many(lines)
+    same = [one.ids.tolist() == other for one, other in zip(ours, ids, strict=True)]
+    return {"rate": rate, "lines": len(lines), "same": statistics.fmean(same)}
 
 
-def same_words(corpus: Sequence[str]) -> dict[str, Any]:
-    """Share of all sentences that the default segmenter cuts like jieba."""
-    from data_gen.text.segmenters import agreement, load_segmenter
-    from data_gen.text.sentences import split_sentences
-
-    lines = [line for path in corpus for line in read_text(path).splitlines()]
-    sentences = [sentence for line in lines for sentence in split_sentences(line)]
-    share, differing = agreement(load_segmenter("auto").name, sentences)
-    return {"sentences": len(sentences), "same": share, "differing": len(differing)}
-
-
-def million_words(
-    corpus: Sequence[str], entity_dicts: Sequence[str], path: str, count: int = 1_000_000
-) -> int:
-    """Writes a dictionary of words that look like names: halves of the given dictionaries' words joined
-    anew, so lengths and characters are theirs; without dictionaries, of words of the corpus. Few occur in
-    the text, as in any large one."""
-    words = [
-        line.split()[0] for name in entity_dicts for line in read_text(name).splitlines() if line.strip()
-    ]
-    if not words:
-        words = [word for name in corpus for word in _CJK_WORD.findall(read_text(name))][:200_000]
-    words, draw, made = [word for word in words if len(word) > 1], random.Random(1), {}
-    for _ in range(4 * count if words else 0):
-        one, other = draw.choice(words), draw.choice(words)
-        made[one[: (len(one) + 1) // 2] + other[(len(other) + 1) // 2 :]] = None
-        if len(made) >= count:
-            break
-    Path(path).write_text("\n".join(made) + "\n", encoding="utf-8")
-    return len(made)
-
-
-def dictionaries(
-    corpus: Sequence[str], vocab: str, entity_dicts: Sequence[str], million: str, size: float
+def million(
+    corpus: Sequence[str], vocab: str, entity_dicts: Sequence[str], count: int = 1_000_000
 ) -> dict[str, float]:
-    """What a million dictionary words cost: `load_seconds`, and by what share they make annotation `slower`.
+    """What a million dictionary words cost: seconds to load, and by what share they make annotation slower.
 
-    Documents of `size` bytes are annotated FEWEST_ROUNDS times, with and without in turn. Processor time is
-    compared round by round, as the machine's speed changes; the median counts."""
+    MILLION_ROUNDS rounds with and without them in turn. Processor time is compared round by round, as the
+    machine's speed changes; the median counts."""
     from data_gen.reading.documents import RawDocument
     from data_gen.text.annotate import Annotator
 
-    blocks = _blocks(slice_documents(corpus, size))
-    parts = [[RawDocument(f"benchmark:{number}", block)] for number, block in enumerate(blocks)]
-    annotators, load, seconds = [], [], [[], []]
-    for files in ([], [*entity_dicts, million]):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "million.txt")
+        path.write_text("\n".join(made_words(corpus, entity_dicts, count)) + "\n", encoding="utf-8")
         begin = time.perf_counter()
-        annotators.append(Annotator(Tokenizer(Vocab.load(vocab)), "zh", files))
-        load.append(time.perf_counter() - begin)
-    for _ in range(FEWEST_ROUNDS):
-        for annotator, taken in zip(annotators, seconds, strict=True):
-            begin = time.process_time()
-            for part in parts:
-                annotator.documents(part)
-                annotator.take_hits()
-            taken.append(time.process_time() - begin)
-    slower = [with_them / without - 1 for without, with_them in zip(*seconds, strict=True)]
-    return {"load_seconds": load[1] - load[0], "slower": statistics.median(slower)}
+        many = Annotator(Tokenizer(Vocab.load(vocab)), "zh", [*entity_dicts, path])
+        load = time.perf_counter() - begin
+    without = Annotator(Tokenizer(Vocab.load(vocab)), "zh")
+    blocks = [[RawDocument("benchmark", text) for text in block] for block in _blocks(corpus)]
+
+    def seconds(annotator: Annotator) -> float:
+        begin = time.process_time()
+        for block in blocks:
+            annotator.documents(block)
+            annotator.take_hits()
+        return time.process_time() - begin
+
+    ratios = [seconds(many) / seconds(without) for _ in range(MILLION_ROUNDS)]
+    return {"load_seconds": load, "slower": statistics.median(ratios) - 1}
+
+
+def made_words(corpus: Sequence[str], entity_dicts: Sequence[str], count: int) -> list[str]:
+    """Words that look like names: halves of dictionary words joined anew, without dictionaries of words of
+    the corpus. Few occur in the text, as of any large dictionary."""
+    lines = [line for path in entity_dicts for line in read_text(path).splitlines() if line.strip()]
+    known = [line.split()[0] for line in lines]
+    known = known or re.findall("[\u4e00-\u9fff]{2,10}", "\n".join(map(read_text, corpus)))
+    draw, made = random.Random(1), {}
+    for _ in range(4 * count):
+        one, other = draw.choice(known), draw.choice(known)
+        made[one[: (len(one) + 1) // 2] + other[(len(other) + 1) // 2 :]] = None
+        if len(made) == count:
+            break
+    return list(made)
+
+
+def _blocks(corpus: Sequence[str]) -> Iterator[list[str]]:
+    documents = iter(read_documents(corpus))
+    return iter(lambda: list(itertools.islice(documents, BLOCK)), [])
+
+
+def _megabytes(texts: Sequence[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6

@@ -1,49 +1,44 @@
 """One harness for all benchmarks: commands run as children, series measured in turn, a page of targets and
-figures.
+figures. Linux.
 
-A child is timed from start to exit, with the processor time and the peak memory of every process of its tree:
-the kernel's high-water mark (VmHWM), read ten times a second, and ru_maxrss of os.wait4 for what ended in
-between. Linux.
+python -m benchmarks.harness MODULE FUNCTION ARGUMENTS      what `call` starts"""
 
-    python -m benchmarks.harness MODULE FUNCTION ARGUMENTS RESULT.json      what `call` starts"""
-
-from __future__ import annotations
-
+import argparse
 import contextlib
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ernie2 import __version__
-from ernie2.strict import cli, make_folder
+from ernie2.strict import ConfigError, cli, make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-"""One worker is one core, for us and for the peers."""
-PACKAGES = ("numpy", "jieba", "rjieba", "tokenizers", "joblib", "paddlenlp", "paddlepaddle", "protobuf")
+PACKAGES = ("numpy", "jieba", "rjieba", "tokenizers", "joblib", "paddlenlp", "paddlepaddle")
 OK, MISSED, NOT_RUN, INFORMATION = "ok", "MISSED", "not run", ""
+RESULT = "result of the call: "
 _STARTED = time.monotonic()
 
 
-# ---- children
-# -------------------------------------------------------------------------------------------------
+# ---- child processes
 
 
-class RunFailed(Exception):  # noqa: N818 - it names what happened
-    """A process ended with an error, or without its result. The message ends with its last lines."""
+class RunFailed(ConfigError):
+    """A process ended with an error. The message ends with its last lines."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +46,23 @@ class Run:
     """What a process and its children took."""
 
     seconds: float  # wall clock, from start to exit
-    cpu_seconds: float  # processor time of all its processes, user and system
     peak_mb: float  # peak resident memory of its largest process, MB of 1e6 bytes
-    total_mb: float  # sum of the peaks of all its processes; shared pages count for each
     output: str  # both streams
 
 
 def run(command: Sequence[Any], cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> Run:
     """Runs a command to its end, `environment` added to ours and to ONE_THREAD. It dies with us.
 
-    Raises:
-        RunFailed: its exit code was not 0."""
+    Raises RunFailed where its exit code is not 0."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         begin, env = time.perf_counter(), {**os.environ, **ONE_THREAD, **(environment or {})}
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
         process = subprocess.Popen([*map(str, command)], cwd=cwd, env=env, start_new_session=True, **streams)
-        watch = _MemoryWatch(process.pid)
         try:
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - begin
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:
-            watch.stop()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # and what it left behind
             process.wait()
@@ -80,90 +70,36 @@ def run(command: Sequence[Any], cwd: Path = ROOT, environment: Mapping[str, str]
         output = log.read()
     if process.returncode:
         raise RunFailed(f"exit code {process.returncode}: {last_lines(output)}")
-    # ru_maxrss covers the children that were waited for. Across exec it keeps the peak of the process that
-    # started it, which is this one: small, as all large work is done in processes of its own.
-    largest = max(*watch.peaks.values(), usage.ru_maxrss * 1024 / 1e6, 0.0)
-    total = max(sum(watch.peaks.values()), largest)
-    return Run(seconds, usage.ru_utime + usage.ru_stime, largest, total, output)
-
-
-def call_command(module: str, function: str, result: Path, /, **arguments: Any) -> list[Any]:
-    """The command of a process that calls a function and writes what it returns to `result`. Paths become
-    text."""
-    return [
-        sys.executable,
-        "-m",
-        "benchmarks.harness",
-        module,
-        function,
-        json.dumps(arguments, default=str),
-        result,
-    ]
-
-
-def call(module: str, function: str, folder: Path, /, **arguments: Any) -> Any:
-    """What a function returns, called in a process of its own: none warms another, none counts for another's
-    memory.
-
-    Args:
-        module: Its module.
-        function: Its name.
-        folder: For the file of its result.
-        arguments: Its arguments.
-
-    Raises:
-        RunFailed: it failed."""
-    result = folder / f"{function}.result.json"
-    run(call_command(module, function, result, **arguments))
-    return json.loads(result.read_text(encoding="utf-8"))
+    # Across exec ru_maxrss keeps the peak of the process that started it, which is this one: small, as all
+    # large work is done in processes of its own.
+    return Run(seconds, usage.ru_maxrss * 1024 / 1e6, output)
 
 
 def last_lines(text: str, count: int = 4) -> str:
-    """The last lines that say something, in one line; of a command of ours the error alone."""
+    """The last lines of some text in one; of a command of ours the error alone."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: ")
     return " / ".join(lines[-count:])[-400:] or "no output"
 
 
-class _MemoryWatch(threading.Thread):
-    """Reads the high-water mark of a process and its descendants while they live: `peaks`, MB by process."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.peaks, self._pid, self._over = {pid: 0.0}, pid, threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._over.wait(0.1):
-            waiting = [self._pid]
-            while waiting:
-                pid = waiting.pop()
-                with contextlib.suppress(OSError):  # it has just ended
-                    waiting += self._read(Path("/proc", str(pid)))
-
-    def _read(self, folder: Path) -> list[int]:
-        """Notes a process's peak; its children."""
-        for line in (folder / "status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM"):
-                self.peaks[int(folder.name)] = int(line.split()[1]) * 1024 / 1e6
-        children = [path.read_text(encoding="utf-8") for path in folder.glob("task/*/children")]
-        return [int(pid) for pid in " ".join(children).split()]
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
+def call_command(module: str, function: str, /, **arguments: Any) -> list[str]:
+    """The command of a process that calls a function. Paths become text."""
+    text = json.dumps(arguments, default=str)
+    return [sys.executable, "-m", "benchmarks.harness", module, function, text]
 
 
-@contextlib.contextmanager
-def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """A temporary folder that is removed however the run ends, kill -9 excepted."""
-    if parent is not None:
-        make_folder(parent, "--scratch")
+def call(module: str, function: str, /, **arguments: Any) -> Any:
+    """What a function returns, called in a process of its own: none warms another. Keys become attributes.
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
-    with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_", dir=parent) as folder:
-        yield Path(folder)
+    Raises RunFailed."""
+    return result_of(run(call_command(module, function, **arguments)))
+
+
+def result_of(run: Run) -> Any:
+    """What the function that `call_command` called returned."""
+    line = run.output.rpartition(RESULT)[2].partition("\n")[0]
+    return json.loads(line, object_hook=lambda found: SimpleNamespace(**found))
 
 
 def write_recipe(path: Path, keys: Mapping[str, Any]) -> Path:
@@ -177,49 +113,70 @@ def write_recipe(path: Path, keys: Mapping[str, Any]) -> Path:
     return path
 
 
-# ---- series
-# ---------------------------------------------------------------------------------------------------
+# ---- measurements
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of targets."""
+
+    what: str
+    wanted: str
+    measured: str
+    verdict: str = INFORMATION
 
 
 @dataclass
-class Found:
-    """What was measured."""
+class Results:
+    """Series of measurements, one result a round, and the error of each series that failed."""
 
-    runs: dict[str, list[Any]] = field(default_factory=dict)  # series -> results, one a round
-    faults: dict[str, str] = field(default_factory=dict)  # series that failed -> why
+    series: dict[str, list[Any]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
-    def measure(self, series: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def measure(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Adds a result to a series; a series that failed once is not tried again."""
-        if series in self.faults:
+        if name in self.errors:
             return
         try:
             result = function(*args, **kwargs)
         except RunFailed as error:
-            self.faults[series] = str(error)
-            say(f"{series}: FAILED: {error}")
+            self.errors[name] = str(error)
+            say(f"{name}: FAILED: {error}")
             return
-        self.runs.setdefault(series, []).append(result)
-        said = getattr(result, "seconds", result)
-        say(f"{series}: {said:.2f} s" if isinstance(said, float) else f"{series}: {said}"[:150])
+        self.series.setdefault(name, []).append(result)
+        say(f"{name}: {result.seconds:.2f} s" if isinstance(result, Run) else f"{name}: {result}")
 
-    def has(self, *names: str) -> bool:
-        """Whether all these series have results, and none failed in a later round."""
-        return all(self.runs.get(name) and name not in self.faults for name in names)
+    def row(
+        self,
+        what: str,
+        names: Sequence[str],
+        values: Callable[..., Sequence[float]],
+        wanted: str = "",
+        digits: int = 2,
+        best: Callable | None = None,
+    ) -> Row:
+        """The row of a figure: MISSED beyond its limit, or where one of its series failed.
 
-    def seconds(self, name: str) -> list[float]:
-        """Seconds of a series, round by round."""
-        return [run.seconds for run in self.runs[name]]
-
-    def values(self, name: str, key: str) -> list[Any]:
-        """One figure of a series whose results are mappings, round by round."""
-        return [one[key] for one in self.runs[name]]
-
-    def failed(self, what: str, wanted: str, names: Iterable[str]) -> Row:
-        """The row of what could not be measured for want of these series: MISSED where one of them failed."""
-        why = next((self.faults[name] for name in names if name in self.faults), None)
-        if why is None:
-            return Row(what, wanted, "not run: left out", NOT_RUN)
-        return Row(what, wanted, f"failed: {why}", MISSED)
+        Args:
+            what: What the figure is.
+            names: Series that it is made of.
+            values: These series -> the figure, once or in each round.
+            wanted: ">= 3 MB/s" or "<= 3 MB/s"; "MB/s" for information.
+            digits: Shown after the point.
+            best: Which value counts; by default the smallest for <=, else the largest."""
+        limit, unit = re.fullmatch(r"([<>]= \S+)? ?(.*)", wanted).groups()
+        wanted, most = wanted if limit else "", wanted.startswith("<")
+        failed = [self.errors[name] for name in names if name in self.errors]
+        if failed and limit:
+            return Row(what, wanted, f"failed: {failed[0]}", MISSED)
+        if failed or not all(self.series.get(name) for name in names):
+            return Row(what, wanted, "not run", NOT_RUN if limit else INFORMATION)
+        found, best = values(*[self.series[name] for name in names]), best or (min if most else max)
+        text = spread(found, digits, unit, best)
+        if not limit:
+            return Row(what, wanted, text)
+        figure, number = best(found), float(limit.split()[1])
+        return Row(what, wanted, text, OK if (figure <= number if most else figure >= number) else MISSED)
 
 
 def say(text: str) -> None:
@@ -228,49 +185,14 @@ def say(text: str) -> None:
 
 
 # ---- the page
-# -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: what is measured, the target in words, the figures in words, and whether it is
-    met."""
-
-    what: str
-    wanted: str
-    measured: str
-    verdict: str = INFORMATION
-
-    @property
-    def cells(self) -> list[str]:
-        """The row for `table`."""
-        verdict = f"**{self.verdict}**" if self.verdict == MISSED else self.verdict
-        return [cell.replace("|", "/") for cell in (self.what, self.wanted, self.measured, verdict)]
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = "", best: Callable = min) -> str:
-    """`best [min..max]`, or the value alone where there is one; best is min for times, max for rates, or the
-    median."""
+    """`best [min..max] unit`, or the value alone where there is one."""
     text = f"{best(values):,.{digits}f}"
     if len(values) > 1:
         text += f" [{min(values):,.{digits}f}..{max(values):,.{digits}f}]"
     return f"{text} {unit}".rstrip()
-
-
-def at_least(what: str, limit: float, values: Sequence[float], unit: str = "", **shown: Any) -> Row:
-    """A row whose best value must not be below the limit; `shown`: digits, note, best."""
-    return _judged(what, ">=", limit, values, unit, **{"best": max, **shown})
-
-
-def at_most(what: str, limit: float, values: Sequence[float], unit: str = "", **shown: Any) -> Row:
-    """A row whose best value must not be above the limit; `shown`: digits, note, best."""
-    return _judged(what, "<=", limit, values, unit, **shown)
-
-
-def _judged(what, relation, limit, values, unit, digits=2, note="", best=min) -> Row:  # noqa: ANN001
-    met = best(values) >= limit if relation == ">=" else best(values) <= limit
-    wanted = f"{relation} {limit:g} {unit}".rstrip()
-    return Row(what, wanted, spread(values, digits, unit, best) + note, OK if met else MISSED)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -282,8 +204,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def targets(rows: Sequence[Row]) -> list[str]:
     """The table of targets, and how many of them are met."""
     met, missed, rest = (sum(row.verdict == verdict for row in rows) for verdict in (OK, MISSED, NOT_RUN))
+    cells = [[row.what, row.wanted, row.measured.replace("|", "/"), row.verdict] for row in rows]
     head = f"**{met} targets met, {missed} missed, {rest} not run.**"
-    return [head, "", *table(["what", "wanted", "measured", ""], [row.cells for row in rows]), ""]
+    return [head, "", *table(["what", "wanted", "measured", ""], cells), ""]
 
 
 def page(title: str, about: Sequence[str], parts: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -295,13 +218,11 @@ def page(title: str, about: Sequence[str], parts: Iterable[tuple[str, Sequence[s
 
 
 def about(module: str, argv: Sequence[str], how: str, facts: Sequence[str]) -> list[str]:
-    """When, how and where a report's figures were measured. Of paths the last two parts alone: the rest is of
-    one machine."""
+    """When, how and where figures were measured. Of paths the last two parts alone are shown."""
     short = ("/".join(Path(argument).parts[-2:]) if "/" in argument else argument for argument in argv)
     written = f"Written {time.strftime('%Y-%m-%d')} by one run of `{module.replace('.', '/')}.py`: {how}"
-    command = shlex.join(["python", "-m", module, *short])
     load = f"- load average at the end {os.getloadavg()[0]:.2f}"
-    return [written, "", "```text", command, "```", "", *facts, load, ""]
+    return [written, "", "```text", shlex.join(["python", "-m", module, *short]), "```", "", *facts, load, ""]
 
 
 def publish(report: str, out: Path | None) -> None:
@@ -311,49 +232,62 @@ def publish(report: str, out: Path | None) -> None:
         out.write_text(report, encoding="utf-8")
 
 
-def machine_facts(folder: Path) -> list[str]:
-    """What the figures depend on: processor, cores, memory, disk of `folder`, Python, packages."""
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} not installed")
+def machine_facts() -> list[str]:
+    """What figures depend on: processor, cores, memory, versions, load."""
+    installed = {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}
+    versions = ", ".join(f"{name} {installed.get(name, 'not installed')}" for name in PACKAGES)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    try:
+        commit = run(["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]).output.strip()
+    except (RunFailed, OSError):
+        commit = "no checkout"
     system = f"{os.cpu_count()} cores, {memory:.0f} GB of memory; {platform.system()} {platform.release()}"
-    disk = _first_line(["stat", "--file-system", "--format=%T", folder]) or "a file system of unknown type"
-    commit = _first_line(["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"])
     return [
-        f"- processor: {_processor()}; {system}",
-        f"- Python {platform.python_version()}, ernie2 {__version__} ({commit}); {', '.join(versions)}",
-        f"- load average at the start {os.getloadavg()[0]:.2f}; temporary files in {disk}",
+        f"- {model[1] if model else platform.machine()}; {system}",
+        f"- Python {platform.python_version()}, ernie2 {__version__} ({commit}); {versions}",
+        f"- load average at the start {os.getloadavg()[0]:.2f}",
     ]
 
 
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+# ---- command lines
 
 
-def _first_line(command: Sequence[Any]) -> str:
-    try:
-        return run(command).output.strip().partition("\n")[0]
-    except (RunFailed, OSError):
-        return ""
+def parser(module: str, about: str) -> argparse.ArgumentParser:
+    """The options that benchmarks share: --rounds, --scratch, --out."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(f"python -m {module}", description=about, formatter_class=raw)
+    add = parser.add_argument
+    add("--rounds", type=positive, default=3, help="how often everything is measured; default 3")
+    add("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes")
+    add("--out", type=Path, metavar="FILE.md", help="report to write")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of an option, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 1 or more")
+    return int(text)
+
+
+@contextlib.contextmanager
+def scratch_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """A temporary folder in --scratch, removed however the run ends, kill -9 excepted. Checks --out."""
+    for option, folder in (("--scratch", args.scratch), ("--out", args.out and args.out.parent)):
+        if folder is not None:
+            make_folder(folder, option)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_", dir=args.scratch) as folder:
+        yield Path(folder)
 
 
 @cli
-def main(argv: Sequence[str]) -> int:
-    """Calls one function. What it returns is written unless it is None (the ranks of a run beside the
-    first)."""
-    module, function, arguments, result = argv
-    found = getattr(importlib.import_module(module), function)(**json.loads(arguments))
-    if found is not None:
-        Path(result).write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-    return 0
+def main(argv: Sequence[str]) -> None:
+    """Calls one function and prints what it returns."""
+    module, function, arguments = argv
+    result = getattr(importlib.import_module(module), function)(**json.loads(arguments))
+    print(f"\n{RESULT}{json.dumps(result)}", flush=True)
 
 
 if __name__ == "__main__":
