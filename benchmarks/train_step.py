@@ -7,20 +7,19 @@ sentence label).
 
 Every peer is a process of its own, started once for a size and length; the rounds go in turn (A B C, A B C,
 ...), so that other load meets all alike. Peers get fixed-length padded batches, as PaddleNLP's
-run_pretrain.py feeds them; ours is the product itself: recipe, shards, batches of like length, prefetch, main
-loop. A step is forward, backward, clipping to norm 1 and AdamW in float32, dropout 0.1, gelu, task ids on.
-Padding does not count. Ends with 1 where a target is missed.
+run_pretrain.py feeds them; ours is the product itself. A step is forward, backward, clipping to norm 1 and
+AdamW in float32, dropout 0.1, gelu, task ids on. Padding does not count. Ends with 1 where a target is
+missed.
 
     ours            ernie2.pretrain as it is
     paddlenlp       ErnieForPretraining and its criterion, masked positions alone in the head,
-                    environment as pip leaves it
+                    environment as pip leaves it; where paddlenlp is installed
     paddlenlp+env   the same with the variables that ernie2 sets (what of the gain is not our code)
     hf              transformers' ErnieForPreTraining on torch, sdpa attention, head on all positions;
-                    needs --torch-python"""
-
-from __future__ import annotations
+                    with --torch-python"""
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -28,214 +27,190 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from benchmarks import harness
-from benchmarks.harness import MISSED, NOT_RUN, ROOT, Found, Row, RunFailed, at_least, at_most, say, spread
-from benchmarks.train_step_ours import make_shards, real_share, write_batches
-from ernie2.config import SIZES
-from ernie2.strict import ConfigError, cli, make_folder
+import numpy as np
 
-PADDED_TOKENS = {"mini": 4096, "small": 4096, "base": 2048}
+from benchmarks import harness
+from benchmarks.harness import MISSED, ROOT, Results, Row, RunFailed, run
+from ernie2.batching import Collator
+from ernie2.config import SIZES
+from ernie2.shards import ShardReader
+from ernie2.strict import cli
+from ernie2.tasks import select_tasks
+from ernie2.tokenizer import Vocab
+
+PADDED_TOKENS = {"mini": 4096, "small": 4096, "base": 2048}  # of a peer's batch
 STEPS = {"mini": 4, "small": 2, "base": 1}  # of a round
 WARM_STEPS = 3  # not timed: the first touch memory for the first time and make the moments
 PEERS = ("paddlenlp", "paddlenlp+env", "hf")
-TARGETS = {
-    ("paddlenlp", 128): 3.0,
-    ("paddlenlp", 512): 6.0,
-    ("hf", 128): 1.5,
-    ("hf", 512): 3.0,
-}  # times as fast
-BASE_PADDLENLP_128 = 2.7
-MOST_WAITING, MOST_PADDING = 1.0, 3.0  # %
+TIMES = {"paddlenlp 128": 3.0, "paddlenlp 512": 6.0, "hf 128": 1.5, "hf 512": 3.0, "base paddlenlp 128": 2.7}
+"""How many times as fast as a peer ours has to be."""
 OUR_VARIABLES = ("FLAGS_use_stride_kernel", "FLAGS_use_mkldnn", "MKL_DEBUG_CPU_TYPE")
+TASK = "sentence_reordering"  # both losses, and examples of like length as a document cut into passages gives
+BATCHES = 12  # of a peer, again and again
+VOCAB_ROWS = 18_000
 
 
 class Worker:
-    """A process that loads, says so, and runs as many steps as it is told."""
+    """A process that loads, warms up, and runs as many steps as it is asked for."""
 
     def __init__(self, command: Sequence[Any], environment: dict[str, str]) -> None:
-        self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
-        command = [*map(str, command)]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log, "text": True}
+        self._process = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, **streams)
         self._answer()
+        self.run(WARM_STEPS)
 
-    def run(self, steps: int) -> dict[str, Any]:
-        """Runs steps. Returns `tokens` (real), `seconds`, and what else the worker says. Raises RunFailed."""
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return self._answer()
+    def run(self, steps: int) -> SimpleNamespace:
+        """Runs steps. Returns `rate`, real tokens a second, and what the worker says. Raises RunFailed."""
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return SimpleNamespace(rate=answer["tokens"] / answer["seconds"], **answer)
 
     def close(self) -> None:
         """Ends the process."""
-        self.process.kill()
-        self.process.wait()
+        self._process.kill()
+        self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
-        for line in self.process.stdout:
+        for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        self.log.seek(0)
-        raise RunFailed(f"exit code {self.process.wait()}: {harness.last_lines(self.log.read())}")
+        self._log.seek(0)
+        raise RunFailed(f"exit code {self._process.wait()}: {harness.last_lines(self._log.read())}")
 
 
-@dataclass
-class Case:
-    """A size and a length, and what was measured."""
-
-    size: str
-    length: int
-    share: float  # real tokens over padded tokens of the peers' batches
-    found: Found = field(default_factory=Found)
-
-    @property
-    def name(self) -> str:
-        """For tables."""
-        return f"{self.size} {self.length}"
-
-    def rates(self, name: str) -> list[float]:
-        """Real tokens a second, round by round."""
-        return [one["tokens"] / one["seconds"] for one in self.found.runs.get(name, ())]
-
-    def target(self, peer: str) -> float | None:
-        """How many times as fast as the peer ours has to be."""
-        is_base = (self.name, peer) == ("base 128", "paddlenlp")
-        return BASE_PADDLENLP_128 if is_base else TARGETS.get((peer, self.length))
+def write_recipe(folder: Path, args: argparse.Namespace, length: int, **settings: object) -> Path:
+    """A recipe of the benchmark's one task, everything at its default but what is given."""
+    name = f"{settings.get('model.size', 'data')}_{length}"
+    keys = {"data.corpus": args.corpus, "data.shards_dir": folder / f"shards_{length}"}
+    keys |= {"data.max_seq_len": length, "out_dir": folder / f"out_{name}", "model.hidden_act": "gelu"}
+    keys |= {"model.vocab_file": args.vocab, "model.vocab_rows": VOCAB_ROWS}
+    keys |= {"curriculum.stages": [[TASK]], "curriculum.steps_per_task": 1_000_000}
+    return harness.write_recipe(folder / f"recipe_{name}.yaml", keys | settings)
 
 
-def commands(
-    case: Case, args: argparse.Namespace, folder: Path
-) -> dict[str, tuple[list[Any], dict[str, str]]]:
-    """Command and environment of every worker. Peers must not meet the variables that ernie2 sets."""
-    tokens, batches = PADDED_TOKENS[case.size], folder / f"{case.name}.npz"
-    write_batches(folder / f"shards_{case.length}", args.vocab, case.length, tokens, batches)
-    clean = {key: value for key, value in os.environ.items() if key not in OUR_VARIABLES}
-    threads = str(args.threads)
-    clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TRANSFORMERS_OFFLINE": "1"}
-    tuned = clean | {key: os.environ[key] for key in OUR_VARIABLES if key in os.environ}
-    tokens = round(tokens * case.share)
-    ours = [
-        sys.executable,
-        "-m",
-        "benchmarks.train_step_ours",
-        case.size,
-        case.length,
-        tokens,
-        args.vocab,
-        folder,
-    ]
-    peers = [ROOT / "benchmarks/train_step_peers.py", ",".join(map(str, SIZES[case.size])), batches]
-    return {
-        "ours": (ours, clean | {"PYTHONPATH": str(ROOT)}),
-        "paddlenlp": ([sys.executable, *peers, "paddlenlp"], clean),
-        "paddlenlp+env": ([sys.executable, *peers, "paddlenlp"], tuned),
-        "hf": ([args.torch_python, *peers, "hf"], clean),
+def write_batches(shards: Path, vocab: Path, length: int, tokens: int, path: Path) -> float:
+    """BATCHES padded batches of `tokens` tokens, examples in their order, masked as ours are. Returns the
+    share of real tokens.
+
+    Arrays: token_ids, sentence_ids (K, B, T); lengths, labels (K, B), labels 0 or 1 for a head of two
+    classes; positions, targets (K, M): predicted positions in the flattened (B * T) tokens, -1 where a batch
+    has fewer."""
+    words, task = Vocab.load(vocab), select_tasks([TASK], "benchmark")[0]
+    reader, collate = ShardReader(shards / TASK, "train", task, words.digest), Collator(words, 0.15)
+    size, batches = tokens // length, []
+    for k in range(BATCHES):
+        examples = [reader[(k * size + i) % len(reader)] for i in range(size)]
+        batches.append(collate(task, examples, ["word"], np.random.default_rng(k)))
+    most = max(len(batch.mlm_labels) for batch in batches)
+
+    def filled(arrays: Sequence[np.ndarray], width: int, value: int) -> np.ndarray:
+        result = np.full((BATCHES, *arrays[0].shape[:-1], width), value)
+        for row, array in zip(result, arrays, strict=True):
+            row[..., : array.shape[-1]] = array
+        return result
+
+    places = [np.divmod(batch.mlm_positions, batch.token_ids.shape[1]) for batch in batches]
+    arrays = {
+        "token_ids": filled([batch.token_ids for batch in batches], length, words.pad_id),
+        "sentence_ids": filled([batch.sentence_ids for batch in batches], length, 0),
+        "lengths": np.stack([batch.lengths for batch in batches]),
+        "labels": np.stack([batch.sentence_labels % 2 for batch in batches]),
+        "positions": filled([row * length + column for row, column in places], most, -1),
+        "targets": filled([batch.mlm_labels for batch in batches], most, -1),
     }
+    np.savez(path, **arrays)
+    return float(arrays["lengths"].mean() / length)
 
 
-def measure(case: Case, args: argparse.Namespace, folder: Path) -> None:
-    """All rounds of a case."""
-    known, workers = commands(case, args, folder), {}
+def commands(folder: Path, args: argparse.Namespace, size: str, length: int) -> dict[str, tuple]:
+    """Command and environment of every worker. Peers must not meet the variables that ernie2 sets."""
+    batches, tokens = folder / "batches.npz", PADDED_TOKENS[size]
+    share = write_batches(folder / f"shards_{length}", args.vocab, length, tokens, batches)
+    tokens = max(round(tokens * share), length)
+    settings = {"model.size": size, "batch.tokens": tokens, "batch.micro_tokens": tokens}
+    recipe = write_recipe(folder, args, length, **settings)
+    threads = str(os.cpu_count())
+    clean = {key: value for key, value in os.environ.items() if key not in OUR_VARIABLES}
+    clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TRANSFORMERS_OFFLINE": "1"}
+    peer = [ROOT / "benchmarks/train_step_peers.py", ",".join(map(str, SIZES[size])), batches]
+    found = {"ours": ([sys.executable, "-m", "benchmarks.train_step_ours", recipe], clean)}
+    if importlib.util.find_spec("paddlenlp"):
+        tuned = clean | {key: os.environ[key] for key in OUR_VARIABLES if key in os.environ}
+        found["paddlenlp"] = ([sys.executable, *peer, "paddlenlp"], clean)
+        found["paddlenlp+env"] = ([sys.executable, *peer, "paddlenlp"], tuned)
+    if args.torch_python:
+        found["hf"] = ([args.torch_python, *peer, "hf"], clean)
+    return found
+
+
+def measure(results: Results, case: str, known: dict[str, tuple], rounds: int, steps: int) -> None:
+    """All rounds of a size and length; series are named "mini 128 ours"."""
+    workers = {}
     try:
-        for name in ("ours", *args.peers):
+        for name, command in known.items():
             try:
-                workers[name] = Worker(*known[name])
-                workers[name].run(WARM_STEPS)
+                workers[name] = Worker(*command)
             except RunFailed as error:
-                case.found.faults[name] = str(error)
-        for number in range(args.rounds):
+                results.errors[f"{case} {name}"] = str(error)
+        for _ in range(rounds):
             for name, worker in workers.items():
-                case.found.measure(name, worker.run, STEPS[case.size])
-            rates = {name: case.rates(name) for name in workers}
-            words = ", ".join(f"{name} {found[-1]:,.0f}" for name, found in rates.items() if found)
-            say(f"{case.name} round {number + 1}: {words} tokens/s")
+                results.measure(f"{case} {name}", worker.run, steps)
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def rows_of(case: Case) -> Iterator[Row]:
+def rows_of(results: Results, size: str, length: int) -> Iterator[Row]:
     """Targets and what was measured."""
+    case, row, middle = f"{size} {length}", results.row, statistics.median
+    ours = f"{case} ours"
+
+    def share(runs: Sequence[SimpleNamespace], part: str, whole: str) -> float:
+        return 100 * sum(getattr(one, part) for one in runs) / sum(getattr(one, whole) for one in runs)
+
+    def ratios(ours: Sequence[SimpleNamespace], theirs: Sequence[SimpleNamespace]) -> list[float]:
+        return [one.rate / other.rate for one, other in zip(ours, theirs)]
+
     for peer in PEERS:
-        what, wanted = f"{case.name}, times as fast as {peer}", case.target(peer)
-        ratios = [ours / theirs for ours, theirs in zip(case.rates("ours"), case.rates(peer))]
-        if ratios and wanted:
-            yield at_least(what, wanted, ratios, best=statistics.median)
-        elif ratios:
-            yield Row(what, "", spread(ratios, best=statistics.median))
-        elif peer in case.found.faults:
-            yield Row(what, "", f"not run: {case.found.faults[peer]}", NOT_RUN)
-    if "ours" not in case.found.runs:
-        yield case.found.failed(f"{case.name}, ours", "", ["ours"])
-        return
-    for what, key, most in (("waiting for data", "wait", MOST_WAITING), ("padding", "padding", MOST_PADDING)):
-        yield at_most(
-            f"{case.name}, {what}", most, [100 * statistics.fmean(case.found.values("ours", key))], "%"
-        )
-
-
-def rates_table(cases: Sequence[Case]) -> list[str]:
-    """Real tokens a second, median [range]."""
-    rows = []
-    for case in cases:
-        rates = [case.rates(name) for name in ("ours", *PEERS)]
-        cells = [spread(one, 0, best=statistics.median) if one else "–" for one in rates]
-        rows.append([case.name, f"{case.share:.2f}", *cells])
-    return harness.table(["size, tokens", "real share", "ours", *PEERS], rows)
-
-
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line, checked."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.train_step", description=__doc__, formatter_class=raw
-    )
-    add = parser.add_argument
-    add("corpus", nargs="+", help="text files, globs; documents separated by blank lines")
-    add("--vocab", type=Path, required=True, help="vocabulary")
-    add("--sizes", nargs="+", choices=PADDED_TOKENS, default=list(PADDED_TOKENS))
-    add("--lengths", nargs="+", type=int, default=[128, 512])
-    add("--peers", nargs="*", choices=PEERS, help="default: all that can be run here")
-    add("--torch-python", type=Path, help="Python of an environment with torch and transformers")
-    add("--rounds", type=int, default=3)
-    add("--threads", type=int, default=os.cpu_count(), help="of each process; default: all cores")
-    add("--out", type=Path, metavar="FILE.md", help="report to write")
-    args = parser.parse_args(argv)
-    if args.peers is None:
-        args.peers = [peer for peer in PEERS if peer != "hf" or args.torch_python]
-    elif "hf" in args.peers and not args.torch_python:
-        raise ConfigError(
-            "--peers: hf needs --torch-python, the Python of an environment with torch and transformers"
-        )
-    args.vocab = args.vocab.absolute()
-    if args.out is not None:
-        make_folder(args.out.parent, "--out")
-    return args
+        times = TIMES.get(f"{size} {peer} {length}", TIMES.get(f"{peer} {length}"))
+        what, wanted = f"{case}, times as fast as {peer}", f">= {times:g}" if times else ""
+        yield row(what, (ours, f"{case} {peer}"), ratios, wanted, best=middle)
+    yield row(f"{case}, waiting for data", (ours,), lambda runs: [share(runs, "wait", "seconds")], "<= 1 %")
+    yield row(f"{case}, padding", (ours,), lambda runs: [100 - share(runs, "tokens", "padded")], "<= 3 %")
+    for name in ("ours", *PEERS):
+        series = (f"{case} {name}",)
+        yield row(f"{case}, {name}", series, lambda runs: [one.rate for one in runs], "tokens/s", 0, middle)
 
 
 @cli
 def main(argv: Sequence[str]) -> int:
     """Command line."""
-    args, cases = parse_args(argv), []
-    with harness.scratch_folder(None) as folder:
-        facts = harness.machine_facts(folder)
+    parser = harness.parser("benchmarks.train_step", __doc__)
+    add, results = parser.add_argument, Results()
+    add("corpus", nargs="+", help="text files, globs; documents separated by blank lines")
+    add("--vocab", type=Path, required=True, help="vocabulary")
+    add("--sizes", nargs="+", choices=PADDED_TOKENS, default=list(PADDED_TOKENS))
+    add("--lengths", nargs="+", type=harness.positive, default=[128, 512])
+    add("--torch-python", type=Path, help="Python of an environment with torch and transformers")
+    args = parser.parse_args(argv)
+    args.vocab, args.corpus = args.vocab.absolute(), [Path(path).absolute() for path in args.corpus]
+    with harness.scratch_folder(args) as folder:
+        facts = harness.machine_facts()
         for length in args.lengths:
-            make_shards(folder, args.corpus, args.vocab, length)
+            run([sys.executable, "-m", "data_gen", write_recipe(folder, args, length)])
             for size in args.sizes:
-                cases.append(Case(size, length, real_share(folder / f"shards_{length}", length)))
-                measure(cases[-1], args, folder)
-    cases.sort(key=lambda case: list(PADDED_TOKENS).index(case.size))
-    how = (
-        f"median [range] of {args.rounds} rounds in turn, real tokens a second, float32, "
-        f"{args.threads} threads. What each column is: the head of that file."
-    )
-    rows = [row for case in cases for row in rows_of(case)]
+                known = commands(folder, args, size, length)
+                measure(results, f"{size} {length}", known, args.rounds, STEPS[size])
+    rows = [row for size in args.sizes for length in args.lengths for row in rows_of(results, size, length)]
+    how = f"median [range] of {args.rounds} rounds in turn, float32, {os.cpu_count()} threads."
     about = [*harness.about("benchmarks.train_step", argv, how, facts), *harness.targets(rows)]
-    parts = [("Real tokens a second", rates_table(cases))]
-    harness.publish(harness.page("Training steps beside peers", about, parts), args.out)
+    harness.publish(harness.page("Training steps beside peers", about, []), args.out)
     return int(any(row.verdict == MISSED for row in rows))
 
 
