@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.datagen_peers import PEERS, Peer
+from benchmarks.datagen_peers import PEERS, Peer, find
 from benchmarks.datagen_text import Text
-from benchmarks.harness import MISSED, Results, Row, Run, run, say
+from benchmarks.harness import MISSED, Results, Row, Run, column, run, say
 from data_gen.reading.streams import expand_paths
 from ernie2.strict import cli
 from ernie2.tokenizer import Vocab
 
 PARTS = ("default", "jieba", "peers", "tokens", "million", "large")
 TASKS = "knowledge_masking sentence_reordering sentence_distance discourse_relation ir_relevance".split()
+SECONDS = harness.column("seconds")
 LARGE_ROUNDS = 3  # of one and two workers for each round of the others: their figures are nearly alike
 
 
@@ -77,8 +78,6 @@ class Bench:
         measure, args, text = self.results.measure, self.args, self.text
         if {"default", "peers"} & args.only:
             measure("default", self.generate, text)
-        if "default" in args.only and args.entity_dicts:
-            measure("dictionaries", self.generate, text, entity_dicts=args.entity_dicts)
         if "jieba" in args.only:
             measure("jieba", self.generate, text, segmenter="jieba")
             self.part("words", text, query_log=text.query_log)
@@ -86,7 +85,7 @@ class Bench:
             measure("slice", self.generate, self.slice, dev_share=0.05)  # too little text for the default
         for peer, checkout in args.peers.items() if "peers" in args.only else ():
             for series, part in ((f"{peer.key}_start", self.start), (peer.key, self.slice)):
-                measure(series, peer.seconds, checkout, part, args.vocab, self.folder)
+                measure(series, peer.run, checkout, part, args.vocab, self.folder)
         if "tokens" in args.only:
             self.part("tokens", text, vocab=args.vocab)
             if importlib.util.find_spec("paddlenlp"):
@@ -95,23 +94,20 @@ class Bench:
             self.part("million", self.slice, vocab=args.vocab, entity_dicts=args.entity_dicts)
 
     def large(self, size: int, rounds: int) -> None:
-        """One worker, two, and with several rounds two runs side by side on half of the text each, which show
-        what the machine itself loses when both its cores are busy."""
-        whole, half = self.resized(size, f"large_{size}"), self.resized(size / 2, f"half_{size}")
+        """One worker, two, and with several rounds two runs side by side, which show what the machine itself
+        loses when both its cores are busy."""
+        text = self.resized(size, f"large_{size}")
         for _ in range(rounds):
             for workers in (1, 2):
-                self.results.measure(f"large_{size}_{workers}", self.generate, whole, workers)
+                self.results.measure(f"large_{size}_{workers}", self.generate, text, workers)
             if rounds > 1:
-                self.results.measure(f"large_{size}_beside", self.side_by_side, half)
-        for text in (whole, half):
-            shutil.rmtree(text.corpus[0].parent)
+                self.results.measure(f"large_{size}_beside", self.side_by_side, text)
+        shutil.rmtree(text.corpus[0].parent)
 
 
 def all_rows(bench: Bench) -> list[Row]:
     """The table of targets."""
-    rows = [*_rows(bench)]
-    for peer in PEERS:
-        rows += _peer_rows(bench, peer)
+    rows = [*_rows(bench), *(_peer_row(bench, peer) for peer in PEERS)]
     for size in sorted(bench.args.large):
         rows += _large_rows(bench, size)
     return rows
@@ -120,15 +116,10 @@ def all_rows(bench: Bench) -> list[Row]:
 def _rows(bench: Bench) -> Iterator[Row]:
     row, size, nlp = bench.results.row, bench.text.megabytes, "PaddleNLP's ErnieTokenizer"
 
-    def ratio(some: list[Run], others: list[Run]) -> float:
-        return min(_seconds(some)) / min(_seconds(others))
-
     what = "data generation with jieba / jieba.cut alone, same text"
-    yield row(what, ("jieba", "words"), lambda *both: [ratio(*both)], "<= 1.3", 3)
+    yield row(what, ("jieba", "words"), lambda ours, alone: [_best(ours) / _best(alone)], "<= 1.3", 3)
     what = "data generation, default settings, 1 worker, whole process"
-    yield row(what, ("default",), lambda runs: [size / one for one in _seconds(runs)], ">= 3 MB/s")
-    what = "slower with the entity dictionaries, whole process with their loading"
-    yield row(what, ("dictionaries", "default"), lambda *both: [100 * (ratio(*both) - 1)], "%", 0)
+    yield row(what, ("default",), lambda runs: [size / one for one in SECONDS(runs)], ">= 3 MB/s")
     for what, series, key, factor, wanted, digits in (
         ("annotation slower with a million dictionary words", "million", "slower", 100, "<= 20 %", 1),
         ("loading a million dictionary words", "million", "load_seconds", 1, "<= 10 s", 1),
@@ -137,26 +128,25 @@ def _rows(bench: Bench) -> Iterator[Row]:
         (f"lines with the same ids as by {nlp}", "paddlenlp_tokens", "same", 100, ">= 100 %", 4),
         ("sentences that the default segmenter cuts like jieba", "words", "same", 100, ">= 99.9 %", 4),
     ):
-        values = functools.partial(_values, key=key, factor=factor)
-        yield row(what, (series,), values, wanted, digits)
+        yield row(what, (series,), column(key, factor), wanted, digits)
 
 
-def _peer_rows(bench: Bench, peer: Peer) -> Iterator[Row]:
+def _peer_row(bench: Bench, peer: Peer) -> Row:
     """Without the start-up of either, as the difference of two sizes of text shows it. The best of each size:
     a quick round of the larger after a slow one of the smaller is no rate."""
-    row, ours, theirs = bench.results.row, ("default", "slice"), (peer.key, f"{peer.key}_start")
+    ours, theirs = ("default", "slice"), (peer.key, f"{peer.key}_start")
+    more = bench.text.megabytes - bench.slice.megabytes
+    their_more = bench.slice.corpus_mb - bench.start.corpus_mb
 
-    def rate(large: list[Run], small: list[Run]) -> float:
-        seconds = min(_seconds(large)) - min(_seconds(small))
-        return (bench.text.megabytes - bench.slice.megabytes) / seconds if seconds > 0 else math.nan
+    def rate(megabytes: float, large: list[Any], small: list[Any]) -> float:
+        seconds = _best(large) - _best(small)
+        return megabytes / seconds if seconds > 0 else math.nan
 
-    def peer_rate(large: list[float], small: list[float]) -> float:
-        seconds = min(large) - min(small)
-        return (bench.slice.corpus_mb - bench.start.corpus_mb) / seconds if seconds > 0 else math.nan
+    def ratio(*series: list[Any]) -> list[float]:
+        return [rate(more, *series[:2]) / rate(their_more, *series[2:])]
 
-    what, wanted = f"times as fast as {peer.name}, without start-up", f">= {peer.times:g}"
-    yield row(what, ours + theirs, lambda a, b, c, d: [rate(a, b) / peer_rate(c, d)], wanted, 1)
-    yield row(f"{peer.name}, without start-up", theirs, lambda *both: [peer_rate(*both)], "MB/s", 3)
+    what = f"times as fast as {peer.name}, without start-up"
+    return bench.results.row(what, ours + theirs, ratio, f">= {peer.times:g}", 1)
 
 
 def _large_rows(bench: Bench, size: int) -> Iterator[Row]:
@@ -164,29 +154,23 @@ def _large_rows(bench: Bench, size: int) -> Iterator[Row]:
     one, two, beside = ((f"large_{size}_{name}",) for name in ("1", "2", "beside"))
     for workers, name in (("1 worker", one), ("2 workers", two)):
         what = f"peak memory, {text}, {workers}, largest process"
-        yield row(what, name, lambda runs: [max(_values(runs, "peak_mb"))], "<= 600 MB", 0)
+        yield row(what, name, lambda runs: [max(one.peak_mb for one in runs)], "<= 600 MB", 0)
         what = f"rate, {text}, {workers}"
-        yield row(what, name, lambda runs: [size / run for run in _seconds(runs)], "MB/s")
+        yield row(what, name, lambda runs: [size / one for one in SECONDS(runs)], "MB/s")
     if size == min(bench.args.large):
-        what = f"efficiency of 2 workers, {text}, beside two runs of half of it at once that share nothing"
-
-        def efficiency(apart: list[Run], ours: list[Run]) -> list[float]:
-            # Rounds together: runs that are nearly alike differ less than the machine's speed between rounds.
-            return [100 * sum(_seconds(apart)) / sum(_seconds(ours))]
-
-        yield row(what, beside + two, efficiency, ">= 95 %", 1)
+        # Rounds together: runs that are nearly alike differ less than the machine's speed between rounds.
+        what = f"efficiency of 2 workers, {text}, beside two runs at once that share nothing"
+        share = lambda apart, ours: [50 * sum(SECONDS(apart)) / sum(SECONDS(ours))]  # noqa: E731
+        yield row(what, beside + two, share, ">= 95 %", 1)
 
 
-def _values(results: list[Any], key: str, factor: float = 1) -> list[float]:
-    return [factor * getattr(one, key) for one in results]
+def _best(runs: list[Any]) -> float:
+    return min(SECONDS(runs))
 
 
-def _seconds(runs: list[Run]) -> list[float]:
-    return _values(runs, "seconds")
-
-
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line, checked."""
+@cli
+def main(argv: Sequence[str]) -> int:
+    """Command line."""
     parser = harness.parser("benchmarks.datagen", __doc__)
     add, size = parser.add_argument, {"type": harness.positive, "metavar": "MB"}
     add("corpus", nargs="+", help="text files, globs; documents separated by blank lines")
@@ -205,29 +189,20 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         args.entity_dicts = [path.absolute() for path in expand_paths(args.entity_dicts, "entity dictionary")]
     args.peers = {peer: getattr(args, peer.key) for peer in PEERS if getattr(args, peer.key)}
     for peer, checkout in args.peers.items():
-        peer.check(checkout)
-    return args
-
-
-@cli
-def main(argv: Sequence[str]) -> int:
-    """Command line."""
-    args = parse_args(argv)
+        for name in peer.files:
+            find(checkout, name)
     text = Text.of(args.corpus, args.query_log)
-    with harness.scratch_folder(args) as folder:
+    with harness.scratch_folder(args.out) as folder:
         facts, bench = harness.machine_facts(), Bench(args, text, folder)
         for number in range(args.rounds):
             say(f"round {number + 1} of {args.rounds}, {text.megabytes:.1f} MB of text")
             bench.round()
         for size in sorted(args.large if "large" in args.only else ()):
             bench.large(size, LARGE_ROUNDS * args.rounds if size == min(args.large) else 1)
-    sizes = f"{text.corpus_mb:.1f} MB in {len(text.corpus)} files, query log {text.log_mb:.1f} MB"
-    facts.append(f"- text: {sizes}, {len(args.entity_dicts)} dictionaries")
-    how = f"the best [range] of {args.rounds} rounds in turn; every process on one thread."
-    about = harness.about("benchmarks.datagen", argv, how, facts)
+    facts.append(f"- {text.megabytes:.1f} MB of text, {len(args.entity_dicts)} dictionaries")
+    facts.append(f"- the best [range] of {args.rounds} rounds in turn; every process on one thread")
     rows = all_rows(bench)
-    about += harness.targets(rows)
-    harness.publish(harness.page("Data generation: targets and measurements", about, []), args.out)
+    harness.publish("benchmarks.datagen", argv, facts, [harness.targets(rows)], args.out)
     return int(any(row.verdict == MISSED for row in rows))
 
 

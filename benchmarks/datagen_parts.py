@@ -13,7 +13,6 @@ from benchmarks.datagen_text import read_documents, read_text
 from ernie2.tokenizer import Tokenizer, Vocab
 
 BLOCK = 500  # documents that are tokenized or annotated at a time: about a megabyte
-MILLION_ROUNDS = 5  # of what takes a second, where two figures that are nearly alike are compared
 
 
 def words(corpus: Sequence[str], query_log: Sequence[str]) -> dict[str, float]:
@@ -83,18 +82,18 @@ def million(
 ) -> dict[str, float]:
     """What a million dictionary words cost: seconds to load, and by what share they make annotation slower.
 
-    MILLION_ROUNDS rounds with and without them in turn. Processor time is compared round by round, as the
+    Five rounds with and without them in turn. Processor time is compared round by round, as the
     machine's speed changes; the median counts."""
     from data_gen.reading.documents import RawDocument
     from data_gen.text.annotate import Annotator
 
+    without = Annotator(Tokenizer(Vocab.load(vocab)), "zh")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "million.txt")
         path.write_text("\n".join(made_words(corpus, entity_dicts, count)) + "\n", encoding="utf-8")
         begin = time.perf_counter()
         many = Annotator(Tokenizer(Vocab.load(vocab)), "zh", [*entity_dicts, path])
         load = time.perf_counter() - begin
-    without = Annotator(Tokenizer(Vocab.load(vocab)), "zh")
     blocks = [[RawDocument("benchmark", text) for text in block] for block in _blocks(corpus)]
 
     def seconds(annotator: Annotator) -> float:
@@ -104,7 +103,7 @@ def million(
             annotator.take_hits()
         return time.process_time() - begin
 
-    ratios = [seconds(many) / seconds(without) for _ in range(MILLION_ROUNDS)]
+    ratios = [seconds(many) / seconds(without) for _ in range(5)]
     return {"load_seconds": load, "slower": statistics.median(ratios) - 1}
 
 

@@ -3,8 +3,7 @@
 Neither is part of a package: name a checkout of each. Neither runs as it is, so it is helped, always in its
 favour:
 - PaddleNLP's words_segmentation.py builds its LAC segmenters at import even where jieba is asked for (an
-  empty module LAC is put beside it), cannot read .jsonl (it gets WuDao's format), and names its output by the
-  last 20 characters of the path.
+  empty module LAC is put beside it) and cannot read .jsonl (it gets WuDao's format).
 - Baidu's make_pretrain_data.py imports propeller, which does not load on today's Paddle (plain arrays stand
   in for its protocol buffers), wants words separated by spaces (jieba cuts them, that is part of the time),
   and takes its word pieces from the package ernie (which is found without the import of its models).
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from benchmarks.datagen_text import Text, read_documents
 from benchmarks.harness import RunFailed, call_command, run
@@ -61,33 +61,29 @@ class Peer:
     name: str
     times: float
     files: tuple[str, ...]  # that a checkout has to hold
-    run: Callable[[Path, Text, Path, Path], tuple[float, Path]]
+    generate: Callable[[Path, Text, Path, Path], tuple[float, Path]]
     """(checkout, text, vocabulary, empty folder) -> seconds of its processes, what it made."""
 
-    def seconds(self, checkout: Path, text: Text, vocab: Path, folder: Path) -> float:
-        """One run, whose files are removed. Raises RunFailed where it makes next to nothing."""
+    def run(self, checkout: Path, text: Text, vocab: Path, folder: Path) -> SimpleNamespace:
+        """The `seconds` of one run; its files are removed. Raises RunFailed where it makes nothing."""
         folder = folder / f"peer_{self.key}"
         folder.mkdir(parents=True)
         try:
-            seconds, made = self.run(checkout, text, vocab, folder)
+            seconds, made = self.generate(checkout, text, vocab, folder)
             size, count = made.stat().st_size if made.is_file() else 0, len(read_documents(text.corpus))
         finally:
             shutil.rmtree(folder)
         if size < 20 * count:
             raise RunFailed(f"{made.name} of {size} bytes was made of {count} documents")
-        return seconds
-
-    def check(self, checkout: Path) -> None:
-        """Raises ConfigError where a checkout does not hold the peer's files."""
-        for name in self.files:
-            if find(checkout, name) is None:
-                raise ConfigError(f"--{self.key} {checkout}: no {name} in it; name a checkout of {self.name}")
+        return SimpleNamespace(seconds=seconds)
 
 
-def find(checkout: Path, name: str) -> Path | None:
-    """The file of this name in a checkout; of several, that in ernie-1.0's preprocess."""
+def find(checkout: Path, name: str) -> Path:
+    """The file of this name in a checkout; of several, that in ernie-1.0's preprocess. Raises ConfigError."""
     found = sorted(checkout.absolute().rglob(name))
-    return max(found, key=lambda path: "ernie-1.0/preprocess" in path.as_posix(), default=None)
+    if not found:
+        raise ConfigError(f"{checkout}: no {name} in it; name a checkout of the project that has it")
+    return max(found, key=lambda path: "ernie-1.0/preprocess" in path.as_posix())
 
 
 def _paddlenlp(checkout: Path, text: Text, vocab: Path, folder: Path) -> tuple[float, Path]:

@@ -10,7 +10,6 @@ import numpy as np
 from data_gen.reading.streams import DamagedFile, Stream, expand_paths
 from ernie2.strict import ConfigError
 
-FIRST_CJK, BEHIND_CJK = 0x4E00, 0xA000
 PERTURBED_SHARE = 0.05  # of the CJK characters of a copy of the corpus
 
 
@@ -21,22 +20,16 @@ class Text:
     corpus: tuple[Path, ...]  # text files, documents separated by blank lines
     query_log: tuple[Path, ...]  # query-title files (TSV)
     corpus_mb: float  # of UTF-8, uncompressed, MB of 1e6 bytes
-    log_mb: float
+    megabytes: float  # with the query log
 
     @classmethod
     def of(cls, corpus: Iterable[str | Path], query_log: Iterable[str | Path]) -> "Text":
         """Resolves globs and reads everything once. Raises ConfigError for a file that is missing, damaged or
         empty."""
-        corpus, query_log = (
-            tuple(path.absolute() for path in expand_paths(paths, what))
-            for what, paths in (("corpus", corpus), ("query log", query_log))
-        )
-        return cls(corpus, query_log, *(sum(map(_megabytes, paths)) for paths in (corpus, query_log)))
-
-    @property
-    def megabytes(self) -> float:
-        """Of corpus and query log."""
-        return self.corpus_mb + self.log_mb
+        named = (("corpus", corpus), ("query log", query_log))
+        files = [tuple(path.absolute() for path in expand_paths(paths, what)) for what, paths in named]
+        corpus_mb, log_mb = (sum(map(_megabytes, paths)) for paths in files)
+        return cls(*files, corpus_mb, corpus_mb + log_mb)
 
 
 def _megabytes(path: Path) -> float:
@@ -86,7 +79,7 @@ def perturbed(text: str, share: float, seed: Sequence[int]) -> str:
     """The text with this share of its CJK characters replaced by others drawn from it, as likely as they are
     frequent."""
     codes = np.frombuffer(text.encode("utf-32-le"), "<u4").copy()
-    places = np.flatnonzero((codes >= FIRST_CJK) & (codes < BEHIND_CJK))
+    places = np.flatnonzero((codes >= 0x4E00) & (codes < 0xA000))
     if len(places):
         rng = np.random.default_rng(seed)
         chosen = places[rng.random(len(places)) < share]

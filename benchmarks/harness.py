@@ -31,10 +31,8 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPEN
 PACKAGES = ("numpy", "jieba", "rjieba", "tokenizers", "joblib", "paddlenlp", "paddlepaddle")
 OK, MISSED, NOT_RUN, INFORMATION = "ok", "MISSED", "not run", ""
 RESULT = "result of the call: "
+Parts = Iterable[tuple[str, Sequence[str]]]
 _STARTED = time.monotonic()
-
-
-# ---- child processes
 
 
 class RunFailed(ConfigError):
@@ -75,12 +73,9 @@ def run(command: Sequence[Any], cwd: Path = ROOT, environment: Mapping[str, str]
     return Run(seconds, usage.ru_maxrss * 1024 / 1e6, output)
 
 
-def last_lines(text: str, count: int = 4) -> str:
-    """The last lines of some text in one; of a command of ours the error alone."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and lines[-1].startswith("error: "):
-        return lines[-1].removeprefix("error: ")
-    return " / ".join(lines[-count:])[-400:] or "no output"
+def last_lines(text: str) -> str:
+    """The last lines of some text in one."""
+    return " / ".join(line.strip() for line in text.splitlines() if line.strip())[-400:] or "no output"
 
 
 def call_command(module: str, function: str, /, **arguments: Any) -> list[str]:
@@ -111,9 +106,6 @@ def write_recipe(path: Path, keys: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(recipe, ensure_ascii=False, default=str), encoding="utf-8")  # JSON is YAML
     return path
-
-
-# ---- measurements
 
 
 @dataclass(frozen=True)
@@ -155,15 +147,10 @@ class Results:
         digits: int = 2,
         best: Callable | None = None,
     ) -> Row:
-        """The row of a figure: MISSED beyond its limit, or where one of its series failed.
+        """The row of a figure: MISSED beyond its limit, or where one of the series `names` failed.
 
-        Args:
-            what: What the figure is.
-            names: Series that it is made of.
-            values: These series -> the figure, once or in each round.
-            wanted: ">= 3 MB/s" or "<= 3 MB/s"; "MB/s" for information.
-            digits: Shown after the point.
-            best: Which value counts; by default the smallest for <=, else the largest."""
+        `values` makes the figure, once or in each round, from these series. `wanted` is ">= 3 MB/s" or
+        "<= 3 MB/s", "MB/s" for information. `best` says which round counts: by default the best one."""
         limit, unit = re.fullmatch(r"([<>]= \S+)? ?(.*)", wanted).groups()
         wanted, most = wanted if limit else "", wanted.startswith("<")
         failed = [self.errors[name] for name in names if name in self.errors]
@@ -179,12 +166,14 @@ class Results:
         return Row(what, wanted, text, OK if (figure <= number if most else figure >= number) else MISSED)
 
 
+def column(key: str, factor: float = 1) -> Callable[[Sequence[Any]], list[float]]:
+    """What makes one figure of a series, round by round."""
+    return lambda series: [factor * getattr(one, key) for one in series]
+
+
 def say(text: str) -> None:
     """Prints a line with the minutes since the start."""
     print(f"[{(time.monotonic() - _STARTED) / 60:5.1f} min] {text}", flush=True)
-
-
-# ---- the page
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = "", best: Callable = min) -> str:
@@ -201,35 +190,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [first, "|" + "---|" * len(head), *others]
 
 
-def targets(rows: Sequence[Row]) -> list[str]:
-    """The table of targets, and how many of them are met."""
+def targets(rows: Sequence[Row]) -> tuple[str, list[str]]:
+    """Heading and table of targets: how many of them are met."""
     met, missed, rest = (sum(row.verdict == verdict for row in rows) for verdict in (OK, MISSED, NOT_RUN))
     cells = [[row.what, row.wanted, row.measured.replace("|", "/"), row.verdict] for row in rows]
-    head = f"**{met} targets met, {missed} missed, {rest} not run.**"
-    return [head, "", *table(["what", "wanted", "measured", ""], cells), ""]
+    head = ["what", "wanted", "measured", ""]
+    return f"{met} targets met, {missed} missed, {rest} not run", table(head, cells)
 
 
-def page(title: str, about: Sequence[str], parts: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A report in Markdown: title, lines about the run, (heading, lines) of each part."""
-    lines = [f"# {title}", "", *about]
+def publish(module: str, argv: Sequence[str], facts: Sequence[str], parts: Parts, out: Path | None) -> None:
+    """Prints a report in Markdown, and writes it to `out` too: command (of paths the last two parts), facts,
+    headings and lines."""
+    short = ("/".join(Path(argument).parts[-2:]) if "/" in argument else argument for argument in argv)
+    lines = [f"# {module}", "", "```text", shlex.join(["python", "-m", module, *short]), "```", ""]
+    lines += [f"- written {time.strftime('%Y-%m-%d')}; load average {os.getloadavg()[0]:.2f}", *facts, ""]
     for heading, content in parts:
         lines += [f"## {heading}", "", *content, ""]
-    return "\n".join(lines)
-
-
-def about(module: str, argv: Sequence[str], how: str, facts: Sequence[str]) -> list[str]:
-    """When, how and where figures were measured. Of paths the last two parts alone are shown."""
-    short = ("/".join(Path(argument).parts[-2:]) if "/" in argument else argument for argument in argv)
-    written = f"Written {time.strftime('%Y-%m-%d')} by one run of `{module.replace('.', '/')}.py`: {how}"
-    load = f"- load average at the end {os.getloadavg()[0]:.2f}"
-    return [written, "", "```text", shlex.join(["python", "-m", module, *short]), "```", "", *facts, load, ""]
-
-
-def publish(report: str, out: Path | None) -> None:
-    """Prints a report, and writes it to `out` too."""
-    print(report)
+    print("\n".join(lines))
     if out is not None:
-        out.write_text(report, encoding="utf-8")
+        out.write_text("\n".join(lines), encoding="utf-8")
 
 
 def machine_facts() -> list[str]:
@@ -238,10 +217,8 @@ def machine_facts() -> list[str]:
     versions = ", ".join(f"{name} {installed.get(name, 'not installed')}" for name in PACKAGES)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    try:
-        commit = run(["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]).output.strip()
-    except (RunFailed, OSError):
-        commit = "no checkout"
+    describe = ["sh", "-c", "git describe --always --abbrev=12 --dirty --exclude=* || echo no checkout"]
+    commit = run(describe).output.strip()
     system = f"{os.cpu_count()} cores, {memory:.0f} GB of memory; {platform.system()} {platform.release()}"
     return [
         f"- {model[1] if model else platform.machine()}; {system}",
@@ -250,17 +227,13 @@ def machine_facts() -> list[str]:
     ]
 
 
-# ---- command lines
-
-
 def parser(module: str, about: str) -> argparse.ArgumentParser:
-    """The options that benchmarks share: --rounds, --scratch, --out."""
+    """The options that benchmarks share."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(f"python -m {module}", description=about, formatter_class=raw)
-    add = parser.add_argument
-    add("--rounds", type=positive, default=3, help="how often everything is measured; default 3")
-    add("--scratch", type=Path, metavar="DIR", help="where the temporary folder goes")
-    add("--out", type=Path, metavar="FILE.md", help="report to write")
+    rounds = "how often everything is measured; default 3"
+    parser.add_argument("--rounds", type=positive, default=3, help=rounds)
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="report to write")
     return parser
 
 
@@ -272,13 +245,12 @@ def positive(text: str) -> int:
 
 
 @contextlib.contextmanager
-def scratch_folder(args: argparse.Namespace) -> Iterator[Path]:
-    """A temporary folder in --scratch, removed however the run ends, kill -9 excepted. Checks --out."""
-    for option, folder in (("--scratch", args.scratch), ("--out", args.out and args.out.parent)):
-        if folder is not None:
-            make_folder(folder, option)
+def scratch_folder(out: Path | None) -> Iterator[Path]:
+    """A temporary folder, removed however the run ends, kill -9 excepted; TMPDIR says where. Checks --out."""
+    if out is not None:
+        make_folder(out.parent, "--out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
-    with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_", dir=args.scratch) as folder:
+    with tempfile.TemporaryDirectory(prefix="ernie2_benchmark_") as folder:
         yield Path(folder)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import RunFailed, about, machine_facts, page, publish, run, say, table
+from benchmarks.harness import RunFailed, machine_facts, publish, run, say, table
 from ernie2.checkpoint import checkpoints
 from ernie2.pages import write
 from ernie2.strict import ConfigError, cli
@@ -308,7 +308,7 @@ def main(argv: Sequence[str]) -> None:
     """Command line."""
     args = _parser().parse_args(argv)
     study = Study(args.experiment, args)
-    facts = machine_facts(args.out.parent)
+    facts = machine_facts()
     results, scores = study.carry_out()
     minutes = sum(result["seconds"] for result in results.values()) / 60
     tokens = sum(result["tokens"] for result in results.values()) / 1e6
@@ -328,8 +328,8 @@ def main(argv: Sequence[str]) -> None:
     if args.page:
         write(args.page.with_suffix(".svg"), forgetting_svg(study))
         parts.append(("Curves", [f"![curves]({args.page.with_suffix('.svg').name})"]))
-    lines = about("benchmarks.learning", argv, "means with 95% intervals over seeds (Student's t).", facts)
-    publish(page(f"Learning: {args.experiment}", lines, parts), args.page)
+    facts.append("- means with 95% intervals over seeds (Student's t)")
+    publish("benchmarks.learning", argv, facts, parts, args.page)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,9 @@
 """A model of data-parallel training: seconds of an optimizer step on n devices. Pure functions.
 
 A step is the compute of the busiest rank's micro-batches, what ranks lose waiting for each other, the
-optimizer's update, and that part of the gradients' all-reduce that the backward pass does not hide:
-
-    step = rounds * micro_seconds * imbalance * (1 + jitter) + update + exposed + exchanges * latency
-    all-reduce of S bytes over n ranks at bandwidth B = 2 (n - 1) / n * S / B + 2 (n - 1) * hop latency, level
-    by level exposed = all-reduce of the last bucket + max(0, the others - overlap * backward of the last
-    micro-batch)
-
-The formula of the all-reduce is that of nccl-tests, doc/PERFORMANCE.md. Levels (inside a node, between nodes)
-are added as if they did not overlap. What is measured and what is assumed, and how far the model can be
-trusted: docs/scaling.md."""
-
-from __future__ import annotations
+optimizer's update, and that part of the gradients' all-reduce that the backward pass does not hide. The
+formulas, what is assumed and how far the model can be trusted: docs/scaling.md. That of the all-reduce is of
+nccl-tests, doc/PERFORMANCE.md; levels (inside a node, between nodes) are added as if they did not overlap."""
 
 import math
 from dataclasses import dataclass
@@ -24,9 +15,7 @@ BACKWARD_SHARE = 2 / 3  # of a micro-batch's compute: two matrix products for ea
 class Link:
     """One level of the network."""
 
-    bandwidth: (
-        float  # bytes a second: a device's inside a node, a node's between nodes (NCCL's bus bandwidth)
-    )
+    bandwidth: float  # bytes/s: a device's inside a node, a node's between nodes (NCCL's bus bandwidth)
     latency: float  # seconds of a hop
 
 
@@ -39,12 +28,8 @@ class Cluster:
     per_node: int  # devices of a node
     inside: Link  # within a node
     between: Link  # between nodes
-    overlap: float = (
-        0.0  # share of the last backward pass that hides gradients; 0 where the processor also sends
-    )
-    jitter: float = (
-        0.0  # share of its compute that a step of several ranks loses to whoever is slow at the moment
-    )
+    overlap: float = 0.0  # share of the last backward pass that hides gradients; 0 where a CPU also sends
+    jitter: float = 0.0  # share of its compute that a step of several ranks loses to whoever is slow
     update_seconds: float = 0.0  # of an update, beside what the memory bandwidth tells
 
 
@@ -56,15 +41,11 @@ class Work:
     micro_tokens: int  # real tokens of a micro-batch
     micro_batches: int  # of the step, over all ranks
     gradient_bytes: float  # that travel from every rank
-    last_bytes: float = (
-        0.0  # of these, ready only after the backward pass: the word embedding's, used at both ends
-    )
+    last_bytes: float = 0.0  # of these, ready only after the backward pass: the tied word embedding's
     update_bytes: float = 0.0  # that the optimizer reads and writes on a rank
     bucket_bytes: float = float(25 << 20)  # of a flat piece in which gradients travel
     padding: float = 0.03  # padded tokens over real ones, less 1
-    exchanges: int = (
-        3  # small ones that nothing hides: counts of predictions, whether to stop, whether it is good
-    )
+    exchanges: int = 3  # small ones that nothing hides: counts, whether to stop, whether it is good
 
 
 @dataclass(frozen=True)
@@ -74,8 +55,7 @@ class Step:
     compute: float  # of the busiest rank
     waiting: float  # what ranks lose to imbalance and jitter
     update: float  # the optimizer's
-    exchange: float  # the all-reduce, were nothing of it hidden
-    exposed: float  # that part of it that the step waits for, small exchanges included
+    exposed: float  # that part of the all-reduce that the step waits for, small exchanges included
     tokens: int  # real tokens of the step
 
     @property
@@ -95,34 +75,30 @@ def ring_seconds(size: float, ranks: int, link: Link) -> float:
 
 
 def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
-    """Seconds to sum `size` bytes over `ranks`: within each node, then between nodes.
-
-    Every device of a node sends its share of the bytes between nodes, so the node's link carries `size` in
-    all."""
+    """Seconds to sum `size` bytes over `ranks`: within each node, then between nodes, where every device
+    sends its share, so that a node's link carries `size` in all."""
     inside = min(ranks, cluster.per_node)
     nodes = math.ceil(ranks / cluster.per_node)
     return ring_seconds(size, inside, cluster.inside) + ring_seconds(size, nodes, cluster.between)
 
 
 def step_seconds(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> Step:
-    """Predicts a step of `ranks` devices; imbalance: cost of the costliest rank's micro-batches over the mean
-    rank's.
+    """Predicts a step; imbalance: cost of the costliest rank's micro-batches over the mean rank's.
 
-    Raises:
-        ValueError: there are more ranks than micro-batches."""
+    Raises ValueError where there are more ranks than micro-batches."""
     if not 1 <= ranks <= work.micro_batches:
         raise ValueError(f"{ranks} ranks cannot share {work.micro_batches} micro-batches")
     micro = work.micro_tokens * (1 + work.padding) * work.flops_per_token / cluster.flops
     compute, tokens = math.ceil(work.micro_batches / ranks) * micro, work.micro_tokens * work.micro_batches
     update = cluster.update_seconds + work.update_bytes / cluster.memory_bandwidth
     if ranks == 1:
-        return Step(compute, 0.0, update, 0.0, 0.0, tokens)
+        return Step(compute, 0.0, update, 0.0, tokens)
     last = _in_buckets(work.last_bytes, work, ranks, cluster)
     rest = _in_buckets(work.gradient_bytes - work.last_bytes, work, ranks, cluster)
     exposed = last + max(0.0, rest - cluster.overlap * BACKWARD_SHARE * micro)
     small = work.exchanges * all_reduce_seconds(0.0, ranks, cluster)
     waiting = compute * (imbalance * (1 + cluster.jitter) - 1)
-    return Step(compute, waiting, update, last + rest, exposed + small, tokens)
+    return Step(compute, waiting, update, exposed + small, tokens)
 
 
 def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0) -> float:

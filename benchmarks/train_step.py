@@ -1,7 +1,6 @@
 """Training steps beside peers: real tokens a second on the same text, sizes and losses (masked LM and a
 sentence label).
 
-    python -m venv torch && torch/bin/pip install torch transformers numpy
     python -m benchmarks.train_step 'corpus/zh/*.txt.gz' --vocab vocab.txt \\
         --torch-python torch/bin/python --out benchmarks/results/train_step.md
 
@@ -19,6 +18,7 @@ missed.
                     with --torch-python"""
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import MISSED, ROOT, Results, Row, RunFailed, run
+from benchmarks.harness import MISSED, ROOT, Results, Row, RunFailed, column, run
 from ernie2.batching import Collator
 from ernie2.config import SIZES
 from ernie2.shards import ShardReader
-from ernie2.strict import cli
+from ernie2.strict import ConfigError, cli
 from ernie2.tasks import select_tasks
 from ernie2.tokenizer import Vocab
 
@@ -55,21 +55,19 @@ VOCAB_ROWS = 18_000
 
 
 class Worker:
-    """A process that loads, warms up, and runs as many steps as it is asked for."""
+    """A process that loads, and runs as many steps as it is asked for."""
 
     def __init__(self, command: Sequence[Any], environment: dict[str, str]) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log, "text": True}
         self._process = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, **streams)
-        self._answer()
-        self.run(WARM_STEPS)
 
     def run(self, steps: int) -> SimpleNamespace:
-        """Runs steps. Returns `rate`, real tokens a second, and what the worker says. Raises RunFailed."""
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        return SimpleNamespace(rate=answer["tokens"] / answer["seconds"], **answer)
+        """Runs steps. Returns `rate`, real tokens a second, `waiting` and `padding`, %. Raises RunFailed."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as _answer says
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+        return SimpleNamespace(**self._answer())
 
     def close(self) -> None:
         """Ends the process."""
@@ -138,26 +136,23 @@ def commands(folder: Path, args: argparse.Namespace, size: str, length: int) -> 
     threads = str(os.cpu_count())
     clean = {key: value for key, value in os.environ.items() if key not in OUR_VARIABLES}
     clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TRANSFORMERS_OFFLINE": "1"}
-    peer = [ROOT / "benchmarks/train_step_peers.py", ",".join(map(str, SIZES[size])), batches]
-    found = {"ours": ([sys.executable, "-m", "benchmarks.train_step_ours", recipe], clean)}
+    script, peer = ROOT / "benchmarks/train_step_workers.py", [batches, *SIZES[size]]
+    found = {"ours": ([sys.executable, script, "ours", recipe], clean | {"PYTHONPATH": str(ROOT)})}
     if importlib.util.find_spec("paddlenlp"):
         tuned = clean | {key: os.environ[key] for key in OUR_VARIABLES if key in os.environ}
-        found["paddlenlp"] = ([sys.executable, *peer, "paddlenlp"], clean)
-        found["paddlenlp+env"] = ([sys.executable, *peer, "paddlenlp"], tuned)
+        found["paddlenlp"] = ([sys.executable, script, "paddlenlp", *peer], clean)
+        found["paddlenlp+env"] = ([sys.executable, script, "paddlenlp", *peer], tuned)
     if args.torch_python:
-        found["hf"] = ([args.torch_python, *peer, "hf"], clean)
+        found["hf"] = ([args.torch_python, script, "hf", *peer], clean)
     return found
 
 
 def measure(results: Results, case: str, known: dict[str, tuple], rounds: int, steps: int) -> None:
     """All rounds of a size and length; series are named "mini 128 ours"."""
-    workers = {}
+    workers = {name: Worker(*command) for name, command in known.items()}
     try:
-        for name, command in known.items():
-            try:
-                workers[name] = Worker(*command)
-            except RunFailed as error:
-                results.errors[f"{case} {name}"] = str(error)
+        for name, worker in workers.items():
+            results.measure(f"{case} {name} warming up", worker.run, WARM_STEPS)
         for _ in range(rounds):
             for name, worker in workers.items():
                 results.measure(f"{case} {name}", worker.run, steps)
@@ -168,24 +163,20 @@ def measure(results: Results, case: str, known: dict[str, tuple], rounds: int, s
 
 def rows_of(results: Results, size: str, length: int) -> Iterator[Row]:
     """Targets and what was measured."""
-    case, row, middle = f"{size} {length}", results.row, statistics.median
-    ours = f"{case} ours"
-
-    def share(runs: Sequence[SimpleNamespace], part: str, whole: str) -> float:
-        return 100 * sum(getattr(one, part) for one in runs) / sum(getattr(one, whole) for one in runs)
-
-    def ratios(ours: Sequence[SimpleNamespace], theirs: Sequence[SimpleNamespace]) -> list[float]:
-        return [one.rate / other.rate for one, other in zip(ours, theirs)]
-
+    case, row, median = f"{size} {length}", results.row, statistics.median
     for peer in PEERS:
         times = TIMES.get(f"{size} {peer} {length}", TIMES.get(f"{peer} {length}"))
         what, wanted = f"{case}, times as fast as {peer}", f">= {times:g}" if times else ""
-        yield row(what, (ours, f"{case} {peer}"), ratios, wanted, best=middle)
-    yield row(f"{case}, waiting for data", (ours,), lambda runs: [share(runs, "wait", "seconds")], "<= 1 %")
-    yield row(f"{case}, padding", (ours,), lambda runs: [100 - share(runs, "tokens", "padded")], "<= 3 %")
+        yield row(what, (f"{case} ours", f"{case} {peer}"), ratios, wanted, best=median)
+    for name, most in (("waiting", 1), ("padding", 3)):
+        yield row(f"{case}, {name}", (f"{case} ours",), column(name), f"<= {most} %", best=median)
     for name in ("ours", *PEERS):
-        series = (f"{case} {name}",)
-        yield row(f"{case}, {name}", series, lambda runs: [one.rate for one in runs], "tokens/s", 0, middle)
+        yield row(f"{case}, {name}", (f"{case} {name}",), column("rate"), "tokens/s", 0, median)
+
+
+def ratios(ours: Sequence[SimpleNamespace], theirs: Sequence[SimpleNamespace]) -> list[float]:
+    """How many times as fast, round by round."""
+    return [one.rate / other.rate for one, other in zip(ours, theirs)]
 
 
 @cli
@@ -199,8 +190,10 @@ def main(argv: Sequence[str]) -> int:
     add("--lengths", nargs="+", type=harness.positive, default=[128, 512])
     add("--torch-python", type=Path, help="Python of an environment with torch and transformers")
     args = parser.parse_args(argv)
+    if args.torch_python and not args.torch_python.is_file():
+        raise ConfigError(f"--torch-python: {args.torch_python}: no such file; name a Python with torch")
     args.vocab, args.corpus = args.vocab.absolute(), [Path(path).absolute() for path in args.corpus]
-    with harness.scratch_folder(args) as folder:
+    with harness.scratch_folder(args.out) as folder:
         facts = harness.machine_facts()
         for length in args.lengths:
             run([sys.executable, "-m", "data_gen", write_recipe(folder, args, length)])
@@ -208,9 +201,8 @@ def main(argv: Sequence[str]) -> int:
                 known = commands(folder, args, size, length)
                 measure(results, f"{size} {length}", known, args.rounds, STEPS[size])
     rows = [row for size in args.sizes for length in args.lengths for row in rows_of(results, size, length)]
-    how = f"median [range] of {args.rounds} rounds in turn, float32, {os.cpu_count()} threads."
-    about = [*harness.about("benchmarks.train_step", argv, how, facts), *harness.targets(rows)]
-    harness.publish(harness.page("Training steps beside peers", about, []), args.out)
+    facts.append(f"- median [range] of {args.rounds} rounds in turn, float32, {os.cpu_count()} threads")
+    harness.publish("benchmarks.train_step", argv, facts, [harness.targets(rows)], args.out)
     return int(any(row.verdict == MISSED for row in rows))
 
 

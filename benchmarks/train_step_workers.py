@@ -1,8 +1,10 @@
-"""The peers of benchmarks/train_step.py: a step of PaddleNLP's or transformers' ERNIE. A script: SIZE
-BATCHES.npz PEER.
+"""The workers of benchmarks/train_step.py: a step of ours, PaddleNLP's or transformers' ERNIE.
 
-It is run by the Python of another environment too, which has torch, transformers and numpy and need not have
-anything else. Nothing of ernie2 is imported: the package sets variables that must not reach peers."""
+    train_step_workers.py ours RECIPE.yaml
+    train_step_workers.py PEER BATCHES.npz LAYERS WIDTH HEADS FEED_FORWARD_WIDTH
+
+It is run by the Python of another environment too, which needs torch, transformers and numpy alone. Beside a
+peer nothing of ernie2 is imported: the package sets variables that must not reach it."""
 
 import itertools
 import json
@@ -22,17 +24,45 @@ SHARED = {
     "use_task_id": True,
 }
 Step = Callable[[dict[str, np.ndarray]], None]
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 
 
 def serve(step: Callable[[], dict[str, float]]) -> None:
-    """Prints {} when ready, then answers each line of standard input, a number of steps, with a line of JSON:
-    `seconds`, and the sums of what the steps return, real `tokens` among it."""
-    print("{}", flush=True)
+    """Answers each line of standard input, a number of steps, with a line of JSON:
+    real tokens a second; waiting and padding in percent, where steps return seconds and tokens of it."""
     for line in sys.stdin:
         begin, sums = time.perf_counter(), Counter()
         for _ in range(int(line)):
             sums.update(step())
-        print(json.dumps({"seconds": time.perf_counter() - begin, **sums}), flush=True)
+        seconds, tokens = time.perf_counter() - begin, sums["tokens"]
+        padding = 100 - 100 * tokens / (sums["padded"] or tokens)
+        answer = {"rate": tokens / seconds, "waiting": 100 * sums["wait"] / seconds, "padding": padding}
+        print(json.dumps(answer), flush=True)
+
+
+def our_step(recipe: str) -> Callable[[], dict[str, float]]:
+    """The product's own step: recipe, shards, batches of like length, prefetch, main loop."""
+    from ernie2 import distributed, logs, pretrain
+    from ernie2.batching import prefetch
+    from ernie2.config import load_recipe
+    from ernie2.evaluate import Meter
+    from ernie2.run import prepare_run
+
+    logs.setup(rank=1)
+    run = prepare_run(load_recipe(recipe), "benchmark")
+    run.model.train()
+    meter, stop, numbers = Meter(), distributed.Stop(), itertools.count()
+    feed = prefetch(pretrain.micro_batches(run, run.plan.steps))
+
+    def step() -> dict[str, float]:
+        begin = time.perf_counter()
+        batches = next(feed)
+        wait = time.perf_counter() - begin
+        float(pretrain.optimizer_step(run, next(numbers), batches, 1e-4, meter, stop))
+        tokens, padded = (sum(getattr(b, name) for _, b in batches) for name in ("tokens", "padded_tokens"))
+        return {"tokens": tokens, "padded": padded, "wait": wait}
+
+    return step
 
 
 def paddlenlp_step(sizes: dict[str, int]) -> Step:
@@ -97,11 +127,10 @@ def hf_step(sizes: dict[str, int]) -> Step:
     return step
 
 
-def main(size: str, path: str, peer: str) -> None:
-    """Serves steps of a model of `size`: layers, width, heads, feed-forward width, commas between."""
-    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    sizes = dict(zip(names, map(int, size.split(",")), strict=True))
-    one_step = paddlenlp_step(sizes) if peer == "paddlenlp" else hf_step(sizes)
+def peer_step(peer: str, path: str, *sizes: str) -> Callable[[], dict[str, float]]:
+    """A step of a peer on the next of the batches in a file."""
+    config = dict(zip(SIZES, map(int, sizes), strict=True))
+    one_step = paddlenlp_step(config) if peer == "paddlenlp" else hf_step(config)
     data = dict(np.load(path, allow_pickle=False))
     numbers = itertools.cycle(range(len(data["lengths"])))
 
@@ -111,8 +140,8 @@ def main(size: str, path: str, peer: str) -> None:
         one_step(batch)
         return {"tokens": int(batch["lengths"].sum())}
 
-    serve(step)
+    return step
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(our_step(sys.argv[2]) if sys.argv[1] == "ours" else peer_step(*sys.argv[1:]))
