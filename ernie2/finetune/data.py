@@ -35,7 +35,9 @@ class Data:
     notes: list[str]  # what the user should know of the files
 
 
-def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
+def tokenise(
+    split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False, log: bool = True
+) -> None:
     """Gives a split its sequences; what is cut or left out is added to its counts and logged. Raises
     ConfigError where most of the text is [UNK], so that nothing can be learned or predicted."""
     split.features = build_features(split.samples, tokenizer, task, split.counts, training)
@@ -47,7 +49,8 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
     split.counts["[UNK] tokens"] = unknown = int(np.sum(ids == vocab.unk_id))
     share = unknown / max(1, tokens)
     counted = f"{len(split.samples)} samples, {len(split.features)} sequences, {share:.1%} [UNK]"
-    logger.info("%s: %s%s", split.path, counted, reasons)
+    if log:
+        logger.info("%s: %s%s", split.path, counted, reasons)
     message = (
         f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
         f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
@@ -55,7 +58,7 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
     )
     if share > 0.5 and tokens >= 20:  # fewer tokens say little of a vocabulary
         raise ConfigError(message)
-    if share > 0.05:
+    if share > 0.05 and log:
         logger.warning("%s", message)
 
 

@@ -291,11 +291,18 @@ def write_predictions(
     task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
 ) -> None:
     """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
-    if task.kind == "span" and nbest is not None:
-        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    if task.kind == "span":
+        write_nbest(records, nbest)
     lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
-    write_json_lines(path, map(_rounded, lines))
+    write_json_lines(path, map(rounded, lines))
 
 
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+def write_nbest(records: Sequence[dict[str, Any]], path: Path | None) -> None:
+    """{question id: [{text, probability, start, end}, ...]} of span, where a file is named."""
+    if path is not None:
+        write_json_lines(path, [rounded({record["id"]: record["nbest"] for record in records})])
+
+
+def rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """With numbers to six places."""
     return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 6))
