@@ -89,7 +89,7 @@ def _check_form(source: Path, task: FinetuneTask, target: Path, nbest: Path | No
 
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[Callable[[dict], None]]:
-    """Writes records as they come, a JSON object a line, into a .tsv GLUE's submission; a file whole or not."""
+    """Writes records as they come, a JSON object a line, or GLUE's submission; a file whole or not at all."""
     with contextlib.ExitStack() as stack:
         if target == STDIN:
             file = sys.stdout

@@ -178,7 +178,8 @@ def collate(features: Sequence[Feature], kind: str, pad_id: int, width: int) -> 
         targets = padded(targets, width, IGNORED)
         count = int(np.sum(targets != IGNORED))
     else:
-        targets = np.array(targets, np.float32 if kind == "regression" else np.int64)
+        real = kind == "regression" or isinstance(targets[0], np.ndarray)  # of several labels 0 or 1 each
+        targets = np.array(targets, np.float32 if real else np.int64)
     token_ids = padded([feature.token_ids for feature in features], width, pad_id)
     sentence_ids = padded([feature.sentence_ids for feature in features], width)
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)

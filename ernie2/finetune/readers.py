@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
 from ernie2.finetune.tables import ENCODING, conll_rows, csv_table, form_of, jsonl_table, tsv_table
-from ernie2.finetune.tagging import TaggedText, as_bio, read_tagged
+from ernie2.finetune.tagging import SEPARATOR, TaggedText, as_bio, read_tagged
 from ernie2.finetune.task import COLUMNS_OF_KIND, FinetuneTask
 from ernie2.strict import ConfigError, describe, nearest
 
@@ -194,8 +194,14 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     return columns
 
 
-def _label(row: TextSample, task: FinetuneTask) -> int | float:
+def _label(row: TextSample, task: FinetuneTask) -> int | float | tuple[int, ...]:
     found, index = row.label.strip(), task.label_index()
+    if task.multi_label:
+        parts = [part.strip() for part in found.replace(SEPARATOR, ",").split(",") if part.strip()]
+        if unknown := [part for part in parts if part not in index]:
+            wanted = f"one of the task's labels{nearest(unknown[0], index)}"
+            raise ConfigError(f"{row.where}: label '{unknown[0]}' is not {wanted}; {_KEYS}")
+        return tuple(sorted({index[part] for part in parts}))
     if task.kind == "classification":
         if found in index:
             return index[found]
