@@ -111,7 +111,7 @@ def report(
     task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """By class or entity type precision, recall, F1 (percent) and how many there are. Of single classes a
-    table of confusion too: a row for each label of the file, a column for each predicted, in the task's order."""
+    table of confusion too: a row for each label, a column for each predicted, in the task's order."""
     if task.kind == "tagging":
         gold = [set(map(tuple, entities)) for entities in gold_entities(task, samples)]
         found = [{(e["type"], e["start"], e["end"]) for e in one["entities"]} for one in predictions]
