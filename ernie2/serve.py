@@ -316,6 +316,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         door = socket.create_server((args.host, args.port), family=family)
+        # asyncio does so for sockets that name their protocol; else an answer's second packet waits 40 ms
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"--host {args.host} --port {args.port}: {why}; choose another port") from None

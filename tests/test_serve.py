@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
@@ -233,6 +234,14 @@ def test_the_command_answers_and_stops_gracefully(process, models, capsys):  # n
     address, running = process
     inputs = items(models["classification"][1], "classification")
     port = address.rpartition(":")[2]
+    line, times = http.client.HTTPConnection("127.0.0.1", int(port)), []
+    for _ in range(30):
+        begin = time.perf_counter()
+        line.request("GET", "/health")
+        assert json.load(line.getresponse())["status"] == "ok"
+        times.append(time.perf_counter() - begin)
+    assert np.median(times) < 0.03, "an answer does not wait for the client to confirm its first packet"
+    line.close()
     with pytest.raises(SystemExit) as stop:
         serve.main([str(models["classification"][0]), "--port", port])
     assert stop.value.code == 2 and "Address already in use" in capsys.readouterr().err
