@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import paddle
 import pytest
 from finetuning import CHECK
 from test_predict import lines, models  # noqa: F401 - a fixture
@@ -19,6 +20,10 @@ from ernie2.strict import ConfigError
 @pytest.mark.parametrize("kind", CHECK)
 def test_an_export_gives_the_same_answers(kind, to, models, tmp_path):  # noqa: F811
     if to == "onnx":
+        if paddle.__version__.startswith("2."):
+            with pytest.raises(ConfigError, match="export with paddle 3"):
+                export.export(models[kind][0], tmp_path / "out", to)
+            return
         pytest.importorskip("onnxruntime")
         pytest.importorskip("paddle2onnx")
     out, data = models[kind]
