@@ -91,8 +91,6 @@ def _save(model: paddle.nn.Layer, task_id: int, folder: Path, to: str) -> None:
             )
             for rest in folder.glob("*.info"):
                 rest.unlink()
-        elif paddle.__version__.startswith("2."):
-            raise ConfigError("--to onnx: paddle 2.6's programs end paddle2onnx; export with paddle 3")
         else:
             paddle.onnx.export(layer, str(folder / "model"), input_spec=spec, opset_version=17)
             shutil.rmtree(folder / "paddle_model_temp_dir", ignore_errors=True)  # left by paddle2onnx 1.3

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import paddle
 import pytest
 from finetuning import CHARACTERS, CHECK
 from test_predict import lines, models  # noqa: F401 - a fixture
@@ -23,10 +22,6 @@ from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 @pytest.mark.parametrize("kind", CHECK)
 def test_an_export_gives_the_same_answers(kind, to, models, tmp_path):  # noqa: F811
     if to == "onnx":
-        if paddle.__version__.startswith("2."):
-            with pytest.raises(ConfigError, match="export with paddle 3"):
-                export.export(models[kind][0], tmp_path / "out", to)
-            return
         pytest.importorskip("onnxruntime")
         try:
             import paddle2onnx  # noqa: F401
