@@ -4,8 +4,6 @@ Label of a token: 1 = its word begins with an upper-case letter in the text as w
 lower-casing, 0 = a word of letters that does not; every piece of a word has the word's label. Words without
 cased letters (Chinese, numbers) and special tokens: -100."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -17,10 +15,7 @@ from data_gen.text.tokens import Document, Tokens, case_tables, codes_of
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 
-
-def labels() -> Labels:
-    """Classes of the token head."""
-    return Labels(("lower case", "capital"))
+labels = Labels(("lower case", "capital"))
 
 
 def generate(

@@ -1,8 +1,6 @@
 """What every generator starts from: the documents or pairs of a block, annotated once, as views of one table
 of tokens."""
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence

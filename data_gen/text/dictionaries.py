@@ -5,8 +5,6 @@ Of the user's entries that match, the one that begins furthest left is taken; of
 longest; a word that is both entity and phrase is an entity. Matches never overlap, and never begin or end
 inside a token."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import io
@@ -196,7 +194,7 @@ class Matches(NamedTuple):
     is_entity: np.ndarray
 
     @classmethod
-    def of(cls, entries: Entries, first: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Matches:
+    def of(cls, entries: Entries, first: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> "Matches":
         """Of the longest match at each place those that do not overlap one further left."""
         kept = leftmost(first, first + lengths)
         first, lengths, rows = first[kept], lengths[kept], rows[kept]

@@ -5,8 +5,6 @@ times an odd constant that belongs to its place (multilinear hashing: Lemire and
 string hashing is fast", 2014), modulo 2^64. Sequences are not compared themselves: of 10^12 look-ups, about
 one finds what is not there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

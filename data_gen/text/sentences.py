@@ -19,8 +19,6 @@ Nothing is lost: the sentences together are the text but for white space at thei
 split at once by numpy; only quotations, which need a stack, and English full stops, which need words, take a
 loop."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 
@@ -112,7 +110,7 @@ class _Marks(NamedTuple):
     stops: np.ndarray
     ends: np.ndarray
 
-    def where(self, chosen: np.ndarray) -> _Marks:
+    def where(self, chosen: np.ndarray) -> "_Marks":
         """Those that a mask or an array of indices chooses."""
         return _Marks(*(array[chosen] for array in self))
 

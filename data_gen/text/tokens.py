@@ -3,8 +3,6 @@
 The table is flat: one row a token, all sentences end to end, so that array work is done once for a block and
 not once for a sentence."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +48,7 @@ class Tokens:
         return len(self.ids)
 
     @classmethod
-    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+    def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
         """Tables end to end, a line feed between their texts."""
         shifts = np.cumsum([0] + [len(part.text) + 1 for part in parts[:-1]]).astype(np.int32)
         ids, begins, inside = (
@@ -97,7 +95,7 @@ class Sentence:
         """uint8 (T): what begins at each token, see `Tokens`."""
         return self.tokens.begins[self.first : self.last]
 
-    def cut(self, start: int, stop: int) -> Sentence:
+    def cut(self, start: int, stop: int) -> "Sentence":
         """The tokens [start:stop), as a sentence of its own.
 
         A range that begins or ends inside a unit shrinks to the unit's edge; only if nothing would be left it
@@ -127,7 +125,7 @@ class Sentences(Sequence[Sentence]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which: int | slice) -> Sentence | Sentences:
+    def __getitem__(self, which: int | slice) -> "Sentence | Sentences":
         if isinstance(which, slice):
             return Sentences(self.tokens, self.rows[which])
         return Sentence(self.tokens, *self.rows[which].tolist())

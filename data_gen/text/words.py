@@ -13,8 +13,6 @@ entity (a substitute for a name tagger).
 Pieces of one surface word stay together, whatever a segmenter says. Texts come many at a time, joined by line
 feeds; no unit reaches over one."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from data_gen.text.dictionaries import (
