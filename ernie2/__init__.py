@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 # Read at paddle's import: no strided views (its CPU kernels copy them element by element), oneDNN on.
 os.environ.setdefault("FLAGS_use_stride_kernel", "0")
 os.environ.setdefault("FLAGS_use_mkldnn", "1")
+os.environ.setdefault("GLOG_minloglevel", "2")  # of its C++ part the errors
 
 # Warnings of paddle and paddlenlp at their import for who builds C++ extensions or packages.
 for _message in ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated"):

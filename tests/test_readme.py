@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ PLAN = "python -m ernie2.plan tasks/recipes/table7.yaml"
 
 # What is appended to a command of a page so that it takes seconds; out/ stands for a folder of the test's
 # own. A command that is not here fails the test: whoever writes it into a page decides how it is run here.
+with socket.create_server(("127.0.0.1", 0)) as door:
+    PORT = door.getsockname()[1]  # for the service
 QUICK = {
     PLAN: "",
     "python docs/map.py": "",
@@ -70,13 +73,33 @@ SLOW = {
     "clicked}' "
     "out_dir=out/clicks epochs=1": "max_steps=2 max_train_samples=64",
     "python -m ernie2.predict out/clicks --input examples/zh/query_log.tsv --output out/clicks.jsonl": "",
+    "python -m ernie2.export out/clicks out/clicks_export": "",
+    "python -m ernie2.serve clicks=out/clicks_export": f"""--port {PORT} & server=$!
+{sys.executable} -c '
+import json, time, urllib.request
+body = json.dumps({{"inputs": [{{"text_a": "感冒吃什么药", "text_b": "感冒用药指南"}}]}}).encode()
+request = urllib.request.Request("http://127.0.0.1:{PORT}/clicks", body, {{"Content-Type": "application/json"}})
+for wait in range(600):
+    try:
+        print("the service says", json.load(urllib.request.urlopen(request))["predictions"][0]["label"])
+        break
+    except OSError:
+        time.sleep(0.1)
+'; kill $server; wait $server || true""",
     "NPROC=2 bash run_pretrain.sh tasks/recipes/demo.yaml out_dir=out/demo_two runtime.max_steps=20": f"{DEMO} {FEW_STEPS} runtime.max_steps=2",
     "python -m ernie2.report out/demo": "",
 }
 FINETUNE = next(command for command in SLOW if "run_finetune.sh" in command)
+SERVE = next(command for command in SLOW if "ernie2.serve" in command)
+EXPORT = next(command for command in SLOW if "ernie2.export" in command)
 PREDICT = next(command for command in SLOW if "ernie2.predict" in command)
 # Part of a command -> what has to run before it.
-NEEDS = {"out/demo": "bash run_pretrain.sh", "predict out/clicks": FINETUNE}
+NEEDS = {
+    "out/demo": "bash run_pretrain.sh",
+    "predict out/clicks": FINETUNE,
+    "export out/clicks ": FINETUNE,
+    "clicks=out": EXPORT,
+}
 SAYS = {
     PLAN: "sentence_reordering        -        -        -      50k   50k",
     "bash run_pretrain.sh": "what next",
@@ -85,6 +108,8 @@ SAYS = {
     "python -m data_gen.show out/demo/shards/sentence_distance -n 2 --class 2": "label 2: different documents",
     "python -m data_gen.audit out/demo/shards": "● sentence_distance",
     PREDICT: "859 predictions",
+    EXPORT: "logits equal to",
+    SERVE: "the service says ",
 }
 
 
