@@ -32,7 +32,7 @@ CUDA11 = [
     for part in "cublas cudnn nccl curand cusolver cusparse cufft cuda-nvrtc cuda-cupti nvtx".split()
 ]  # what paddlepaddle-gpu 2.6.2 opens and does not bring; env.sh links it beside paddle's own libraries
 DATA = ["zstandard", "opencc"]  # .zst files; data.simplify
-SERVE = ["fastapi", "uvicorn", "prometheus_client"]  # ernie2.serve
+SERVE = ["fastapi", "uvicorn", "prometheus-client"]  # ernie2.serve
 ONNX = ["paddle2onnx", "onnxruntime"]  # ernie2.export --to onnx
 TEST = ["pytest", "pytest-xdist", "ruff", "ray", "httpx", *DATA, *SERVE, *ONNX]
 

@@ -12,7 +12,7 @@ PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
 
 # What setup.py's install_requires, its extra `cpu` and its extra `test` are imported as.
 ERNIE2_MODULES="paddle paddlenlp numpy yaml pydantic tqdm jinja2 matplotlib rich sklearn scipy jieba rjieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
-ERNIE2_TEST_MODULES="pytest xdist ruff ray zstandard opencc"
+ERNIE2_TEST_MODULES="pytest xdist ruff ray httpx zstandard opencc fastapi uvicorn prometheus_client paddle2onnx onnxruntime"
 
 source "$ERNIE2_ROOT/ernie2/launch.sh"
 

@@ -53,8 +53,7 @@ def train(run: Run) -> dict:
         if done % recipe.runtime.log_every == 0 or stage_ends:
             for record in meter.records(done, stage.number, lr, float(grad_norm), run.scaler.scale):
                 log.train({**record, "skipped_steps": run.bad_steps.skipped})
-                if recipe.model.init_from and run.start_step == 0 and done <= recipe.runtime.log_every:
-                    check_warm_start(record["losses"].get("masked_lm"), run.model.config.vocab_size)
+                check_warm_start(run, done, record["losses"].get("masked_lm"))
         if done % recipe.runtime.eval_every == 0 or stage_ends:
             results = evaluate_all(run, done - 1, stop, log)
             run.evaluated = results is not None
@@ -80,9 +79,10 @@ def train(run: Run) -> dict:
     }
 
 
-def check_warm_start(loss: float | None, tokens: int) -> None:
-    """Says how a warm start begins; warns where the masked LM is near ln(tokens), as without its weights."""
-    if loss is not None:
+def check_warm_start(run: Run, done: int, loss: float | None) -> None:
+    """Says how a warm start begins; warns where the masked LM is near ln(vocabulary), as without weights."""
+    first, tokens = run.start_step == 0 and done <= run.recipe.runtime.log_every, run.model.config.vocab_size
+    if run.recipe.model.init_from and first and loss is not None:
         told = f"the masked LM begins at {loss:.2f}; without its weights it would at {math.log(tokens):.2f}"
         cold = loss > 0.75 * math.log(tokens)
         logs.logger.log(30 if cold else 20, "%s%s", told, ": is the vocabulary theirs, and the head?" * cold)

@@ -29,7 +29,7 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     found = {}
     for kind, name in CHECK.items():
         data, out = write_data(root / f"{kind}_data", kind, train=64), root / kind
-        extra = ["max_query_len=6", "n_best=3"] if kind == "span" else []
+        more = {"span": ["max_query_len=6", "n_best=3"], "tagging": ["epochs=12"]}  # entities are found
         finetune.fine_tune(
             prepare_job(
                 TASKS / f"{name}.yaml",
@@ -39,7 +39,7 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
                     f"out_dir={out}",
                     *SETTINGS,
                     "epochs=3",
-                    *extra,
+                    *more.get(kind, []),
                 ],
             )
         )
@@ -95,6 +95,7 @@ def test_tagging_records_have_a_tag_for_every_character(models, tmp_path):
     assert [(record["text"], record["id"], record["line"]) for record in records] == [
         (text, str(i), i + 2) for i, text in enumerate(texts)
     ]
+    assert records[0]["entities"] and records[2]["entities"]
     for record in records:
         assert len(record["tags"]) == len(record["text"])
         for entity in record["entities"]:

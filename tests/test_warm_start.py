@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,8 +220,14 @@ def test_fine_tuning_from_2_sentence_types_and_no_task_embedding(tmp_path: Path)
 def test_the_first_loss_of_a_warm_start_is_compared(loss, level, caplog, monkeypatch):
     monkeypatch.setattr("ernie2.logs.logger.propagate", True)
     caplog.set_level("INFO", "ernie2")
-    pretrain.check_warm_start(loss, 18_000)
-    (record,) = caplog.records
+    run = SimpleNamespace(
+        start_step=0,
+        recipe=SimpleNamespace(runtime=SimpleNamespace(log_every=10), model=SimpleNamespace(init_from="x")),
+        model=SimpleNamespace(config=SimpleNamespace(vocab_size=18_000)),
+    )
+    pretrain.check_warm_start(run, 10, loss)
+    pretrain.check_warm_start(run, 20, loss)
+    (record,) = [one for one in caplog.records if "masked LM" in one.getMessage()]
     assert (
         record.levelname == level
         and f"begins at {loss:.2f}; without its weights it would at 9.80" in caplog.text
