@@ -109,6 +109,7 @@ def test_the_two_sets_of_pins_differ_only_where_they_have_to():
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddlenlp",
+        "paddle2onnx",  # 2.x asks for paddle 3
         "protobuf",
     }
 
