@@ -18,7 +18,7 @@ from ernie2.encoder import EncoderConfig
 from ernie2.finetune.data import by_length
 from ernie2.finetune.features import build_features, decode
 from ernie2.finetune.model import TASK_KEY, checkpoint_lower_case, load_finetuned, run_model
-from ernie2.finetune.readers import QuestionSample, Split, TextSample, tagged
+from ernie2.finetune.readers import QuestionSample, Split, TextSample, simplified, tagged
 from ernie2.model import ErnieForPretraining
 from ernie2.strict import ConfigError
 from ernie2.tasks import Loss, Task
@@ -44,10 +44,11 @@ def finetuned(folder: Path) -> Kind | None:
 
     def samples(inputs: list[Any]) -> list[Any]:
         if task.kind == "span":
-            return [
+            made = [
                 QuestionSample(f"input {n}", str(n), one.question, one.context)
                 for n, one in enumerate(inputs)
             ]
+            return [simplified(one) for one in made] if task.simplify else made
         rows = []
         for number, one in enumerate(inputs):
             where, pair = f"input {number}", one.text_b is not None

@@ -530,3 +530,42 @@ def test_csv_and_json_lines_are_read_as_tsv_is(tmp_path):
         for form in ("tsv", "csv", "jsonl")
     ]
     assert found[0] == found[1] == found[2] == [(a, int(b)) for a, b in rows]
+
+
+def test_traditional_questions_become_simplified_with_their_places(tmp_path):
+    """DRCD: passages, questions and answers are converted, and every span is still its answer."""
+    pytest.importorskip("opencc")
+    contexts = ["廣州是廣東省的省會，歷史悠久。", "乾隆皇帝喜歡乾淨的後宮", "裡面有麵條"]
+    answers = [("廣東省", 3), ("乾隆皇帝", 0), ("麵條", 3)]
+    paragraphs = [
+        {
+            "context": text,
+            "qas": [{"id": str(n), "question": "誰？", "answers": [{"text": a, "answer_start": at}]}],
+        }
+        for n, (text, (a, at)) in enumerate(zip(contexts, answers, strict=True))
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    found = read_split(path, "train", make_task("span", simplify=True)).samples
+    assert [one.context for one in found] == [
+        "广州是广东省的省会，历史悠久。",
+        "乾隆皇帝喜欢干净的后宫",
+        "里面有面条",
+    ]
+    for one, (text, at) in zip(found, answers, strict=True):
+        assert one.question == "谁？" and one.answer == (at, at + len(text))
+        assert one.references == [one.context[at : at + len(text)]]
+
+
+def test_the_real_drcd_is_simplified_place_by_place():
+    path = SHARED / "data/finetune/drcd/dev.json"
+    if not path.is_file():
+        pytest.skip("no DRCD here")
+    pytest.importorskip("opencc")
+    plain = read_split(path, "dev", make_task("span")).samples
+    for before, after in zip(
+        plain, read_split(path, "dev", make_task("span", simplify=True)).samples, strict=True
+    ):
+        assert len(before.context) == len(after.context) and before.answer == after.answer
+        start, stop = after.answer
+        assert after.context[start:stop] == after.references[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,3 +214,32 @@ def test_fine_tuning_from_2_sentence_types_and_no_task_embedding(tmp_path: Path)
     )
     finetune.fine_tune(job)
     assert json.loads((tmp_path / "out/best/config.json").read_text())["type_vocab_size"] == 2
+
+
+@pytest.mark.parametrize(("loss", "level"), [(2.0, "INFO"), (8.5, "WARNING")])
+def test_the_first_loss_of_a_warm_start_is_compared(loss, level, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    caplog.set_level("INFO", "ernie2")
+    run = SimpleNamespace(
+        start_step=0,
+        recipe=SimpleNamespace(runtime=SimpleNamespace(log_every=10), model=SimpleNamespace(init_from="x")),
+        model=SimpleNamespace(config=SimpleNamespace(vocab_size=18_000)),
+    )
+    pretrain.check_warm_start(run, 10, loss)
+    pretrain.check_warm_start(run, 20, loss)
+    (record,) = [one for one in caplog.records if "masked LM" in one.getMessage()]
+    assert (
+        record.levelname == level
+        and f"begins at {loss:.2f}; without its weights it would at 9.80" in caplog.text
+    )
+    assert ("is the vocabulary theirs" in caplog.text) == (level == "WARNING")
+
+
+def test_a_warm_start_says_how_it_begins(tiny_recipe, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    caplog.set_level("INFO", "ernie2")
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=1", f"out_dir={tmp_path / 'first'}"))
+    warm = [f"model.init_from={tmp_path / 'first/step_0000001'}", "model.max_position_embeddings=null"]
+    warm += ["runtime.max_steps=1", "runtime.log_every=1", f"out_dir={tmp_path / 'second'}"]
+    pretrain.train(prepare(tiny_recipe, *warm))
+    assert "the masked LM begins at" in caplog.text

@@ -8,6 +8,7 @@ Every mistake is a ConfigError naming file and line (or the place in the JSON)."
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import math
 import re
@@ -99,6 +100,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
     counts: Counter[str] = Counter()
     if task.kind == "span":
         samples: list[Any] = list(read_questions(path, read_text(path), labels != "ignored", counts))
+        samples = [simplified(sample) for sample in samples] if task.simplify else samples
         bare = next((sample for sample in samples if not sample.references), None)
         labelled = labels != "ignored" and bare is None
         if labels == "required" and bare is not None and name != "train":
@@ -311,6 +313,37 @@ def _parse(path: Path, text: str, with_answers: bool) -> _File:
         f"{path}: {place.removeprefix('.')}{': ' if place else ''}{reason}{found}; expected one SQuAD JSON "
         "{data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
     )
+
+
+def simplified(sample: QuestionSample) -> QuestionSample:
+    """A question in simplified characters, each at its place, so that spans stay; an answer that is a span is
+    taken from the passage again. Raises ConfigError: OpenCC is missing."""
+    context, question = to_simplified(sample.context), to_simplified(sample.question)
+    references = [to_simplified(text) for text in sample.references]
+    if sample.answer is not None:
+        start, stop = sample.answer
+        first = sample.context[start:stop]
+        spans = {first: context[start:stop]}
+        references = [spans.get(text, new) for text, new in zip(sample.references, references)]
+    return replace(sample, context=context, question=question, references=references)
+
+
+@functools.cache
+def _opencc() -> Any:
+    try:
+        import opencc
+    except ImportError:
+        remedy = "pip install opencc, or convert the files and set simplify=false"
+        raise ConfigError(f"simplify: needs the package opencc; {remedy}") from None
+    return opencc.OpenCC("t2s")
+
+
+def to_simplified(text: str) -> str:
+    """Simplified characters, as many as there were: words where they keep their length, else by character."""
+    whole = _opencc().convert(text)
+    if len(whole) == len(text):
+        return whole
+    return "".join(one if len(one) == 1 else was for was, one in ((c, _opencc().convert(c)) for c in text))
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:

@@ -51,6 +51,7 @@ KINDS_OF_KEY = {
     "source_tokens": ("tagging",),
     "skip_labels": ("classification", "regression", "tagging"),
     "multi_label": ("classification",),
+    "simplify": ("span",),
 }
 EITHER = {
     "batch_size": "batch_tokens",
@@ -114,6 +115,8 @@ class FinetuneTask(Section):
     source_tokens: Literal["visible", "characters", "words"] | None = None
     """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for
     predict."""
+    simplify: bool = False
+    """Convert traditional characters to simplified ones, place by place, as Baidu did with DRCD (span)."""
     task_id: NotNegative[int] = 0
     """Row of the task embedding (0: maintainers' advice, ERNIE issue 239)."""
     max_seq_len: Annotated[int, between(8)] = 128
