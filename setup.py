@@ -31,8 +31,8 @@ CUDA11 = [
     f"nvidia-{part}-cu11"
     for part in "cublas cudnn nccl curand cusolver cusparse cufft cuda-nvrtc cuda-cupti nvtx".split()
 ]  # what paddlepaddle-gpu 2.6.2 opens and does not bring; env.sh links it beside paddle's own libraries
-DATA = ["zstandard", "opencc"]  # .zst files; data.simplify
-SERVE = ["fastapi", "uvicorn", "prometheus_client"]  # ernie2.serve
+DATA = ["zstandard"]  # .zst files
+SERVE = ["fastapi", "uvicorn", "prometheus-client"]  # ernie2.serve
 ONNX = ["paddle2onnx", "onnxruntime"]  # ernie2.export --to onnx
 TEST = ["pytest", "pytest-xdist", "ruff", "ray", "httpx", *DATA, *SERVE, *ONNX]
 
@@ -62,6 +62,7 @@ setup(
         "scikit-learn",  # metrics
         "scipy",
         "jieba",
+        "opencc",  # simplify: of a corpus, of DRCD
         "rjieba",  # jieba's words, twenty times as fast
         "tokenizers>=0.21,<0.22",
         "safetensors>=0.6",

@@ -33,14 +33,9 @@ ERNIE_SCRIPT, ERNIE_TOKENIZER = "make_pretrain_data.py", "tokenizing_ernie.py"
 MESSAGES = """
 from array import array
 from types import SimpleNamespace as Feature
-
 FeatureList = FeatureLists = Feature
-
-
 def Int64List(value):
     return array("h", value).tobytes()
-
-
 class SequenceExample(Feature):
     def SerializeToString(self):
         lists = self.feature_lists.feature_list.values()

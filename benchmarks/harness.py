@@ -147,23 +147,30 @@ class Results:
         digits: int = 2,
         best: Callable | None = None,
     ) -> Row:
-        """The row of a figure: MISSED beyond its limit, or where one of the series `names` failed.
-
-        `values` makes the figure, once or in each round, from these series. `wanted` is ">= 3 MB/s" or
-        "<= 3 MB/s", "MB/s" for information. `best` says which round counts: by default the best one."""
-        limit, unit = re.fullmatch(r"([<>]= \S+)? ?(.*)", wanted).groups()
-        wanted, most = wanted if limit else "", wanted.startswith("<")
+        """As `judge`, of what `values` makes of the series `names`; MISSED where one of them failed."""
         failed = [self.errors[name] for name in names if name in self.errors]
-        if failed and limit:
-            return Row(what, wanted, f"failed: {failed[0]}", MISSED)
-        if failed or not all(self.series.get(name) for name in names):
-            return Row(what, wanted, "not run", NOT_RUN if limit else INFORMATION)
-        found, best = values(*[self.series[name] for name in names]), best or (min if most else max)
-        text = spread(found, digits, unit, best)
-        if not limit:
-            return Row(what, wanted, text)
-        figure, number = best(found), float(limit.split()[1])
-        return Row(what, wanted, text, OK if (figure <= number if most else figure >= number) else MISSED)
+        if not failed and all(self.series.get(name) for name in names):
+            return judge(what, values(*[self.series[name] for name in names]), wanted, digits, best)
+        if not wanted.startswith(("<", ">")):
+            return Row(what, "", "not run")
+        return Row(
+            what, wanted, f"failed: {failed[0]}" if failed else "not run", MISSED if failed else NOT_RUN
+        )
+
+
+def judge(
+    what: str, values: Sequence[float], wanted: str = "", digits: int = 2, best: Callable | None = None
+) -> Row:
+    """The row of a figure that was measured once or in rounds. `wanted` is ">= 3 MB/s" or "<= 3 MB/s", "MB/s"
+    for information; `best` says which round counts, by default the best one."""
+    limit, unit = re.fullmatch(r"([<>]= \S+)? ?(.*)", wanted).groups()
+    most = wanted.startswith("<")
+    best = best or (min if most else max)
+    text = spread(values, digits, unit, best)
+    if not limit:
+        return Row(what, "", text)
+    figure, number = best(values), float(limit.split()[1])
+    return Row(what, wanted, text, OK if (figure <= number if most else figure >= number) else MISSED)
 
 
 def column(key: str, factor: float = 1) -> Callable[[Sequence[Any]], list[float]]:

@@ -108,8 +108,8 @@ def efficiency(work: Work, cluster: Cluster, ranks: int, imbalance: float = 1.0)
 
 
 def fit_compute(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
-    """Seconds of a micro-batch, and those that every step takes besides (not below 0), from two measured
-    steps of one rank: (micro-batches, seconds)."""
+    """Seconds of a micro-batch and of the rest of a step (not below 0), from two measured steps of one rank:
+    (micro-batches, seconds)."""
     slope = (large[1] - small[1]) / (large[0] - small[0])
     return slope, max(0.0, small[1] - small[0] * slope)
 

@@ -335,7 +335,7 @@ class Job:
         joined = []
         if frequent and self.recipe.data.language == "zh":
             segmenter = load_segmenter(self.settings.segmenter)
-            joined = [row for row in frequent if len(segmenter.cut(row[0])) > 1]
+            joined = [row for row in frequent if len(segmenter.stops(row[0])) > 1]
         return {
             "dictionaries": self._dictionaries(hits),
             "dictionary_hits_total": hits.total(),

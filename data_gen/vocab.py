@@ -27,7 +27,7 @@ from data_gen.reading.streams import Stream, base_name
 from ernie2.characters import code_points
 from ernie2.config import ConfigError, cli
 from ernie2.disk import as_umask_says
-from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, make_backend, single_characters
+from ernie2.tokenizer import MAX_WORD_CHARS, SPECIAL_TOKENS, Vocab, make_backend, single_characters
 
 MIN_SIZE = 100
 PIECE_SHARE = {"zh": 0.2, "en": 0.9}
@@ -118,6 +118,41 @@ def build_vocab(
     if len(tokens) < size:
         say(f"the corpus holds no more: {size:,} tokens were asked for")
     return made
+
+
+def extend_vocab(
+    paths: Iterable[str | Path],
+    base: str | Path,
+    size: int,
+    out: str | Path,
+    lower_case: bool = True,
+    options: TextOptions | None = None,
+    report: Callable[[str], None] | None = None,
+) -> VocabReport:
+    """Adds to a vocabulary what a corpus needs, up to `size` tokens: characters that it lacks, by frequency,
+    then pieces of words. Its own tokens keep their rows, so that `model.init_from` takes their weights.
+
+    Arguments as of `build_vocab`. Raises ConfigError: unusable input, a size that adds nothing."""
+    say = report or (lambda _line: None)
+    old = Vocab.load(base).id_to_token
+    if size <= len(old):
+        raise ConfigError(f"--size {size}: {base} has {len(old)} tokens already; name a larger one")
+    counts = count_text(_texts(expand_paths(paths), options or TextOptions(), say), lower_case, say)
+    room, known = size - len(old), set(old)
+    ranked = sorted(counts.characters, key=lambda c: (-counts.characters[c], c))
+    characters = [c for c in ranked if c not in known][:room]
+    pieces = [piece for piece in learn_pieces(counts.words, room) if piece not in known | {*characters}]
+    pieces = pieces[: room - len(characters)]
+    tokens = [*old, *characters, *pieces]
+    write_lines(Path(out), tokens)
+    shares = []
+    for some in (old, tokens):
+        total, unknown = _unknown(counts, some, lower_case)
+        shares.append(unknown / max(total, 1))
+    added = f"{len(characters):,} characters and {len(pieces):,} pieces of words"
+    unknown_shares = f"[UNK] {shares[0]:.4%} before, {shares[1]:.4%} now"
+    say(f"{out}: {len(tokens):,} tokens, {added} more than {base}; {unknown_shares}")
+    return VocabReport(len(tokens), len(characters), len(pieces), total, shares[1])
 
 
 def _texts(files: Sequence[Path], options: TextOptions, say: Callable[[str], None]) -> Iterator[str]:
@@ -288,19 +323,16 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--size", type=int, required=True, help="number of tokens, special tokens included")
     parser.add_argument("--out", required=True, help="file to write")
+    parser.add_argument("--extend", metavar="VOCAB", help="keep these tokens and add what the corpus needs")
     parser.add_argument("--language", choices=("zh", "en"), help="default: by what the text is made of")
     parser.add_argument("--no-lower-case", action="store_true", help="keep case and accents")
     parser.add_argument("--encoding", default="utf-8", help="of the input; default utf-8")
     args = parser.parse_args(argv)
-    build_vocab(
-        args.corpus,
-        args.size,
-        args.out,
-        not args.no_lower_case,
-        args.language,
-        TextOptions(encoding=args.encoding),
-        report=print,
-    )
+    options, lower_case = TextOptions(encoding=args.encoding), not args.no_lower_case
+    if args.extend:
+        extend_vocab(args.corpus, args.extend, args.size, args.out, lower_case, options, print)
+    else:
+        build_vocab(args.corpus, args.size, args.out, lower_case, args.language, options, print)
     return 0
 
 

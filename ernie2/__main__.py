@@ -11,7 +11,6 @@ from ernie2.strict import ConfigError, cli, nearest
 COMMANDS = {
     "data": "data_gen",
     "vocab": "data_gen.vocab",
-    "segmenters": "data_gen.text.segmenters",
     "show": "data_gen.show",
     "audit": "data_gen.audit",
     "interchange": "data_gen.interchange",

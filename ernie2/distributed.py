@@ -37,6 +37,15 @@ def init(limit: float = 600.0) -> tuple[int, int]:
     return rank(), world_size()
 
 
+def card() -> str:
+    """Kind of the GPU that this process computes on, or cpu: what all ranks must have alike."""
+    if not paddle.is_compiled_with_cuda() or not paddle.device.cuda.device_count():
+        return "cpu"
+    number = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
+    found = paddle.device.cuda.get_device_properties(number)
+    return f"{found.name}, {found.major}.{found.minor}"
+
+
 class Stop:
     """SIGTERM: ranks get it at different instants (`asked`), but have to leave at the same one (`agreed`)."""
 

@@ -51,6 +51,8 @@ class EncoderConfig(Section):
         """The encoder that a recipe's model section describes."""
         layers, width, heads, inner = SIZES[model.size]
         rows = model.vocab_rows or vocab_size
+        if "vocab_rows" in model.unnamed:  # those of init_from, whose vocabulary may have been extended
+            rows = max(rows, vocab_size)
         if rows < vocab_size:
             raise ConfigError(
                 f"model.vocab_rows: a token embedding of {rows} rows (those of model.init_from where the "

@@ -11,8 +11,8 @@ ERNIE2_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PADDLE_PACKAGES=https://www.paddlepaddle.org.cn/packages/stable
 
 # What setup.py's install_requires, its extra `cpu` and its extra `test` are imported as.
-ERNIE2_MODULES="paddle paddlenlp numpy yaml pydantic tqdm jinja2 matplotlib rich sklearn scipy jieba rjieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
-ERNIE2_TEST_MODULES="pytest xdist ruff ray zstandard opencc"
+ERNIE2_MODULES="paddle paddlenlp numpy yaml pydantic tqdm jinja2 matplotlib rich sklearn scipy jieba opencc rjieba tokenizers safetensors joblib visualdl aistudio_sdk datasets pyarrow"
+ERNIE2_TEST_MODULES="pytest xdist ruff ray httpx zstandard fastapi uvicorn prometheus_client paddle2onnx onnxruntime"
 
 source "$ERNIE2_ROOT/ernie2/launch.sh"
 

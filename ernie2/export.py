@@ -1,15 +1,16 @@
 """python -m ernie2.export MODEL OUT --to paddle|onnx: a fine-tuned model as a program of its own.
 
-Before it finishes, its answers are compared with the source's. `python -m ernie2.predict OUT` and
-`python -m ernie2.serve OUT` run it. OUT: model.json or model.pdmodel, model.pdiparams (paddle) or model.onnx;
-config.json, vocab.txt, tokenizer_config.json; export.json with the digests of the program's files. Inputs are
-token_ids and sentence_ids, int64 (B, T), and lengths, int64 (B), the real tokens of each row; outputs are the
-head's logits (start and end of an answer: two)."""
+Before it finishes, its logits are compared with the source's on the text of examples/.
+`python -m ernie2.predict OUT` and `python -m ernie2.serve OUT` run it. OUT: model.json or model.pdmodel,
+model.pdiparams (paddle) or model.onnx; config.json, vocab.txt, tokenizer_config.json; export.json with the
+digests of the program's files. Inputs are token_ids and sentence_ids, int64 (B, T), and lengths, int64 (B),
+the real tokens of each row; outputs are the head's logits (start and end of an answer: two)."""
 
 from __future__ import annotations
 
 import argparse
 import functools
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,10 +25,12 @@ from ernie2.disk import file_digest, size, write_json
 from ernie2.exported import EXPORT, INPUTS, Exported
 from ernie2.finetune.model import load_finetuned
 from ernie2.strict import ConfigError, cli
+from ernie2.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4
 """Logits may differ by as much, times the largest."""
-_SHAPES = ((1, 16), (3, 29), (8, 64), (1, 128))
+_SHAPES = ((1, 16), (3, 29), (1, 128), (32, 64))
+_TEXTS = ("examples/zh/encyclopedia_1.txt", "examples/en/corpus.txt")
 
 
 class _Program(paddle.nn.Layer):
@@ -48,10 +51,13 @@ def export(model_dir: Path, out: Path, to: str) -> dict[str, Any]:
         What was found: `difference` of logits, `bytes`, and by (B, T) the milliseconds of source and export.
 
     Raises:
-        ConfigError: not a fine-tuned model, `out` is there, the export computes something else."""
+        ConfigError: not a fine-tuned model, `out` is there, no converter, the export computes something else.
+    """
     if out.exists():
         raise ConfigError(f"{out}: exists; name a new folder")
-    model, task, _ = load_finetuned(model_dir)
+    if to == "onnx":
+        _check_converter()
+    model, task, tokenizer = load_finetuned(model_dir)
     if isinstance(model, Exported):
         raise ConfigError(f"{model_dir}: is an export itself; name the fine-tuned model's folder")
     folder = model_dir if (model_dir / "config.json").is_file() else model_dir / "best"
@@ -65,7 +71,7 @@ def export(model_dir: Path, out: Path, to: str) -> dict[str, Any]:
         for name in ("config.json", "vocab.txt", "tokenizer_config.json"):
             if (folder / name).is_file():
                 (tmp / name).write_bytes((folder / name).read_bytes())
-        found.update(_compare(model, Exported(tmp), task.task_id))
+        found.update(_compare(model, Exported(tmp), task.task_id, _text(tokenizer)))
         found["bytes"] = sum((tmp / name).stat().st_size for name in files)
 
     atomic_folder(out, write)
@@ -87,21 +93,39 @@ def _save(model: paddle.nn.Layer, task_id: int, folder: Path, to: str) -> None:
                 rest.unlink()
         else:
             paddle.onnx.export(layer, str(folder / "model"), input_spec=spec, opset_version=17)
-    except ImportError as error:
-        raise ConfigError(f"--to onnx: {error.name or error} is missing: pip install paddle2onnx") from None
+            shutil.rmtree(folder / "paddle_model_temp_dir", ignore_errors=True)  # left by paddle2onnx 1.3
     finally:
         cpu.prepare()
 
 
-def _compare(model: Any, exported: Exported, task_id: int) -> dict[str, Any]:
+def _check_converter() -> None:
+    """Raises ConfigError where paddle2onnx or onnxruntime is missing, or not for this paddle."""
+    try:
+        import onnxruntime  # noqa: F401
+        import paddle2onnx  # noqa: F401
+    except (ImportError, ValueError) as error:  # ValueError: paddle2onnx refuses an older paddle
+        fitting = "paddle2onnx==1.3.1" if paddle.__version__ < "3" else "paddle2onnx"
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"--to onnx: {reason}: pip install {fitting} onnxruntime") from None
+
+
+def _text(tokenizer: Tokenizer) -> np.ndarray:
+    """Token ids of real text, of the language that the vocabulary knows better."""
+    files = [Path(__file__).resolve().parent.parent / name for name in _TEXTS]
+    streams = [tokenizer.encode(file.read_text(encoding="utf-8")).ids for file in files]
+    return min(streams, key=lambda ids: np.mean(ids == tokenizer.vocab.unk_id)).astype(np.int64)
+
+
+def _compare(model: Any, exported: Exported, task_id: int, text: np.ndarray) -> dict[str, Any]:
     """The largest difference of logits and the times of both. Raises ConfigError: they differ."""
-    worst, times, rng = 0.0, {}, np.random.default_rng(1)
-    positions, rows = model.config.max_position_embeddings, model.config.vocab_size
+    worst, times, begin = 0.0, {}, 0
     for samples, width in _SHAPES:
-        width = min(width, positions)
+        width = min(width, model.config.max_position_embeddings)
+        token_ids = np.resize(np.roll(text, -begin), (samples, width))
+        begin += samples * width
         sentences = (np.arange(width) > width // 2).astype(np.int64)[None].repeat(samples, 0)
         lengths = np.maximum(width - np.arange(samples) * 2, 2)
-        batch = [*map(paddle.to_tensor, (rng.integers(0, rows, (samples, width)), sentences))]
+        batch = [*map(paddle.to_tensor, (token_ids, sentences))]
         batch += [task_id, paddle.to_tensor(lengths)]
         with paddle.no_grad():
             both = [_timed(functools.partial(one, *batch)) for one in (model, exported)]

@@ -57,6 +57,7 @@ def _paddle(folder: Path, program: str, threads: int) -> Callable[[list[np.ndarr
     config.disable_glog_info()
     if paddle.get_device() == "cpu":
         config.set_cpu_math_library_num_threads(threads)
+        config.delete_pass("seqpool_cvm_concat_fuse_pass")  # in paddle 2.6 it ends the process
     else:
         config.enable_use_gpu(256, 0)
     predictor = inference.create_predictor(config)

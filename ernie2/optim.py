@@ -5,6 +5,8 @@ Schedules are pure functions of the step (from 0), so that a resume needs no sch
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 import paddle
 from paddle import nn
@@ -27,9 +29,13 @@ def build_optimizer(
     betas: tuple[float, float] | list[float],
     eps: float,
     multi_precision: bool = False,
+    layer_decay: float = 1.0,
 ) -> paddle.optimizer.AdamW:
     """AdamW with decoupled decay of matrices and embeddings. Parameters without a gradient are left alone by
-    a step."""
+    a step. layer_decay: a layer's learning rate as a share of that above it, the embeddings below all."""
+    shares = layer_shares([name for name, _ in model.named_parameters()], layer_decay)
+    for name, parameter in model.named_parameters():
+        parameter.optimize_attr["learning_rate"] = shares[name]
     decayed = {parameter.name for name, parameter in model.named_parameters() if decays(name, parameter)}
     return paddle.optimizer.AdamW(
         learning_rate=0.0,
@@ -41,6 +47,16 @@ def build_optimizer(
         apply_decay_param_fun=decayed.__contains__,
         multi_precision=multi_precision,
     )
+
+
+def layer_shares(names: Sequence[str], layer_decay: float) -> dict[str, float]:
+    """Parameter -> its learning rate as a share of the head's: layer_decay once for each layer below it."""
+    layer = {name: int(found[1]) for name in names if (found := re.search(r"encoder\.layers\.(\d+)\.", name))}
+    top = max(layer.values(), default=-1) + 1
+    below = {
+        name: top - layer[name] if name in layer else (top + 1) * ("embeddings." in name) for name in names
+    }
+    return {name: layer_decay**count for name, count in below.items()}
 
 
 def schedule(kind: str, step: int, peak: float, warmup_steps: int, total_steps: int) -> float:

@@ -3,6 +3,7 @@
 What happens at step s (stage, tasks, samples, masks, dropout, learning rate) is a pure function of the recipe
 and s: ranks agree without talking, and a resume needs one integer beside weights and moments."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -52,6 +53,7 @@ def train(run: Run) -> dict:
         if done % recipe.runtime.log_every == 0 or stage_ends:
             for record in meter.records(done, stage.number, lr, float(grad_norm), run.scaler.scale):
                 log.train({**record, "skipped_steps": run.bad_steps.skipped})
+                check_warm_start(run, done, record["losses"].get("masked_lm"))
         if done % recipe.runtime.eval_every == 0 or stage_ends:
             results = evaluate_all(run, done - 1, stop, log)
             run.evaluated = results is not None
@@ -75,6 +77,15 @@ def train(run: Run) -> dict:
         "seconds": run.seconds_before + time.monotonic() - log.started,
         "tasks": {name: {"dev": result} for name, result in (results or {}).items()},
     }
+
+
+def check_warm_start(run: Run, done: int, loss: float | None) -> None:
+    """Says how a warm start begins; warns where the masked LM is near ln(vocabulary), as without weights."""
+    first, tokens = run.start_step == 0 and done <= run.recipe.runtime.log_every, run.model.config.vocab_size
+    if run.recipe.model.init_from and first and loss is not None:
+        told = f"the masked LM begins at {loss:.2f}; without its weights it would at {math.log(tokens):.2f}"
+        cold = loss > 0.75 * math.log(tokens)
+        logs.logger.log(30 if cold else 20, "%s%s", told, ": is the vocabulary theirs, and the head?" * cold)
 
 
 def micro_batches(run: Run, end: int) -> Iterator[list[Batch]]:
@@ -146,7 +157,8 @@ def evaluate_all(run: Run, step: int, stop: distributed.Stop, log: logs.RunLog |
 def main(argv: list[str]) -> None:
     """Command line."""
     recipe, where, _ = parse_recipe(recipe_parser("python -m ernie2.pretrain", None), argv)
-    with watched(recipe.runtime.startup_limit, run_digests(recipe)) as ready:
+    facts = run_digests(recipe) | {"card": distributed.card()}
+    with watched(recipe.runtime.startup_limit, facts) as ready:
         rank, ranks = distributed.init(recipe.runtime.startup_limit)
         logs.setup(rank)
         with missing_memory_named(recipe, ranks):

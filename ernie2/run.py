@@ -225,13 +225,20 @@ def _check_changes(run: Run, folder: Path, state: dict[str, Any]) -> None:
 def _warm_start(model: ErnieForPretraining, recipe: Recipe, where: str, vocab: Vocab) -> None:
     """Loads weights alone (never optimizer or learning rate: ERNIE issue 398)."""
     folder, key = Path(recipe.model.init_from), f"{where}: model.init_from"
-    theirs = open_weights(folder, key).vocab_file
+    theirs, known = open_weights(folder, key).vocab_file, len(vocab)
     if not theirs.exists():
         unknown = "%s: no such file; whether %s is the vocabulary of these weights cannot be checked"
         logger.warning(unknown, theirs, recipe.model.vocab_file)
-    elif Vocab.load(theirs).digest != vocab.digest:
+    elif (old := Vocab.load(theirs)).id_to_token != vocab.id_to_token[: len(old)] or 2 * len(old) < len(
+        vocab
+    ):
         raise ConfigError(
-            f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}; set model.vocab_file={theirs}"
+            f"{key}: {theirs} is not the vocabulary {recipe.model.vocab_file}, nor its larger part; set "
+            f"model.vocab_file={theirs}, or extend it (data_gen.vocab --extend)"
         )
+    else:
+        known = len(old)  # further tokens were added by data_gen.vocab --extend
     check_same_function(folder, model.config.to_json(), key)
-    start_from(model, folder, len(vocab), recipe.model.init_min_match, key)
+    start_from(model, folder, known, recipe.model.init_min_match, key)
+    if known < len(vocab):
+        logger.info("  %d tokens are new: their rows start at random", len(vocab) - known)

@@ -15,25 +15,35 @@ import hmac
 import os
 import re
 import socket
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
 from markupsafe import Markup
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client import Counter as Counts
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ernie2 import logs
 from ernie2.pages import HERE, environment
 from ernie2.strict import ConfigError, cli
+
+try:
+    from fastapi import FastAPI, HTTPException, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+    from prometheus_client import Counter as Counts
+    from starlette.requests import ClientDisconnect
+    from uvicorn import Config, Server
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"error: {error}; pip install fastapi uvicorn prometheus_client\n")
+    sys.exit(2)
 
 MAX_BODY, MAX_TEXT, MAX_INPUTS = 1 << 20, 20_000, 64
 MAX_WAITING = 1024
@@ -90,7 +100,10 @@ class Metrics:
         )
         self.inputs = Counts("ernie2_inputs", "Inputs computed.", ["model"], registry=self.registry)
         self.seconds = Histogram(
-            "ernie2_request_seconds", "Seconds from request to answer.", ["model"], registry=self.registry
+            "ernie2_request_seconds",
+            "Seconds to an answer, refusals left out.",
+            ["model"],
+            registry=self.registry,
         )
         self.waiting = Gauge("ernie2_waiting", "Inputs that wait.", ["model"], registry=self.registry)
 
@@ -186,7 +199,7 @@ def build(models: Sequence[Served], token: str = "") -> FastAPI:
 
     app = FastAPI(title="ernie2", description=__doc__.splitlines()[0], lifespan=lifespan)
 
-    app.middleware("http")(_guard(token))
+    app.middleware("http")(_guard(token, metrics, {f"/{model.name}": model.name for model in models}))
 
     @app.exception_handler(RequestValidationError)
     async def refuse(request: Request, error: RequestValidationError) -> Response:
@@ -220,21 +233,34 @@ def build(models: Sequence[Served], token: str = "") -> FastAPI:
     return app
 
 
-def _guard(token: str) -> Callable:
-    """Lets requests through that have the token, if one is wanted, and no larger body than MAX_BODY."""
+def _guard(token: str, metrics: Metrics, paths: Mapping[str, str]) -> Callable:
+    """Lets requests through that have the token, if one is wanted, and no larger body than MAX_BODY; counts
+    those for the models of `paths`, refused ones too."""
 
-    async def guard(request: Request, call: Callable) -> Response:
+    async def admit(request: Request, call: Callable) -> Response:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         free = not token or request.url.path in ("/", "/health")
         if not free and not hmac.compare_digest(given.encode(), token.encode()):
             return JSONResponse({"detail": f"Authorization: Bearer TOKEN is needed ({TOKEN})"}, 401)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return JSONResponse({"detail": f"a body has at most {MAX_BODY:,} bytes"}, 413)
-        request._body = body  # what the route reads
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    return JSONResponse({"detail": f"a body has at most {MAX_BODY:,} bytes"}, 413)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        request._body = bytes(body)  # what the route reads
         return await call(request)
+
+    async def guard(request: Request, call: Callable) -> Response:
+        begin, model = time.perf_counter(), paths.get(request.url.path)
+        reply = await admit(request, call)
+        if model is not None:
+            metrics.requests.labels(model, reply.status_code).inc()
+            if reply.status_code == 200:
+                metrics.seconds.labels(model).observe(time.perf_counter() - begin)
+        return reply
 
     return guard
 
@@ -253,17 +279,9 @@ def _add(app: FastAPI, model: Served, metrics: Metrics) -> None:
     Body.__name__ = f"{model.name}_body"
 
     async def predict(body: Body) -> Answer:
-        begin, status = time.perf_counter(), "200"
-        try:
-            found = await model.answer(body.inputs)
-            metrics.inputs.labels(model.name).inc(len(found))
-            return Answer(model=model.name, predictions=found)
-        except HTTPException as error:
-            status = str(error.status_code)
-            raise
-        finally:
-            metrics.requests.labels(model.name, status).inc()
-            metrics.seconds.labels(model.name).observe(time.perf_counter() - begin)
+        found = await model.answer(body.inputs)
+        metrics.inputs.labels(model.name).inc(len(found))
+        return Answer(model=model.name, predictions=found)
 
     predict.__annotations__ = {"body": Body, "return": Answer}
     app.post(f"/{model.name}", summary=model.about)(predict)
@@ -286,8 +304,6 @@ def _named(argument: str) -> tuple[str, Path]:
 @cli
 def main(argv: Sequence[str]) -> None:
     """Command line."""
-    import uvicorn
-
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m ernie2.serve", description=__doc__, formatter_class=raw)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, or NAME=FOLDER")
@@ -300,6 +316,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         door = socket.create_server((args.host, args.port), family=family)
+        # asyncio does so for sockets that name their protocol; else an answer's second packet waits 40 ms
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"--host {args.host} --port {args.port}: {why}; choose another port") from None
@@ -309,10 +327,10 @@ def main(argv: Sequence[str]) -> None:
         logs.logger.info("/%s: %s", model.name, model.about)
     host = f"[{args.host}]" if ":" in args.host else args.host
     logs.logger.info("listening at http://%s:%d/ (Ctrl-C stops it)", host, door.getsockname()[1])
-    config = uvicorn.Config(
+    config = Config(
         build(models, os.environ.get(TOKEN, "")), log_level="warning", timeout_graceful_shutdown=30
     )
-    uvicorn.Server(config).run(sockets=[door])
+    Server(config).run(sockets=[door])
 
 
 if __name__ == "__main__":

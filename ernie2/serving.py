@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.nn import functional as F
 
 from ernie2 import cpu
+from ernie2.batching import cut_by_tokens, padded
 from ernie2.encoder import EncoderConfig
+from ernie2.finetune.data import by_length
 from ernie2.finetune.features import build_features, decode
 from ernie2.finetune.model import TASK_KEY, checkpoint_lower_case, load_finetuned, run_model
-from ernie2.finetune.readers import QuestionSample, Split, TextSample, tagged
+from ernie2.finetune.readers import QuestionSample, Split, TextSample, simplified, tagged
 from ernie2.model import ErnieForPretraining
 from ernie2.strict import ConfigError
 from ernie2.tasks import Loss, Task
@@ -23,9 +26,9 @@ from ernie2.tokenizer import Tokenizer, Vocab
 from ernie2.warm_start import start_from
 from ernie2.weights import EMBEDDINGS, open_weights, read_object
 
-MICRO_TOKENS = 8192
 MASK = "[MASK]"
-_BEAM = 8  # candidates a position of a word of several tokens
+MAX_WORDS, MAX_MASKS = 20, 32  # words for each [MASK], [MASK] of a text
+CLOZE_TOKENS = 2048  # of a micro-batch: each [MASK] among them takes a vocabulary of floats
 
 Kind = tuple[str, str, Callable[[list[Any]], list[dict]]]
 """Kind, what it is in words, inputs -> predictions."""
@@ -37,13 +40,15 @@ def finetuned(folder: Path) -> Kind | None:
     if not config.is_file() or TASK_KEY not in read_object(config):
         return None
     model, task, tokenizer = load_finetuned(folder)
+    micro_tokens = 512 if paddle.get_device() == "cpu" else 8192  # few texts of unlike length: less padding
 
     def samples(inputs: list[Any]) -> list[Any]:
         if task.kind == "span":
-            return [
+            made = [
                 QuestionSample(f"input {n}", str(n), one.question, one.context)
                 for n, one in enumerate(inputs)
             ]
+            return [simplified(one) for one in made] if task.simplify else made
         rows = []
         for number, one in enumerate(inputs):
             where, pair = f"input {number}", one.text_b is not None
@@ -60,7 +65,7 @@ def finetuned(folder: Path) -> Kind | None:
         part = Split("request", Path("request"), samples(inputs), False, Counter())
         part.features = build_features(part.samples, tokenizer, task, part.counts)
         part.lengths = np.array([len(feature.token_ids) for feature in part.features], np.int64)
-        outputs = run_model(model, part, task, tokenizer.vocab.pad_id, MICRO_TOKENS, "fp32")
+        outputs = run_model(model, part, task, tokenizer.vocab.pad_id, micro_tokens, "fp32")
         records = decode(task, part.samples, part.features, outputs)
         return [{key: value for key, value in one.items() if key not in ("line", "id")} for one in records]
 
@@ -86,41 +91,71 @@ def cloze(folder: Path) -> Kind:
     model = ErnieForPretraining(config, [Task("cloze", 0, "documents", "no.generator", [Loss("masked_lm")])])
     start_from(model, folder, len(vocab), 0.9, "MODEL")
     model.eval()
-    special = [vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id, vocab.unk_id]
+    return "cloze", "words for [MASK]", _Cloze(model, tokenizer, config.max_position_embeddings)
+
+
+class _Cloze:
+    """Inputs of text and top_k -> {"words": best words of each run of adjacent masks}."""
+
+    def __init__(self, model: ErnieForPretraining, tokenizer: Tokenizer, positions: int) -> None:
+        self.model, self.tokenizer, self.vocab, self.positions = model, tokenizer, tokenizer.vocab, positions
+        vocab, banned = self.vocab, np.zeros(len(tokenizer.vocab), np.float32)
+        banned[[vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id, vocab.unk_id]] = -np.inf
+        self.banned = paddle.to_tensor(banned)
+
+    def __call__(self, inputs: list[Any]) -> list[dict]:
+        """Raises ConfigError for a text without a mask, with too many, or too long."""
+        rows = [self._encode(one.text) for one in inputs]
+        lengths = np.array([*map(len, rows)])
+        answers: list[Any] = [None] * len(rows)
+        for numbers in cut_by_tokens(by_length(np.arange(len(rows)), lengths), lengths, CLOZE_TOKENS):
+            for number, best in zip(numbers, self._fill([rows[n] for n in numbers]), strict=True):
+                masks = np.flatnonzero(rows[number] == self.vocab.mask_id)
+                gaps = np.flatnonzero(np.diff(masks) > 1) + 1
+                words = zip(*(np.split(side, gaps) for side in best), strict=True)
+                count = inputs[number].top_k
+                answers[number] = {"words": [_best_words(*word, count, self.tokenizer) for word in words]}
+        return answers
+
+    def _encode(self, text: str) -> np.ndarray:
+        vocab, most = self.vocab, self.positions
+        first, *others = (self.tokenizer.encode(part).ids for part in text.split(MASK))
+        parts = [[vocab.cls_id], first, *(x for part in others for x in ([vocab.mask_id], part))]
+        ids = np.concatenate([*parts, [vocab.sep_id]]).astype(np.int64)
+        if not 0 < len(others) <= MAX_MASKS or len(ids) > most:
+            raise ConfigError(
+                f"text: expected 1 to {MAX_MASKS} {MASK} and at most {most} tokens, found {len(others)} and "
+                f"{len(ids)}"
+            )
+        return ids
 
     @paddle.no_grad()
-    def fill(text: str, count: int) -> dict[str, Any]:
-        parts = [tokenizer.encode(part).ids.tolist() for part in text.split(MASK)]
-        ids = [vocab.cls_id, *parts[0]]
-        for part in parts[1:]:
-            ids += [vocab.mask_id, *part]
-        ids.append(vocab.sep_id)
-        if len(parts) < 2 or len(ids) > config.max_position_embeddings:
-            most = config.max_position_embeddings
-            raise ConfigError(
-                f"text: expected one {MASK} or more and at most {most} tokens, found {len(ids)}"
-            )
-        places = [place for place, token in enumerate(ids) if token == vocab.mask_id]
-        batch = paddle.to_tensor(np.array([ids]))
-        hidden = model.ernie.rows(batch, paddle.zeros_like(batch), 0, None, paddle.to_tensor(places))
-        logits = model.cls.predictions.logits(hidden, model.ernie.embeddings.word_embeddings.weight)
-        logits = logits.numpy()[:, : len(vocab)]
-        logits[:, special] = -np.inf
-        scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        words = np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) > 1) + 1)
-        return {"words": [_best_words(scores[word], count, tokenizer) for word in words]}
-
-    return "cloze", "words for [MASK]", lambda inputs: [fill(one.text, one.top_k) for one in inputs]
+    def _fill(self, rows: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Log-probabilities and tokens of the best words of each row's masks, both (masks, MAX_WORDS)."""
+        batch = padded(rows, max(map(len, rows)), self.vocab.pad_id)
+        masks = batch == self.vocab.mask_id
+        ids, lengths = paddle.to_tensor(batch), paddle.to_tensor([*map(len, rows)])
+        places = paddle.to_tensor(np.flatnonzero(masks))
+        ernie, head = self.model.ernie, self.model.cls.predictions
+        hidden = ernie.rows(ids, paddle.zeros_like(ids), 0, lengths, places)
+        logits = head.logits(hidden, ernie.embeddings.word_embeddings.weight)[:, : len(self.vocab)]
+        found = F.log_softmax(logits + self.banned).topk(min(MAX_WORDS, len(self.vocab) - 5))
+        ends = np.cumsum(masks.sum(1))[:-1]
+        return list(zip(*(np.split(side.numpy(), ends) for side in found), strict=True))
 
 
-def _best_words(scores: np.ndarray, count: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """The best words of adjacent masks, taken as independent. scores: log-probabilities (masks, V)."""
+def _best_words(
+    scores: np.ndarray, tokens: np.ndarray, count: int, tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
+    """The best words of adjacent masks, taken as independent. scores: log-probabilities; both (masks, K)."""
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
-    for row in scores:
-        best = np.argsort(-row)[: max(count, _BEAM)].tolist()
-        beams = [(score + float(row[token]), [*tokens, token]) for score, tokens in beams for token in best]
-        beams = sorted(beams, key=lambda one: -one[0])[: max(count, _BEAM)]
+    for row in zip(scores.tolist(), tokens.tolist(), strict=True):
+        longer = [
+            (so_far + score, [*word, token])
+            for so_far, word in beams
+            for score, token in zip(*row, strict=True)
+        ]
+        beams = sorted(longer, key=lambda one: -one[0])[:MAX_WORDS]
     return [
-        {"word": tokenizer.decode(tokens), "probability": float(np.exp(score))}
-        for score, tokens in beams[:count]
+        {"word": tokenizer.decode(word), "probability": float(np.exp(score))} for score, word in beams[:count]
     ]

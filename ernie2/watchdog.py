@@ -134,7 +134,9 @@ def _objection(me: _Rank, peers: _Peers, limit: float) -> Exception | None:
     for peer in peers.values():
         if unlike := [name for name, digest in me["facts"].items() if peer["facts"].get(name) != digest]:
             what = f"{peer['name']} has another {', another '.join(unlike)} than {me['name']}"
-            return ConfigError(f"{what}; every node needs the same checkout, command and shards")
+            return ConfigError(
+                f"{what}; every node needs the same checkout, command, shards and kind of card"
+            )
     return None
 
 

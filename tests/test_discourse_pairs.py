@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_gen.generators import connectives, discourse_relation
-from data_gen.generators.pair_filter import is_balanced
+from data_gen.generators.discourse_relation import is_balanced
 from data_gen.packing import Packer
 from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentences, Tokens
 

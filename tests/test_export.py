@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from finetuning import CHECK
+from finetuning import CHARACTERS, CHECK
 from test_predict import lines, models  # noqa: F401 - a fixture
 
 from ernie2 import export
 from ernie2.predict import predict_file
 from ernie2.strict import ConfigError
+from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
 
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
@@ -20,9 +23,13 @@ from ernie2.strict import ConfigError
 def test_an_export_gives_the_same_answers(kind, to, models, tmp_path):  # noqa: F811
     if to == "onnx":
         pytest.importorskip("onnxruntime")
-        pytest.importorskip("paddle2onnx")
+        try:
+            import paddle2onnx  # noqa: F401
+        except (ImportError, ValueError) as error:  # ValueError: one for another paddle
+            pytest.skip(str(error))
     out, data = models[kind]
     found = export.export(out, tmp_path / "out", to)
+    assert all(path.is_file() for path in (tmp_path / "out").iterdir())
     assert found["difference"] < 1e-5 and found["bytes"] > 10_000 and len(found["milliseconds"]) == 4
     source = next(data.glob("test.*"))
     suffix = ".json" if kind == "span" else ".jsonl"
@@ -56,6 +63,30 @@ def test_an_export_that_differs_is_not_kept(models, tmp_path, monkeypatch):  # n
     with pytest.raises(ConfigError, match="differ from the model's by .*; it was not kept"):
         export.export(models["classification"][0], tmp_path / "out", "paddle")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("No module named 'paddle2onnx'"), ValueError("Paddle should not be less. Install")]
+)
+def test_what_onnx_needs_is_named(error, models, tmp_path, monkeypatch):  # noqa: F811
+    def refuse(name: str, *rest: Any) -> Any:
+        if name in ("onnxruntime", "paddle2onnx"):
+            raise error
+        return real(name, *rest)
+
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ConfigError, match="--to onnx: .*: pip install paddle2onnx.* onnxruntime"):
+        export.export(models["classification"][0], tmp_path / "out", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_comparison_reads_text_of_the_vocabulary_s_language():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    english = Tokenizer(Vocab([*SPECIAL_TOKENS, *letters, *map("##{}".format, letters)]))
+    chinese = Tokenizer(Vocab([*SPECIAL_TOKENS, *CHARACTERS]))
+    assert "the" in english.decode(export._text(english)[:2000]).split()
+    assert {"山", "北"} <= set(chinese.decode(export._text(chinese)[:2000]))
 
 
 def test_bad_input(models, tmp_path, capsys):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections import Counter
@@ -143,7 +144,7 @@ def test_a_blank_line_of_several_columns_is_answered_and_not_trained_on(tmp_path
             "required",
             "no column 'text_b'",
         ),
-        ("text_a,label,x", {}, "required", "no column 'text_a'.*no CSV or JSON lines"),
+        ("text_a,label,x", {}, "required", "no column 'text_a'.*by commas"),
     ],
 )
 def test_a_column_that_is_mapped_or_needed_must_be_there(tmp_path, header, keys, labels, message):
@@ -243,7 +244,7 @@ def test_regression_labels_are_numbers(tmp_path):
         ("text_a\tlabel\n甲\t0\n乙\t2\n", r"x\.tsv:3: label '2' is not one of the task's labels"),
         ("text\tlabel\n甲\t0\n", r"x\.tsv:1: no column 'text_a' in the header, found: text, label"),
         ("text_a\n甲\n", r"x\.tsv:1: no column 'label'"),
-        ("text_a\tlabel\n甲\t0\t1\n", r"x\.tsv:2: found 3 tab-separated fields, expected 2"),
+        ("text_a\tlabel\n甲\t0\t1\n", r"x\.tsv:2: found 3 fields, expected 2"),
         ("text_a\ttext_a\tlabel\n", r"x\.tsv:1: a column name comes twice"),
         ("text_a\tlabel\n", r"x\.tsv: no samples"),
         ("", r"x\.tsv:1: no column 'text_a'"),
@@ -336,7 +337,7 @@ def test_tags_of_other_schemes_are_read(tmp_path, tags):
         write(tmp_path / "a.tsv", f"text_a\tlabel\n王小明在京\t{tags}\n"), "train", make_task("tagging")
     )
     assert split.samples[0].tags == [0, 1, 1, 4, 2]
-    with pytest.raises(ConfigError, match=r"a\.tsv:1: no column 'text_a'.*CoNLL.*\\x02"):
+    with pytest.raises(ConfigError, match=r"a\.tsv:1: no column 'text_a'.*CoNLL.*conll"):
         read_split(write(tmp_path / "a.tsv", "王 B-PER\n\n小 I-PER\n"), "train", make_task("tagging"))
     with pytest.raises(ConfigError, match="every line holds a single token.*CoNLL"):
         text = "text_a\tlabel\n王\tB-PER\n小\tI-PER\n\n在\tO\n"
@@ -491,3 +492,80 @@ def test_spaces_are_taken_out_where_the_task_says_so(tmp_path):
         )
         (row,) = read_split(tmp_path / "t.tsv", "dev", task).samples
         assert (row.text_a, row.text_b) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", 'text_a,label\n"书,1\n', "a.csv:2: not CSV"),
+        ("a.csv", "text_a,label\n书,1,2\n", "a.csv:2: found 3 fields, expected 2"),
+        ("a.jsonl", '{"text_a": "书", "label": 1}\n{"text_a": "山"}\n', "a.jsonl:2: no key 'label'"),
+        ("a.jsonl", '{"text_a": "书", "label": null}\n', "a.jsonl:1: label: found"),
+        ("a.jsonl", "[1]\n", "a.jsonl:1: found"),
+        ("a.jsonl", "{\n", "a.jsonl:1: not JSON"),
+        ("a.jsonl", "\n", "a.jsonl:1: no column 'text_a'"),
+    ],
+)
+def test_mistakes_in_csv_and_json_lines(name, text, words, tmp_path):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        read_split(path, "train", make_task())
+
+
+def test_csv_and_json_lines_are_read_as_tsv_is(tmp_path):
+    rows = [("书", "0"), ("山,水", "1"), ('"好"', "1")]
+    (tmp_path / "a.tsv").write_text(
+        "text_a\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8"
+    )
+    with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text_a", "label"), *rows])
+    lines = [json.dumps({"label": int(b), "text_a": a}, ensure_ascii=False) for a, b in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = [
+        [
+            (sample.text_a, sample.label)
+            for sample in read_split(tmp_path / f"a.{form}", "train", make_task()).samples
+        ]
+        for form in ("tsv", "csv", "jsonl")
+    ]
+    assert found[0] == found[1] == found[2] == [(a, int(b)) for a, b in rows]
+
+
+def test_traditional_questions_become_simplified_with_their_places(tmp_path):
+    """DRCD: passages, questions and answers are converted, and every span is still its answer."""
+    pytest.importorskip("opencc")
+    contexts = ["廣州是廣東省的省會，歷史悠久。", "乾隆皇帝喜歡乾淨的後宮", "裡面有麵條"]
+    answers = [("廣東省", 3), ("乾隆皇帝", 0), ("麵條", 3)]
+    paragraphs = [
+        {
+            "context": text,
+            "qas": [{"id": str(n), "question": "誰？", "answers": [{"text": a, "answer_start": at}]}],
+        }
+        for n, (text, (a, at)) in enumerate(zip(contexts, answers, strict=True))
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    found = read_split(path, "train", make_task("span", simplify=True)).samples
+    assert [one.context for one in found] == [
+        "广州是广东省的省会，历史悠久。",
+        "乾隆皇帝喜欢干净的后宫",
+        "里面有面条",
+    ]
+    for one, (text, at) in zip(found, answers, strict=True):
+        assert one.question == "谁？" and one.answer == (at, at + len(text))
+        assert one.references == [one.context[at : at + len(text)]]
+
+
+def test_the_real_drcd_is_simplified_place_by_place():
+    path = SHARED / "data/finetune/drcd/dev.json"
+    if not path.is_file():
+        pytest.skip("no DRCD here")
+    pytest.importorskip("opencc")
+    plain = read_split(path, "dev", make_task("span")).samples
+    for before, after in zip(
+        plain, read_split(path, "dev", make_task("span", simplify=True)).samples, strict=True
+    ):
+        assert len(before.context) == len(after.context) and before.answer == after.answer
+        start, stop = after.answer
+        assert after.context[start:stop] == after.references[0]

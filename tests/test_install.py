@@ -23,6 +23,7 @@ MODULES = {
     "pytest-xdist": "xdist",
     "paddlepaddle": "paddle",
     "aistudio-sdk": "aistudio_sdk",
+    "prometheus-client": "prometheus_client",
 }
 """Packages that are imported by another name."""
 CONSTRAINTS = {"": "constraints.txt", "2": "constraints-paddle2.txt"}
@@ -75,7 +76,7 @@ def holds(version: str, sign: str, bound: str) -> bool:
 
 def test_the_extras(declared):
     extras = declared["extras_require"]
-    assert set(extras) == {"cpu", "gpu", "cpu2", "gpu2", "data", "ray", "test", "dev"}
+    assert set(extras) == {"cpu", "gpu", "cpu2", "gpu2", "data", "serve", "onnx", "ray", "test", "dev"}
     assert set(extras["dev"]) == {*extras["cpu"], *extras["test"]}
     for suffix in CONSTRAINTS:
         assert [name.replace("paddlepaddle", "paddlepaddle-gpu") for name in extras[f"cpu{suffix}"]] == [
@@ -108,6 +109,7 @@ def test_the_two_sets_of_pins_differ_only_where_they_have_to():
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddlenlp",
+        "paddle2onnx",  # 2.x asks for paddle 3
         "protobuf",
     }
 

@@ -3,7 +3,9 @@ wrote."""
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     found = {}
     for kind, name in CHECK.items():
         data, out = write_data(root / f"{kind}_data", kind, train=64), root / kind
-        extra = ["max_query_len=6", "n_best=3"] if kind == "span" else []
+        more = {"span": ["max_query_len=6", "n_best=3"], "tagging": ["epochs=12"]}  # entities are found
         finetune.fine_tune(
             prepare_job(
                 TASKS / f"{name}.yaml",
@@ -37,7 +39,7 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
                     f"out_dir={out}",
                     *SETTINGS,
                     "epochs=3",
-                    *extra,
+                    *more.get(kind, []),
                 ],
             )
         )
@@ -93,6 +95,7 @@ def test_tagging_records_have_a_tag_for_every_character(models, tmp_path):
     assert [(record["text"], record["id"], record["line"]) for record in records] == [
         (text, str(i), i + 2) for i, text in enumerate(texts)
     ]
+    assert records[0]["entities"] and records[2]["entities"]
     for record in records:
         assert len(record["tags"]) == len(record["text"])
         for entity in record["entities"]:
@@ -132,7 +135,7 @@ def test_questions_need_no_answers(models, tmp_path):
 @pytest.mark.parametrize(
     "kind, name, text, extra, message",
     [
-        ("classification", "in.json", "{}", [], "a classification model reads .tsv files"),
+        ("classification", "in.json", "{}", [], "a classification model reads .tsv, .csv, .jsonl files"),
         ("span", "in.tsv", "text_a\n", [], "a span model reads .json files"),
         ("classification", "in.tsv", "text\n甲\n", [], "in.tsv:1: no column 'text_a'"),
         ("classification", "in.tsv", "text_a\n甲\n", ["--nbest", "n.json"], "--nbest: only span models"),
@@ -141,7 +144,7 @@ def test_questions_need_no_answers(models, tmp_path):
             "in.csv",
             "text_a,label\n",
             [],
-            "reads .tsv files (a header line with text_a, fields separated by tabs",
+            "no samples in it",
         ),
         (
             "regression",
@@ -220,3 +223,77 @@ def test_a_model_without_a_fine_tuned_head_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="a model without a fine-tuning head"):
         predict_file(folder, tmp_path / "x.tsv", tmp_path / "y")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "csv.gz", "stdin"])
+def test_other_forms_give_the_same_predictions(form, models, tmp_path, monkeypatch, capfd):
+    """CSV with quoted fields, JSON lines, standard input and output; ids come back."""
+    out, _ = models["classification"]
+    texts = ["书好山", '水"坏",人', "去 来", "说\n的"][: 3 if form == "stdin" else 4]
+    rows = [{"id": f"r{n}", "text_a": text} for n, text in enumerate(texts)]
+    table = "text_a\n" + "\n".join(text.replace("\n", " ") for text in texts) + "\n"
+    (tmp_path / "a.tsv").write_text(table, encoding="utf-8")
+    predict_file(out, tmp_path / "a.tsv", tmp_path / "a.jsonl")
+    wanted = [one["label"] for one in lines(tmp_path / "a.jsonl")]
+    source, target = tmp_path / f"b.{form}", tmp_path / "p.jsonl"
+    if form == "stdin":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(table.encode())))
+        with pytest.raises(SystemExit) as stop:
+            cli(predict.main)([str(out), "--input", "-", "--output", "-"])
+        assert stop.value.code == 0
+        found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    else:
+        if form == "jsonl":
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            buffer = io.StringIO()
+            writer = csv.DictWriter(buffer, ["id", "text_a"])
+            writer.writeheader()
+            writer.writerows(rows)
+            text = buffer.getvalue()
+        source.write_bytes(gzip.compress(text.encode()) if form.endswith("gz") else text.encode())
+        assert predict_file(out, source, target) == 4
+        found = lines(target)
+        assert [one["id"] for one in found] == ["r0", "r1", "r2", "r3"]
+    assert [one["label"] for one in found] == wanted
+
+
+def test_conll_in_and_tags_out(models, tmp_path):
+    out, _ = models["tagging"]
+    (tmp_path / "a.conll").write_text("-DOCSTART- O\n\n张 B-PER\n王\n\n去\n上\n海\n", encoding="utf-8")
+    assert predict_file(out, tmp_path / "a.conll", tmp_path / "p.jsonl") == 2
+    first, second = lines(tmp_path / "p.jsonl")
+    assert (first["line"], first["tokens"], second["tokens"]) == (3, ["张", "王"], ["去", "上", "海"])
+    assert len(first["tags"]) == 2 and len(second["tags"]) == 3
+
+
+def test_a_submission_of_glue(models, tmp_path):
+    for kind, key in (("classification", "label"), ("regression", "score")):
+        out, data = models[kind]
+        predict_file(out, data / "test.tsv", tmp_path / "p.jsonl")
+        predict_file(out, data / "test.tsv", tmp_path / "p.tsv")
+        header, *rows = (tmp_path / "p.tsv").read_text(encoding="utf-8").splitlines()
+        assert header == "index\tprediction" and [row.split("\t")[0] for row in rows] == list(
+            map(str, range(32))
+        )
+        for row, one in zip(rows, lines(tmp_path / "p.jsonl"), strict=True):
+            assert row.split("\t")[1] == str(one[key]) or float(row.split("\t")[1]) == pytest.approx(
+                one[key], abs=1e-5
+            )
+
+
+def test_rows_are_read_predicted_and_written_in_pieces(models, tmp_path, monkeypatch):
+    out, _ = models["classification"]
+    (tmp_path / "a.tsv").write_text("text_a\n" + "书好\n山坏\n水\n" * 40, encoding="utf-8")
+    predict_file(out, tmp_path / "a.tsv", tmp_path / "whole.jsonl")
+    sizes = []
+    monkeypatch.setattr(predict, "CHUNK", 7)
+    run = predict.run_model
+    monkeypatch.setattr(predict, "run_model", lambda *args: sizes.append(len(args[1].samples)) or run(*args))
+    assert predict_file(out, tmp_path / "a.tsv", tmp_path / "pieces.jsonl") == 120
+    assert sizes == [7] * 17 + [1]
+    assert lines(tmp_path / "pieces.jsonl") == lines(tmp_path / "whole.jsonl")
+    (tmp_path / "a.tsv").write_text("text_a\n" + "书好\n" * 40 + "一\t二\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="a.tsv:42: found 2 fields"):
+        predict_file(out, tmp_path / "a.tsv", tmp_path / "pieces.jsonl")
+    assert lines(tmp_path / "pieces.jsonl") == lines(tmp_path / "whole.jsonl"), "whole or not at all"

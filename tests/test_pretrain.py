@@ -49,6 +49,8 @@ def test_every_task_learns_and_outputs_are_there(tiny_recipe, tmp_path):
         "model.safetensors",
         "optimizer.safetensors",
         "config.json",
+        "README.md",
+        "tokenizer_config.json",
         "vocab.txt",
         "recipe.yaml",
         "trainer_state.json",

@@ -378,7 +378,7 @@ def test_wrong_numbers_are_refused(call, tmp_path, settings, message):
         (
             {"NNODES": "2", "NODE_RANK": "1", "MASTER": "host:9"},
             "--nnodes 2 --nproc_per_node 1 --log_dir LOGS --log_level ERROR --master 10.0.0.1:9 --rank 1 "
-            "--host 10.0.0.7 PYTHON -u",
+            "--host 10.0.0.7 --job_id NNODES=2 PYTHON -u",
         ),
     ],
 )

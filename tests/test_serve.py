@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,17 +17,23 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from conftest import ROOT
 from finetuning import CHECK
 from test_predict import lines, models  # noqa: F401 - a fixture
+from test_report_browser import GROUNDS, TEXTS, contrast, rgb
 
-from ernie2 import export, serve
+from ernie2 import export
 from ernie2.predict import predict_file
+from ernie2.tokenizer import SPECIAL_TOKENS, Tokenizer, Vocab
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
+for package in ("fastapi", "prometheus_client", "uvicorn"):
+    pytest.importorskip(package)
 from fastapi.testclient import TestClient  # noqa: E402
+
+from ernie2 import serve, serving  # noqa: E402
 
 
 def items(data: Path, kind: str) -> list[dict]:
@@ -123,12 +132,19 @@ def test_a_bad_input_does_not_spoil_its_neighbours(client, models):  # noqa: F81
     assert found == [200, 422] * 16
 
 
-def test_metrics_count(client):
-    client.post("/classification", json={"inputs": [{"text_a": "书山"}]})
-    text = client.get("/metrics").text
-    assert 'ernie2_requests_total{model="classification",status="200"}' in text
-    assert 'ernie2_request_seconds_bucket{le="+Inf",model="classification"}' in text
-    assert {"/classification", "/tagging", "/health"} <= client.get("/openapi.json").json()["paths"].keys()
+def test_metrics_count_answers_and_refusals(models):  # noqa: F811
+    with TestClient(serve.build([serve.load(models["classification"][0], "m")])) as made:
+        for text, times in (("书山", 3), ("", 2), ("书" * 400_000, 1)):
+            for _ in range(times):
+                made.post("/m", json={"inputs": [{"text_a": text}] * 2})
+        made.get("/m")
+        made.get("/none")
+        said = made.get("/metrics").text
+        for status, count in ((200, 3), (422, 2), (413, 1), (405, 1)):
+            assert f'ernie2_requests_total{{model="m",status="{status}"}} {count}.0' in said
+        assert 'ernie2_inputs_total{model="m"} 6.0' in said and 'ernie2_waiting{model="m"} 0.0' in said
+        assert 'ernie2_request_seconds_count{model="m"} 3.0' in said and "none" not in said
+        assert {"/m", "/health"} <= made.get("/openapi.json").json()["paths"].keys()
 
 
 def test_too_many_that_wait_are_refused(client, monkeypatch):
@@ -156,15 +172,33 @@ def test_words_for_mask(tiny_recipe, tmp_path):
     served = serve.load(tmp_path / "run" / "step_0000001", "words")
     assert served.kind == "cloze"
     with TestClient(serve.build([served])) as made:
-        reply = made.post("/words", json={"inputs": [{"text": "a[MASK][MASK]b [MASK]", "top_k": 3}]})
-        words = reply.json()["predictions"][0]["words"]
-        assert len(words) == 2 and all(len(best) == 3 for best in words)
-        for best in words:
-            chances = [one["probability"] for one in best]
-            assert chances == sorted(chances, reverse=True) and 0 < chances[0] < 1
-        for text in ("no mask", "[MASK]" * 100):
+        texts = ["a[MASK][MASK]b [MASK]", "[MASK]", "b" * 9 + "[MASK]a"]
+        inputs = [{"text": text, "top_k": 3} for text in texts]
+        found = made.post("/words", json={"inputs": inputs}).json()["predictions"]
+        assert [len(one["words"]) for one in found] == [2, 1, 1]
+        for one, alone in zip(found, inputs, strict=True):  # padding and neighbours change nothing
+            again = made.post("/words", json={"inputs": [alone]}).json()["predictions"][0]
+            for best, same in zip(one["words"], again["words"], strict=True):
+                assert [word["word"] for word in best] == [word["word"] for word in same] and len(best) == 3
+                chances = [word["probability"] for word in best]
+                assert chances == pytest.approx([word["probability"] for word in same], rel=1e-4)
+                assert chances == sorted(chances, reverse=True) and 0 < chances[0] < 1
+        for text, count in (("no mask", 0), ("[MASK]" * 33, 33), ("[MASK]" + "a " * 999, 1)):
             refused = made.post("/words", json={"inputs": [{"text": text}]})
-            assert refused.status_code == 422 and "[MASK]" in refused.json()["detail"]
+            assert refused.status_code == 422 and f"found {count} and" in refused.json()["detail"]
+
+
+def test_the_best_words_are_those_of_all_pairs():
+    """The search over adjacent masks against every pair of tokens."""
+    tokenizer = Tokenizer(Vocab([*SPECIAL_TOKENS, *"abcdefgh"]))
+    chances = np.random.default_rng(3).dirichlet(np.ones(8), 2)
+    order = np.argsort(-chances, axis=1)
+    scores = np.log(np.take_along_axis(chances, order, 1))
+    found = serving._best_words(scores, order + len(SPECIAL_TOKENS), 6, tokenizer)
+    pairs = sorted(((a * b) for a in chances[0] for b in chances[1]), reverse=True)
+    assert [one["probability"] for one in found] == pytest.approx(pairs[:6])
+    first, second = np.unravel_index(np.argmax(np.outer(*chances)), (8, 8))
+    assert found[0]["word"].replace(" ", "") == "abcdefgh"[first] + "abcdefgh"[second]
 
 
 @pytest.fixture()
@@ -200,6 +234,14 @@ def test_the_command_answers_and_stops_gracefully(process, models, capsys):  # n
     address, running = process
     inputs = items(models["classification"][1], "classification")
     port = address.rpartition(":")[2]
+    line, times = http.client.HTTPConnection("127.0.0.1", int(port)), []
+    for _ in range(30):
+        begin = time.perf_counter()
+        line.request("GET", "/health")
+        assert json.load(line.getresponse())["status"] == "ok"
+        times.append(time.perf_counter() - begin)
+    assert np.median(times) < 0.03, "an answer does not wait for the client to confirm its first packet"
+    line.close()
     with pytest.raises(SystemExit) as stop:
         serve.main([str(models["classification"][0]), "--port", port])
     assert stop.value.code == 2 and "Address already in use" in capsys.readouterr().err
@@ -216,6 +258,15 @@ def test_the_command_answers_and_stops_gracefully(process, models, capsys):  # n
         one.join()
     assert len(found) == 8 and all(len(one["predictions"]) == 32 for one in found)
     assert running.wait(60) in (0, -signal.SIGTERM, 143)
+
+
+def test_a_missing_package_is_named(tmp_path):
+    (tmp_path / "fastapi.py").write_text("raise ImportError(\"No module named 'fastapi'\")")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "ernie2.serve", "none"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "No module named 'fastapi'; pip install fastapi uvicorn prometheus_client" in done.stderr
 
 
 def test_bad_command_lines(models, tmp_path, capsys):  # noqa: F811
@@ -235,7 +286,9 @@ def test_bad_command_lines(models, tmp_path, capsys):  # noqa: F811
 def test_the_page_in_a_browser(process, models, tmp_path):  # noqa: F811
     address, _ = process
     one = items(models["span"][1], "span")[0]
-    tagged = items(models["tagging"][1], "tagging")[0]["text_a"].replace("\x02", "")
+    texts = [{"text_a": row["text_a"].replace("\x02", "")} for row in items(models["tagging"][1], "tagging")]
+    found = ask(address, "tagging", {"inputs": texts})["predictions"]
+    tagged, entities = next((record["text"], record["entities"]) for record in found if record["entities"])
     with Browser(tmp_path / "profile") as browser:
         browser.open(f"{address}/", 1200)
         choose = "m=document.getElementById('model');m.value='{}';m.onchange();"
@@ -244,24 +297,42 @@ def test_the_page_in_a_browser(process, models, tmp_path):  # noqa: F811
         browser.evaluate(
             choose.format("span") + "".join(fill.format(k, json.dumps(v)) for k, v in one.items()) + send
         )
-        wait = "document.getElementById('answer').textContent.length > 3"
-        _until(browser, wait)
+        answer = ask(address, "span", {"inputs": [one]})["predictions"][0]["answer"]
+        _until(browser, "!!document.querySelector('mark')")
+        assert browser.evaluate("document.querySelector('mark').textContent") == answer != ""
         assert one["context"] in browser.evaluate("document.getElementById('answer').textContent")
+        _readable(browser)
         browser.evaluate(choose.format("tagging") + fill.format("text_a", json.dumps(tagged)) + send)
-        _until(browser, wait)
+        _until(browser, "!!document.querySelector('mark small')")
         said = browser.evaluate(
             "[...document.getElementById('answer').childNodes].map(e => e.nodeType === 3 ? e.textContent : "
             "e.firstChild.textContent).join('')"
         )
-        assert said.replace(" ", "") == tagged.replace(" ", "")
+        assert said == tagged
+        marks = browser.evaluate(
+            "[...document.querySelectorAll('mark')].map(e => [e.firstChild.textContent, e.lastChild.textContent])"
+        )
+        assert marks == [[entity["text"], entity["type"]] for entity in entities]
+        _readable(browser)
         browser.evaluate(choose.format("classification") + fill.format("text_a", '"书好"') + send)
         _until(browser, "document.querySelectorAll('.bar').length === 2")
-        for width in (360, 1200):
-            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.call("Emulation.setDeviceMetricsOverride", **size)
-            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        _readable(browser)
         assert not browser.console
         assert all(request.startswith((address, "data:", "about:")) for request in browser.requests)
+
+
+def _readable(browser: Browser) -> None:
+    """Nothing moves sideways and every text stands out, on a phone and a desk, in the light and the dark."""
+    for width, scheme in itertools.product((360, 1200), ("light", "dark")):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.call("Emulation.setDeviceMetricsOverride", **size)
+        dark = {"name": "prefers-color-scheme", "value": scheme}
+        browser.call("Emulation.setEmulatedMedia", features=[dark])
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        heading, *texts = browser.evaluate(TEXTS)
+        assert rgb(heading["behind"]) == GROUNDS[scheme] and len(texts) >= 7
+        for one in (heading, *texts):
+            assert contrast(rgb(one["color"]), rgb(one["behind"])) >= 4.5, (scheme, one)
 
 
 def _until(browser: Browser, condition: str) -> None:

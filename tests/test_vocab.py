@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -151,3 +152,22 @@ def test_memory_stays_bounded(corpus: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("data_gen.vocab.MAX_DISTINCT_WORDS", 4)
     build_vocab([corpus], 150, tmp_path / "vocab.txt")
     assert {"学", "鲁"} <= set(Vocab.load(tmp_path / "vocab.txt").id_to_token)
+
+
+def test_a_vocabulary_is_extended_by_what_a_corpus_needs(tmp_path, capsys):
+    """Its own tokens keep their places; characters and words that were [UNK] or many pieces get tokens."""
+    base, corpus = tmp_path / "base.txt", tmp_path / "c.txt"
+    base.write_text("\n".join([*SPECIAL_TOKENS, "的", "人", "a", "##a"]) + "\n", encoding="utf-8")
+    corpus.write_text("鳜鱼的鳜，人\n" * 30 + "transformer transformers 的\n" * 30, encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main([str(corpus), "--extend", str(base), "--size", "60", "--out", str(tmp_path / "new.txt")])
+    assert stop.value.code == 0
+    before, after = (
+        path.read_text(encoding="utf-8").split("\n")[:-1] for path in (base, tmp_path / "new.txt")
+    )
+    assert after[: len(before)] == before and {"鳜", "鱼"} <= set(after[len(before) :]) and len(after) <= 60
+    told = capsys.readouterr().out
+    assert re.search(r"\[UNK\] \d\d\.\d+% before, 0\.0000% now", told), told
+    with pytest.raises(SystemExit) as stop:
+        main([str(corpus), "--extend", str(base), "--size", "9", "--out", str(tmp_path / "x.txt")])
+    assert stop.value.code == 2 and "name a larger one" in capsys.readouterr().err

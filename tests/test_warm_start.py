@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import write_tiny_shards
 from finetuning import SETTINGS, write_checkpoint, write_data
 from safetensors.numpy import load_file, save_file
 from test_checkpoint import prepare
@@ -19,6 +21,7 @@ from ernie2.finetune import __main__ as finetune
 from ernie2.finetune.job import prepare_job
 from ernie2.finetune.model import build_model
 from ernie2.strict import ConfigError
+from ernie2.tokenizer import Vocab
 
 EMBEDDING = "ernie.embeddings.{}_embeddings.weight"
 WORD, POSITION, SENTENCE, TASK = (
@@ -190,7 +193,7 @@ def test_another_function_of_the_same_weights_is_refused(pretrained):
 
 
 def test_a_token_embedding_too_small_for_the_vocabulary(pretrained):
-    with pytest.raises(ConfigError, match="token embedding of 20 rows .*cannot hold the vocabulary's"):
+    with pytest.raises(ConfigError, match="the token embedding is of another shape"):
         pretrained(cut(WORD, 20))
 
 
@@ -213,3 +216,50 @@ def test_fine_tuning_from_2_sentence_types_and_no_task_embedding(tmp_path: Path)
     )
     finetune.fine_tune(job)
     assert json.loads((tmp_path / "out/best/config.json").read_text())["type_vocab_size"] == 2
+
+
+@pytest.mark.parametrize(("loss", "level"), [(2.0, "INFO"), (8.5, "WARNING")])
+def test_the_first_loss_of_a_warm_start_is_compared(loss, level, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    caplog.set_level("INFO", "ernie2")
+    run = SimpleNamespace(
+        start_step=0,
+        recipe=SimpleNamespace(runtime=SimpleNamespace(log_every=10), model=SimpleNamespace(init_from="x")),
+        model=SimpleNamespace(config=SimpleNamespace(vocab_size=18_000)),
+    )
+    pretrain.check_warm_start(run, 10, loss)
+    pretrain.check_warm_start(run, 20, loss)
+    (record,) = [one for one in caplog.records if "masked LM" in one.getMessage()]
+    assert (
+        record.levelname == level
+        and f"begins at {loss:.2f}; without its weights it would at 9.80" in caplog.text
+    )
+    assert ("is the vocabulary theirs" in caplog.text) == (level == "WARNING")
+
+
+def test_a_warm_start_says_how_it_begins(tiny_recipe, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    caplog.set_level("INFO", "ernie2")
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=1", f"out_dir={tmp_path / 'first'}"))
+    warm = [f"model.init_from={tmp_path / 'first/step_0000001'}", "model.max_position_embeddings=null"]
+    warm += ["runtime.max_steps=1", "runtime.log_every=1", f"out_dir={tmp_path / 'second'}"]
+    pretrain.train(prepare(tiny_recipe, *warm))
+    assert "the masked LM begins at" in caplog.text
+
+
+def test_an_extended_vocabulary_keeps_the_rows_it_had(tiny_recipe, tiny_tasks, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ernie2.logs.logger.propagate", True)
+    caplog.set_level("INFO", "ernie2")
+    pretrain.train(prepare(tiny_recipe, "runtime.max_steps=1", f"out_dir={tmp_path / 'first'}"))
+    folder = tmp_path / "first" / "step_0000001"
+    tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    longer = tmp_path / "longer.txt"
+    longer.write_text("\n".join([*tokens, "新", "词"]) + "\n", encoding="utf-8")
+    write_tiny_shards(tmp_path / "new_shards", tiny_tasks, Vocab.load(longer))
+    warm = [f"model.init_from={folder}", "model.max_position_embeddings=null", f"model.vocab_file={longer}"]
+    model = prepare(
+        tiny_recipe, *warm, f"out_dir={tmp_path / 'second'}", f"data.shards_dir={tmp_path / 'new_shards'}"
+    ).model
+    rows, old = model.state_dict()[WORD].numpy(), load_file(folder / "model.safetensors")[WORD]
+    assert len(rows) == len(tokens) + 2 and np.array_equal(rows[: len(tokens)], old[: len(tokens)])
+    assert rows[len(tokens) :].any() and "2 tokens are new" in caplog.text

@@ -249,3 +249,20 @@ def test_a_port_in_use_is_named(ranks: Ranks, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr("test_watchdog.freed_port", lambda: door.getsockname()[1])
         waits = ranks(work, None)
         assert waits[0]() == PEER_LOST and "Address already in use" in (tmp_path / "rank0").read_text()
+
+
+def test_the_kind_of_card_is_compared(monkeypatch: pytest.MonkeyPatch):
+    from types import SimpleNamespace
+
+    import paddle
+
+    from ernie2 import distributed
+
+    assert distributed.card() == "cpu"
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    kinds = [SimpleNamespace(name="V100", major=7, minor=0), SimpleNamespace(name="A100", major=8, minor=0)]
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda number: kinds[number])
+    assert distributed.card() == "V100, 7.0"
+    monkeypatch.setenv("FLAGS_selected_gpus", "1")
+    assert distributed.card() == "A100, 8.0"

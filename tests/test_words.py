@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from data_gen.text.dictionaries import load_entries
-from data_gen.text.lexicon import MODIFIER_TAGS, NO_PHRASE_WORDS
+from data_gen.text.dictionaries import KIND_OF_TAG, NO_PHRASE_WORDS, NOUN, Entries, load_entries
 from data_gen.text.segmenters import load_segmenter
 from data_gen.text.sentences import split_sentences
 from data_gen.text.tokens import ENTITY, PHRASE, WORD
@@ -30,6 +29,7 @@ CHARACTERS = (
     "经济发展和平常一样财政部门有新书李明天来"
 )
 Flags = list[set[int]]
+Finder = ChineseUnits | EnglishUnits
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,26 @@ def tags() -> dict[str, str]:
     return {line.split(" ")[0]: line.split(" ")[2] for line in lines}
 
 
-def found(finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str) -> np.ndarray:
+def chinese(entries: Mapping[str, bool], segmenter: str = "auto") -> ChineseUnits:
+    return ChineseUnits(Entries(entries.items()), segmenter)
+
+
+def english(entries: Mapping[str, bool]) -> EnglishUnits:
+    return EnglishUnits(Entries(entries.items()))
+
+
+def found(finder: Finder, tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
     tokens = tokenizer.encode(text)
-    flags = finder.find(text, tokens, tokenizer.vocab.continuation[tokens.ids])
+    if len(tokens.ids) == 0:
+        return np.zeros(0, np.uint8), np.zeros(0, np.int32)
+    flags, rows = finder.find(text, tokens, tokenizer.vocab.continuation[tokens.ids])
     assert flags.dtype == np.uint8 and flags.shape == tokens.ids.shape
-    return flags
+    return flags, rows
 
 
-def units(finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str, level: int) -> str:
+def units(finder: Finder, tokenizer: Tokenizer, text: str, level: int) -> str:
     """The text with `/` where a unit of the level begins."""
-    begins = tokenizer.encode(text).starts[found(finder, tokenizer, text) & level > 0].tolist()
+    begins = tokenizer.encode(text).starts[found(finder, tokenizer, text)[0] & level > 0].tolist()
     return "/".join(text[a:b].strip() for a, b in zip(begins, [*begins[1:], len(text)]))
 
 
@@ -125,7 +135,8 @@ def slow_chinese(  # noqa: C901 - the rules, spelled out
 def slow_noun_phrases(words: list[str], tags: Mapping[str, str]) -> list[tuple[int, int]]:
     tags = {word: tag for word, tag in tags.items() if word not in NO_PHRASE_WORDS}
     kinds = [
-        "n" if tags.get(word) == "n" else "m" if tags.get(word) in MODIFIER_TAGS else "." for word in words
+        "." if tags.get(word) not in KIND_OF_TAG else "n" if KIND_OF_TAG[tags[word]] == NOUN else "m"
+        for word in words
     ]
     phrases, word, at = [], 0, 0
     while word < len(words):
@@ -199,23 +210,25 @@ def slow_names(words: list[str], taken: list[bool]) -> list[tuple[int, int]]:
 
 
 def slow_and_fast(
-    finder: ChineseUnits | EnglishUnits, tokenizer: Tokenizer, text: str, tags: Mapping[str, str]
+    finder: Finder, tokenizer: Tokenizer, text: str, entries: Mapping[str, bool], tags: Mapping[str, str]
 ) -> None:
     """Compares the two."""
     tokens = tokenizer.encode(text)
-    arguments = text, tokens, tokenizer.vocab.continuation[tokens.ids], dict(finder.kinds.items())
+    arguments = text, tokens, tokenizer.vocab.continuation[tokens.ids], entries
     if isinstance(finder, ChineseUnits):
-        flags, hits = slow_chinese(*arguments, finder.segmenter.cut(text), tags)
+        edges = [0, *finder.segmenter.stops(text).tolist()]
+        words = [text[first:last] for first, last in itertools.pairwise(edges)]
+        flags, hits = slow_chinese(*arguments, words, tags)
     else:
         flags, hits = slow_english(*arguments)
-    finder.take_hits()
-    assert found(finder, tokenizer, text).tolist() == flags, ascii(text)
-    assert hits_of(finder) == hits, ascii(text)
+    assert found(finder, tokenizer, text)[0].tolist() == flags, ascii(text)
+    assert hits_of(finder, tokenizer, text, entries) == hits, ascii(text)
 
 
-def hits_of(finder: ChineseUnits | EnglishUnits) -> dict[str, int]:
-    """Entries found since the last call, and how often."""
-    return {finder.kinds.word(row): count for row, count in finder.take_hits().items()}
+def hits_of(finder: Finder, tokenizer: Tokenizer, text: str, entries: Mapping[str, bool]) -> Counter[str]:
+    """Entries found in a text, and how often."""
+    words = list(entries)
+    return Counter(words[row] for row in found(finder, tokenizer, text)[1].tolist())
 
 
 @pytest.mark.parametrize("size", [0, 40, 400])
@@ -251,9 +264,9 @@ def test_chinese_on_random_text(
         at = draw.randrange(len(joined) - 8)
         entries[joined[at : at + draw.choice((1, 2, 2, 3, 4, 5, 8))].replace("\n", "")] = draw.random() < 0.5
     entries.pop("", None)
-    finder = ChineseUnits(entries, segmenter)
+    finder = chinese(entries, segmenter)
     for text in [*texts, "\n".join(texts), " ", "", "\n\n"]:
-        slow_and_fast(finder, tokenizer, text, tags)
+        slow_and_fast(finder, tokenizer, text, entries, tags)
 
 
 @pytest.mark.parametrize("size", [0, 40, 400])
@@ -303,9 +316,9 @@ def test_english_on_random_text(size: int, tokenizer: Tokenizer) -> None:
         # luck only.
         if entry and len(entry) < 100 and not set(entry) & set("我北京各İ"):
             entries[draw.choice((str, str.upper, str.lower))(entry)] = draw.random() < 0.5
-    finder = EnglishUnits(entries)
+    finder = english(entries)
     for text in [*texts, "\n".join(texts), "", "\n"]:
-        slow_and_fast(finder, tokenizer, text, {})
+        slow_and_fast(finder, tokenizer, text, entries, {})
 
 
 def real_text(folder: str, lines: int) -> str:
@@ -321,10 +334,12 @@ def real_text(folder: str, lines: int) -> str:
 @pytest.mark.parametrize("with_entries", [False, True])
 def test_real_text(with_entries: bool, tags: dict[str, str]) -> None:
     tokenizer = Tokenizer(Vocab.load(SHARED / "data" / "official" / "vocab.txt"))
-    entries = load_entries(sorted((SHARED / "data" / "ner").glob("*"))) if with_entries else {}
-    slow_and_fast(ChineseUnits(entries, "rjieba"), tokenizer, real_text("zh", 15), tags)
+    found = load_entries(sorted((SHARED / "data" / "ner").glob("*")) if with_entries else [])
+    entries = {found.word(row): bool(is_entity) for row, is_entity in enumerate(found.is_entity)}
+    slow_and_fast(ChineseUnits(found, "rjieba"), tokenizer, real_text("zh", 15), entries, tags)
     entries = {"New York": True, "Mr. Knightley": True, "of the": False, "In spite of": False, "the": False}
-    slow_and_fast(EnglishUnits(entries if with_entries else {}), tokenizer, real_text("en", 2), {})
+    entries = entries if with_entries else {}
+    slow_and_fast(english(entries), tokenizer, real_text("en", 2), entries, {})
 
 
 def test_levels_are_those_of_shards() -> None:
@@ -332,19 +347,17 @@ def test_levels_are_those_of_shards() -> None:
 
 
 def test_words_are_jiebas(tokenizer: Tokenizer) -> None:
-    finder = ChineseUnits({})
+    finder = chinese({})
     assert units(finder, tokenizer, "我在北京大学，发表讲话。", WORD) == "我/在/北京大学/，/发表/讲话/。"
-    assert hits_of(finder) == {} and len(finder.kinds) == 0
-    assert finder.find("", tokenizer.encode(""), np.zeros(0, bool)).tolist() == []
 
 
 def test_pieces_of_a_word_stay_together(tokenizer: Tokenizer) -> None:
     """café is two words to jieba, 3.14 three tokens; spaces belong to nobody."""
-    assert units(ChineseUnits({}), tokenizer, "café是 abc-de 3.14%", WORD) == "café/是/abc/-/de/3.14%"
+    assert units(chinese({}), tokenizer, "café是 abc-de 3.14%", WORD) == "café/是/abc/-/de/3.14%"
 
 
 def test_noun_phrases(tokenizer: Tokenizer) -> None:
-    finder = ChineseUnits({})
+    finder = chinese({})
     words = units(finder, tokenizer, "我是经济学生，有新书。", WORD)
     assert (
         words == "我/是/经济/学生/，/有/新书/。" == units(finder, tokenizer, "我是经济学生，有新书。", ENTITY)
@@ -354,24 +367,23 @@ def test_noun_phrases(tokenizer: Tokenizer) -> None:
 
 
 def test_dictionary_entries_join_and_cut_words(tokenizer: Tokenizer) -> None:
-    finder = ChineseUnits({"中国人民银行行长周小川": True, "发表讲话": False})
+    finder = chinese({"中国人民银行行长周小川": True, "发表讲话": False})
     text = "中国人民银行行长周小川发表讲话。"
     assert units(finder, tokenizer, text, ENTITY) == "中国人民银行行长周小川/发表/讲话/。"
     assert units(finder, tokenizer, text, PHRASE).endswith("/发表讲话/。")
     assert units(finder, tokenizer, text, WORD).endswith("/发表/讲话/。")
-    assert hits_of(finder) == {"中国人民银行行长周小川": 3, "发表讲话": 3}
-    assert finder.kinds["发表讲话"] is False and finder.kinds["中国人民银行行长周小川"] is True
+    assert found(finder, tokenizer, text)[1].tolist() == [0, 1]
 
 
 def test_longest_leftmost(tokenizer: Tokenizer) -> None:
-    finder = ChineseUnits({"清华": True, "清华大学的": True, "大学的北京": True})
+    finder = chinese({"清华": True, "清华大学的": True, "大学的北京": True})
     assert units(finder, tokenizer, "我在清华大学的北京大学生", ENTITY).startswith("我/在/清华大学的/北京")
 
 
 def test_known_words_are_not_cut_but_guessed_ones_are(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finder = ChineseUnits({"财政部": True, "和平": True, "李明天": True, "李明": True, "天来": True})
+    finder = chinese({"财政部": True, "和平": True, "李明天": True, "李明": True, "天来": True})
     text = "财政部门和平常一样"
     assert units(finder, tokenizer, text, ENTITY) == units(finder, tokenizer, text, WORD)
     # 明天 is in jieba's dictionary, 天来 is not.
@@ -384,29 +396,21 @@ def test_known_words_are_not_cut_but_guessed_ones_are(
 
 
 def test_one_segmenter_serves_all() -> None:
-    assert (
-        ChineseUnits({}).segmenter
-        is ChineseUnits({"北京大学": True}, "auto").segmenter
-        is load_segmenter("auto")
-    )
+    assert chinese({}).segmenter is chinese({"北京大学": True}, "auto").segmenter is load_segmenter("auto")
 
 
 def test_english_units(tokenizer: Tokenizer) -> None:
-    finder = EnglishUnits(
-        {"New  York City": True, "General Motors": True, "in spite of": False, "张三": True}
-    )
+    finder = english({"New  York City": True, "General Motors": True, "in spite of": False, "张三": True})
     text = "In spite of it, the New York City of Old Uncle Tom beat general motors. Mary Ann said I Can't."
     assert units(finder, tokenizer, text, PHRASE).startswith("In spite of/it/,/the/New/York/City/of/")
     assert units(finder, tokenizer, text, ENTITY) == (
         "In/spite/of/it/,/the/New York City/of/Old Uncle Tom/beat/general/motors/./Mary/Ann/said/I/Can/'/t/."
     )
-    assert hits_of(finder) == {"New  York City": 2, "in spite of": 2}, (
-        "by the entry as it is written in the dictionary"
-    )
+    assert found(finder, tokenizer, text)[1].tolist() == [2, 0]
     assert units(finder, tokenizer, "THE OLD HOUSE", ENTITY) == "THE/OLD/HOUSE"
     assert units(finder, tokenizer, "unbelievable-ish words", WORD) == "unbelievable/-/ish/words"
     assert (
-        units(EnglishUnits({}), tokenizer, "he met Tom\nBrown and Tom Brown", ENTITY)
+        units(english({}), tokenizer, "he met Tom\nBrown and Tom Brown", ENTITY)
         == "he/met/Tom/Brown/and/Tom Brown"
     )
-    assert units(EnglishUnits({"张三": True}), tokenizer, "he met Tom", WORD) == "he/met/Tom"
+    assert units(english({"张三": True}), tokenizer, "he met Tom", WORD) == "he/met/Tom"

@@ -1,21 +1,15 @@
-"""One file a task, one idea a file, one function: generate(source, rng, *, packer, language,
-**generator_args).
+"""The tasks: one file each, one function `generate(source, rng, *, packer, language, **generator_args)`.
 
-It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and tells `packer.reject`
-what it cannot use.
+It yields what `packer.pack` or `packer.pack_many` makes of stretches of the block, and calls `packer.reject`
+for what it cannot use. `source` is a block (Documents or Pairs, all train or all dev), `rng` the block's own
+generator, `packer` a `data_gen.packing.Packer`, `language` data.language; the rest are the YAML's
+generator_args, checked against the annotations: `Annotated[int, between(1, 512)]` (ernie2.schema) bounds a
+number. The result may depend on these alone.
 
-`source` is a block (a list of Document or of Pair, all train or all dev), `rng` the block's own generator,
-`packer` a `data_gen.packing.Packer`, `language` data.language; the rest is the YAML's generator_args. They
-are held against the types of the parameters; `Annotated[int, between(1, 512)]` (ernie2.schema) says how small
-and how large a number may be. What it yields and rejects depends on these alone.
-
-A generator module may also offer
-    labels(*, language, **generator_args) -> Labels    the classes; the YAML's num_classes has to fit them
-Of `language` and the generator_args it takes those it names. Nothing else in the repository needs to know a
-generator: the YAML names it by its dotted path, which may also lead to any importable module of a user's own.
-"""
-
-from __future__ import annotations
+A generator module may also have
+    labels = Labels(...)    the classes, as many as the YAML's num_classes
+or a function that makes them of the `language` and generator_args that it names as its parameters. The YAML
+names a generator by its dotted path, which may lead to any importable module."""
 
 import functools
 import importlib
@@ -32,16 +26,18 @@ from ernie2.schema import Section, build
 from ernie2.strict import ConfigError, nearest
 from ernie2.tasks import Task
 
+_CALL = "generate(source, rng, *, packer, language, **generator_args)"
+
 
 @dataclass(frozen=True)
 class Labels:
-    """What the classes of a task mean: for `show`, `audit` and `interchange`.
+    """What the classes of a task mean.
 
     Attributes:
-        names: How each class reads. orders: Of a task that shuffles segments: class -> where each segment
-        shown stood in the text, from 0. next_sentence: Of a task of two sentences: the classes of a second
-        one that follows the first, and of one from
-            another document."""
+        names: How each class reads.
+        orders: Of a task that shuffles segments: class -> where each segment shown stood in the text, from 0.
+        next_sentence: Of a task of two sentences: the classes of a second one that follows the first, and of
+            one from another document."""
 
     names: Sequence[str]
     orders: Sequence[Sequence[int]] = ()
@@ -50,12 +46,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Generator:
-    """A task's generator with its arguments bound.
-
-    Attributes:
-        task: The task.
-        module: The module its YAML names.
-        language: data.language."""
+    """A task's generator `module` with its arguments bound."""
 
     task: Task
     module: ModuleType
@@ -63,46 +54,40 @@ class Generator:
 
     def generate(self, source: list, rng: Any, packer: Any) -> Any:
         """Iterator of `data_gen.packing.Packed` for one block."""
-        return self.module.generate(
-            source, rng, packer=packer, language=self.language, **self.task.generator_args
-        )
+        args = self.task.generator_args
+        return self.module.generate(source, rng, packer=packer, language=self.language, **args)
 
     @functools.cached_property
     def labels(self) -> Labels | None:
-        """What the classes mean; None where the module does not say."""
+        """What the classes mean; None if the module does not say."""
         function = getattr(self.module, "labels", None)
-        if function is None:
-            return None
-        names = inspect.signature(function).parameters
+        if not callable(function):
+            return function
         known = {"language": self.language, **self.task.generator_args}
-        return function(**{name: value for name, value in known.items() if name in names})
+        return function(
+            **{name: known[name] for name in inspect.signature(function).parameters if name in known}
+        )
 
     def describe(self, label: int) -> str:
-        """How a label reads; its number where the module does not say."""
+        """How a label reads; its number if the module does not say."""
         named = self.labels is not None and label < len(self.labels.names)
         return self.labels.names[label] if named else str(label)
 
     def order(self, label: int) -> Sequence[int] | None:
-        """Where each segment stood before the generator shuffled them; None where it shuffles none."""
+        """Where each segment stood before the generator shuffled them; None if it shuffles none."""
         return self.labels.orders[label] if self.labels is not None and self.labels.orders else None
 
 
 def load_generator(task: Task, language: str) -> Generator:
-    """Imports the generator a task names and holds its arguments and classes against the YAML.
+    """Imports the generator of a task and checks its arguments and classes against the YAML.
 
     Raises:
-        ConfigError: no such module, no generate() in it, an argument it does not take or lacks, or of a type
-        or size it
-            does not take, or another number of classes than the YAML declares; names the YAML, the key and
-            what is known."""
+        ConfigError: no such module or no generate() in it, a wrong argument or number of classes."""
     generator = Generator(task, _import(task), language)
     check_arguments(task, generator.module)
     declared = task.sentence_classes or task.token_classes
-    try:
-        made = None if generator.labels is None else len(generator.labels.names)
-    except ConfigError as error:
-        raise ConfigError(f"{task.path}: {error}") from None
-    if made is not None and declared is not None and made != declared:
+    made = declared if generator.labels is None else len(generator.labels.names)
+    if declared not in (None, made):
         raise ConfigError(
             f"{task.path}: losses: num_classes is {declared}, but generator {task.generator} with "
             f"generator_args {task.generator_args} makes {made} classes; write num_classes: {made}"
@@ -115,60 +100,44 @@ def load_generator(task: Task, language: str) -> Generator:
 
 
 def _import(task: Task) -> ModuleType:
+    where, name = f"{task.path}: generator", task.generator
     try:
-        module = importlib.import_module(task.generator)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (task.generator + ".").startswith(error.name + "."):
-            raise ConfigError(
-                f"{task.path}: generator: {task.generator} imports '{error.name}', which is not installed"
-            ) from None
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{where}: {name} imports '{error.name}', which is not installed") from None
         ours = [f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__)]
+        file = f"{name.replace('.', '/')}.py"
         raise ConfigError(
-            f"{task.path}: generator: there is no module '{task.generator}' (file "
-            f"{task.generator.replace('.', '/')}.py){nearest(task.generator, ours)}"
+            f"{where}: there is no module '{name}' (file {file}){nearest(name, ours)}"
         ) from None
     if not callable(getattr(module, "generate", None)):
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        raise ConfigError(
-            f"{task.path}: generator: module '{task.generator}' has no function generate(source, rng, *, "
-            f"packer, language, ...){nearest('generate', functions) if functions else ''}"
-        )
+        raise ConfigError(f"{where}: module '{name}' has no function {_CALL}")
     return module
 
 
-GIVEN = ("source", "rng", "packer", "language")
-_SIMPLE = (bool, int, float, str, NoneType)
-
-
 def check_arguments(task: Task, module: ModuleType) -> None:
-    """Raises ConfigError where generate() of `module` does not take the task's generator_args; names YAML and
-    keys."""
+    """Raises ConfigError if generate() of `module` does not take the task's generator_args."""
     parameters = dict(inspect.signature(module.generate).parameters)
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for name in GIVEN:
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    for name in ("source", "rng", "packer", "language"):
         if parameters.pop(name, None) is None and not takes_all:
             raise ConfigError(
-                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; it is called "
-                "as "
-                f"generate(source, rng, *, packer, language, **generator_args)"
+                f"{task.path}: generator: {task.generator}.generate() does not take '{name}'; write {_CALL}"
             )
-    own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
-    given = {name: value for name, value in task.generator_args.items() if name in own or not takes_all}
-    build(_section(own, _types(module.generate)), given, str(task.path), "generator_args.")
-
-
-def _section(parameters: dict[str, inspect.Parameter], types: dict[str, Any]) -> type:
-    """The parameters as a section of keys."""
+    parameters = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    hints = _simple_hints(module.generate)
     keys = [
-        (name, types.get(name, Any), field(default=MISSING if one.default is one.empty else None))
+        (name, hints.get(name, Any), field(default=MISSING if one.default is one.empty else None))
         for name, one in parameters.items()
     ]
-    return checked(make_dataclass("generator_args", keys, bases=(Section,), kw_only=True))
+    section = checked(make_dataclass("generator_args", keys, bases=(Section,), kw_only=True))
+    args = {name: arg for name, arg in task.generator_args.items() if name in parameters or not takes_all}
+    build(section, args, str(task.path), "generator_args.")
 
 
-def _types(function: Callable) -> dict[str, Any]:
-    """The annotations that a YAML's value can be held against; those of a user's own may name what is not
-    there."""
+def _simple_hints(function: Callable) -> dict[str, Any]:
+    """The annotations of values that a YAML can hold; a user's own may name what is not there."""
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
@@ -178,4 +147,5 @@ def _types(function: Callable) -> dict[str, Any]:
 
 def _is_simple(hint: Any) -> bool:
     kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-    return all(kind in _SIMPLE or get_origin(kind) in (Annotated, Literal) for kind in kinds)
+    simple = (bool, int, float, str, NoneType)
+    return all(kind in simple or get_origin(kind) in (Annotated, Literal) for kind in kinds)

@@ -1,10 +1,8 @@
 """Capitalization prediction (paper section 3.2.1): is the word written with a capital?
 
-Label of a token: 1 = its word begins with an upper-case letter in the text as written, 0 = a word of letters
-that does not; every piece of a word carries the word's label. Words of no cased letters (Chinese, numbers)
-and special tokens: -100. The labels come from the annotation, which looks before anything is lower-cased."""
-
-from __future__ import annotations
+Label of a token: 1 = its word begins with an upper-case letter in the text as written, before any
+lower-casing, 0 = a word of letters that does not; every piece of a word has the word's label. Words without
+cased letters (Chinese, numbers) and special tokens: -100."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -13,17 +11,11 @@ import numpy as np
 
 from data_gen.generators import Labels
 from data_gen.packing import Packed, Packer, Run, fill
-from data_gen.text.tokens import CASED_CODES, Document, Tokens, case_tables
-from ernie2.characters import code_points
+from data_gen.text.tokens import Document, Tokens, case_tables, codes_of
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 
-LABELS = ("lower case", "capital")
-
-
-def labels() -> Labels:
-    """Classes of the token head."""
-    return Labels(LABELS)
+labels = Labels(("lower case", "capital"))
 
 
 def generate(
@@ -36,12 +28,7 @@ def generate(
 ) -> Iterator[Packed]:
     """Packs running text as knowledge masking does; text without a cased letter is rejected.
 
-    Args:
-        source: Documents of a block.
-        rng: Draws the lengths.
-        packer: Makes the examples.
-        language: Not used: what has case is seen in the text.
-        short_seq_prob: Share of examples that aim at a random shorter length."""
+    `short_seq_prob`: share of examples that aim at a random shorter length."""
     capital = capital_labels(source[0].sentences.tokens)
     for document in source:
         for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob):
@@ -53,14 +40,11 @@ def generate(
 
 
 def capital_labels(tokens: Tokens) -> np.ndarray:
-    """int8 (T): 1 = the token's word begins with an upper-case letter in the text as written, 0 = a word of
-    letters that does not, -100 = a word without cased letters."""
-    codes = code_points(tokens.text)
-    cased, upper = case_tables()
-    codes = np.minimum(codes, CASED_CODES - 1)
+    """int8 (T): label of each token."""
+    codes, (cased, upper) = codes_of(tokens.text), case_tables()
     first = np.flatnonzero(~tokens.inside)
     sizes = np.diff(first, append=len(tokens))
     seen = np.concatenate([[0], np.cumsum(cased[codes], dtype=np.int32)])
     has_case = seen[tokens.ends[first + sizes - 1]] > seen[tokens.starts[first]]
-    labels = np.where(has_case, upper[codes[tokens.starts[first]]], -100).astype(np.int8)
+    labels = np.where(has_case, upper[codes[tokens.starts[first]]], IGNORED).astype(np.int8)
     return np.repeat(labels, sizes)

@@ -7,28 +7,35 @@ data.language; one head serves both lists, so num_classes is that of the longer 
 `max_per_class` in the YAML even the classes out when the blocks are merged. Pairs that are already marked
 (data.marked_pairs) are taken as they are, through the same filters.
 
-The filters are Discovery's (`pair_filter.py`). Not taken over: its language identifier (a page in another
-language is left out by the annotation) and the random thinning of "and", "but" and pairs without a connective
-(`balance`, `no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39%
-of the pairs, 64 cost 4%."""
-
-from __future__ import annotations
+The filters of both sentences are those of github.com/sileod/Discovery, demo.ipynb: 2 to 31 words, more than
+half of the characters letters, round brackets balanced and an even number of double quotes, more lower-case
+than upper-case letters. Not taken over: its language identifier (a page in another language is left out by
+the annotation) and the random thinning of "and", "but" and pairs without a connective (`balance`,
+`no_conn_share`). `max_words` is higher, because Chinese sentences are longer: 31 would cost 39% of the pairs,
+64 cost 4%."""
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated
 
 import numpy as np
 
 from data_gen.generators import Labels, connectives
-from data_gen.generators.pair_filter import PairFilter
 from data_gen.packing import Packed, Packer
-from data_gen.text.tokens import ALL_LEVELS, Document, Pair, Sentence, Tokens
+from data_gen.text.tokens import ALL_LEVELS, WORD, Document, Pair, Tokens
 from ernie2.characters import code_points
 from ernie2.schema import between
 
 _STAYS = "connective that stays in its sentence"
 _MARKS = re.compile(r"^\W+")
+# White space, digits, punctuation and symbols, by their blocks.
+_NO_LETTERS = (
+    *((0x0, 0x40), (0x5B, 0x60), (0x7B, 0xA9), (0x2000, 0x2BFF)),
+    *((0x3000, 0x303F), (0xFE30, 0xFE6F), (0xFF00, 0xFF20)),
+)
+_BRACKETS = ("()", "（）", "“”", "「」", "《》")
 
 
 def labels(*, language: str) -> Labels:
@@ -51,26 +58,21 @@ def generate(
     balanced: bool = True,
 ) -> Iterator[Packed]:
     """Yields every pair with a connective, and `no_conn_share` as many without; of marked pairs those that
-    are there.
-
-    "Adjacent" is over paragraph ends too: in corpora of one sentence a line paragraphs mean nothing.
+    are there. Sentences are adjacent over paragraph ends too: a corpus may have one sentence a line.
 
     Args:
-        source: Documents of a block; or its marked pairs, whose label is a connective. rng: Draws the pairs
-        without a connective. packer: Makes the examples. language: Chooses the list. min_tokens: Fewest
-        tokens of each sentence, the connective not counted. no_conn_share: Pairs of class 0 for each pair of
-        another class in the block. max_words: Most words of each sentence, punctuation marks counted
-        (Discovery: 31). min_letters: Each sentence has more than this share of letters among its characters
-        (Discovery: 0.5). balanced: Leave out sentences with a bracket or quotation mark that has no partner
-        (as Discovery does)."""
+        min_tokens: Fewest tokens of each sentence, the connective not counted.
+        no_conn_share: Pairs of class 0 for each pair of another class in the block.
+        max_words: Most words of each sentence, punctuation marks counted (Discovery: 31).
+        min_letters: Each sentence has more than this share of letters among its characters.
+        balanced: Leave out sentences with a bracket or quotation mark that has no partner."""
     if not source:
         return
     marked = isinstance(source[0], Pair)
     tokens = source[0].query.tokens if marked else source[0].sentences.tokens
-    codes = code_points(tokens.text)
-    pairs = PairFilter(tokens, codes, language, min_tokens, max_words, min_letters, balanced)
+    pairs = _Pairs(tokens, language, packer, min_tokens, max_words, min_letters, balanced)
     if marked:
-        yield from _marked(source, tokens, pairs, packer, language)
+        yield from pairs.marked(source)
         return
     usable = []
     for document in source:
@@ -81,156 +83,195 @@ def generate(
         else:
             usable.append(document)
     if usable:
-        yield from _Adjacent(usable, codes, language).examples(rng, pairs, packer, no_conn_share)
+        yield from pairs.mined(usable, rng, no_conn_share)
 
 
-class _Adjacent:
-    """The adjacent sentences of a block's documents.
+@dataclass
+class _Pairs:
+    """Makes the pairs of a block. Sentences are int64 (n, 4), see `data_gen.text.tokens.Sentences.rows`."""
 
-    Attributes:
-        rows: int64 (S, 4), all sentences, as `data_gen.text.tokens.Sentences.rows`.
-        first: Number of each document's first sentence.
-        second: int64, numbers of the sentences that have one before them in their document, in order."""
+    tokens: Tokens
+    language: str
+    packer: Packer
+    min_tokens: int
+    max_words: int
+    min_letters: float
+    balanced: bool
 
-    def __init__(self, documents: Sequence[Document], codes: np.ndarray, language: str) -> None:
-        self.documents, self.tokens, self.language, self._codes = (
-            documents,
-            documents[0].sentences.tokens,
-            language,
-            codes,
-        )
-        self.rows = np.concatenate([document.sentences.rows for document in documents])
-        sizes = np.array([len(document.sentences) for document in documents])
-        self.first = np.cumsum(sizes) - sizes
-        self.second = np.delete(np.arange(len(self.rows)), self.first)
+    def __post_init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+        self._codes = code_points(self.tokens.text)
+        self._words = _counts(self.tokens.begins & WORD)
+        self._others = _counts(_characters(*_NO_LETTERS).take(self._codes, mode="clip"))
+        paired = _characters(*((ord(one), ord(one)) for one in '"' + "".join(_BRACKETS)))
+        self._paired = _counts(paired.take(self._codes, mode="clip"))
 
-    def examples(
-        self, rng: np.random.Generator, pairs: PairFilter, packer: Packer, no_conn_share: float
+    def mined(
+        self, documents: Sequence[Document], rng: np.random.Generator, share: float
     ) -> Iterator[Packed]:
-        """See `generate`."""
-        second, rest, labels = self._openings()
-        faults = _freed(
-            pairs.faults(self.rows[second - 1], rest), self.tokens.text, rest, labels, self.language
-        )
-        documents = (np.searchsorted(self.first, second, "right") - 1).tolist()
-        for i, fault in enumerate(faults):
-            if fault is not None:
-                packer.reject(
-                    self.documents[documents[i]].source, fault, self.tokens.text[rest[i, 2] : rest[i, 3]]
-                )
+        """Adjacent sentences of documents; `share`: see `no_conn_share`."""
+        rows = np.concatenate([document.sentences.rows for document in documents])
+        sizes = np.array([len(document.sentences) for document in documents])
+        first = np.cumsum(sizes) - sizes  # number of each document's first sentence
+        second = np.delete(np.arange(len(rows)), first)
+        opened, rest, labels = self._openings(rows, second)
+        faults = self._faults(rows[opened - 1], rest, labels)
+        number = np.searchsorted(first, opened, "right") - 1
+        self._reject(faults, [documents[i].source for i in number.tolist()], rest)
         mined = np.flatnonzero([fault is None for fault in faults])
-        plain = self._without_connective(rng, round(no_conn_share * len(mined)), pairs)
-        first, rest = np.append(second[mined], plain) - 1, np.concatenate([rest[mined], self.rows[plain]])
-        if len(first):
-            yield _packed(
-                packer, self.tokens, self.rows[first], rest, np.append(labels[mined], np.zeros_like(plain))
-            )
+        plain = self._without_connective(rows, second, rng, round(share * len(mined)))
+        yield from self._packed(
+            rows[np.append(opened[mined], plain) - 1],
+            np.concatenate([rest[mined], rows[plain]]),
+            np.append(labels[mined], np.zeros_like(plain)),
+        )
 
-    def _openings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _openings(self, rows: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sentences that open with a connective: int64 (n) their numbers, (n, 4) what they are without it,
         (n) its class."""
-        # Most sentences open with none: they must cost no more than this look-up.
-        likely = self.second[connectives.may_open(self._codes, self.rows[self.second, 2], self.language)]
+        likely = second[connectives.may_open(self._codes, rows[second, 2], self.language)]
         text, found = self.tokens.text, []
-        for i, (begin, end) in zip(likely.tolist(), self.rows[likely, 2:].tolist(), strict=True):
+        for i, (begin, end) in zip(likely.tolist(), rows[likely, 2:].tolist(), strict=True):
             connective = connectives.opening_connective(text[begin:end], self.language)
             if connective is not None and connective[0]:
-                found.append((i, *connective[:2]))
-        second, labels, ends = np.array(found, np.int64).reshape(-1, 3).T
-        rest, whole = without_openings(self.tokens, self.rows[second], ends)
-        return second[whole], rest[whole], labels[whole]
+                found.append((i, *connective))
+        opened, labels, ends = np.array(found, np.int64).reshape(-1, 3).T
+        rest, whole = without_openings(self.tokens, rows[opened], ends)
+        return opened[whole], rest[whole], labels[whole]
 
-    def _without_connective(self, rng: np.random.Generator, wanted: int, pairs: PairFilter) -> np.ndarray:
-        """Up to `wanted` sentences, drawn at random, that open with no connective and have one before them;
+    def _without_connective(
+        self, rows: np.ndarray, second: np.ndarray, rng: np.random.Generator, wanted: int
+    ) -> np.ndarray:
+        """Up to `wanted` of the numbers `second`, drawn at random, of sentences that open with no connective;
         int64."""
         drawn: list[int] = []
-        order = rng.permutation(self.second) if wanted else self.second[:0]
+        order = rng.permutation(second) if wanted else second[:0]
         while wanted > len(drawn) and len(order):
             some, order = np.split(order, [2 * (wanted - len(drawn)) + 8])
-            texts = (self.tokens.text[begin:end] for begin, end in self.rows[some, 2:].tolist())
+            texts = (self.tokens.text[begin:end] for begin, end in rows[some, 2:].tolist())
             some = some[[connectives.opening_connective(text, self.language) is None for text in texts]]
-            faults = pairs.faults(self.rows[some - 1], self.rows[some])
+            faults = self._faults(rows[some - 1], rows[some], np.zeros_like(some))
             drawn += [i for i, fault in zip(some.tolist(), faults, strict=True) if fault is None]
         return np.array(drawn[:wanted], np.int64)
 
+    def marked(self, source: Sequence[Pair]) -> Iterator[Packed]:
+        """Marked pairs. From a second sentence that still opens with its connective, which would give the
+        label away, it is removed; where it cannot be, the pair is left out."""
+        known, rows, classes, opened = [], [], [], []
+        for pair in source:
+            label = connectives.class_of(pair.label, self.language)
+            found, end = connectives.opening_connective(pair.title.text, self.language) or (0, 0)
+            if label is None:
+                reason = "marker that is no connective of data.language"
+                self.packer.reject(pair.source, reason, pair.label)
+            elif found > 0 == label:
+                reason = "marked as having no connective, and opens with one"
+                self.packer.reject(pair.source, reason, pair.title.text)
+            else:
+                known.append(pair)
+                rows.append([(one.first, one.last, one.begin, one.end) for one in (pair.query, pair.title)])
+                classes.append(label)
+                opened.append(end if found == label > 0 else 0)
+        first, second = np.array(rows, np.int64).reshape(-1, 2, 4).swapaxes(0, 1)
+        labels, ends = np.array(classes, np.int64), np.array(opened, np.int64)
+        rest, whole = without_openings(self.tokens, second, ends)
+        second = np.where((whole & (ends > 0))[:, None], rest, second)
+        faults: list[str | None] = [_STAYS] * len(known)
+        free = np.flatnonzero((ends == 0) | whole)
+        for i, fault in zip(
+            free.tolist(), self._faults(first[free], second[free], labels[free]), strict=True
+        ):
+            faults[i] = fault
+        self._reject(faults, [pair.source for pair in known], second)
+        kept = np.flatnonzero([fault is None for fault in faults])
+        yield from self._packed(first[kept], second[kept], labels[kept])
 
-def _marked(
-    source: Sequence[Pair], tokens: Tokens, pairs: PairFilter, packer: Packer, language: str
-) -> Iterator[Packed]:
-    """Marked pairs. A second sentence that still opens with its connective is freed of it, or left out where
-    it cannot be: it would give the label away."""
-    known, rows, opened, classes = [], [], [], []
-    for pair in source:
-        label = connectives.class_of(pair.label, language)
-        if label is None:
-            packer.reject(pair.source, "marker that is no connective of data.language", pair.label)
-            continue
-        found = connectives.opening_connective(pair.title.text, language)
-        if found is not None and found[0] > 0 == label:
-            packer.reject(pair.source, "marked as having no connective, and opens with one", pair.title.text)
-            continue
-        opened.append(found[1] if found is not None and found[0] == label > 0 else 0)
-        classes.append(label)
-        known.append(pair)
-        rows.append((_row(pair.query), _row(pair.title)))
-    first, second = np.array(rows, np.int64).reshape(-1, 2, 4).swapaxes(0, 1)
-    ends = np.array(opened, np.int64)
-    rest, whole = without_openings(tokens, second, ends)
-    second = np.where((whole & (ends > 0))[:, None], rest, second)
-    free = (ends == 0) | whole
-    faults: list[str | None] = [_STAYS] * len(known)
-    labels = np.array(classes, np.int64)
-    found = _freed(pairs.faults(first[free], second[free]), tokens.text, second[free], labels[free], language)
-    for i, fault in zip(np.flatnonzero(free).tolist(), found, strict=True):
-        faults[i] = fault
-    for pair, fault, (_, _, begin, end) in zip(known, faults, second.tolist(), strict=True):
-        if fault is not None:
-            packer.reject(pair.source, fault, tokens.text[begin:end])
-    kept = np.flatnonzero([fault is None for fault in faults])
-    if len(kept):
-        yield _packed(packer, tokens, first[kept], second[kept], labels[kept])
+    def _packed(self, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Iterator[Packed]:
+        if len(first):
+            stretches = np.stack([first[:, :2], second[:, :2]], axis=1)
+            yield self.packer.pack_many(self.tokens, stretches, labels, keep_joint=True)
+
+    def _reject(self, faults: Sequence[str | None], sources: Sequence[str], second: np.ndarray) -> None:
+        for fault, source, (begin, end) in zip(faults, sources, second[:, 2:].tolist(), strict=True):
+            if fault is not None:
+                self.packer.reject(source, fault, self.tokens.text[begin:end])
+
+    def _faults(self, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> list[str | None]:
+        """Why each pair is left out; None if it may be used. The same pair counts once."""
+        both = map(self._sentence_faults, (first, second))
+        found = [one or other for one, other in zip(*both, strict=True)]
+        places = np.concatenate([first[:, 2:], second[:, 2:]], axis=1).tolist()
+        for i, ((a, b, c, d), label) in enumerate(zip(places, labels.tolist(), strict=True)):
+            pair = self.tokens.text[a:b], self.tokens.text[c:d]
+            if pair in self._seen:
+                found[i] = "pair seen before in its block"
+            elif found[i] is None:
+                self._seen.add(pair)
+                found[i] = _STAYS if label and self._still_opens(pair[1], label) else None
+        return found
+
+    def _still_opens(self, text: str, label: int) -> bool:
+        """Whether a sentence still begins with its connective: written twice, in quotation marks, or part of
+        a longer one."""
+        name = connectives.class_names(self.language)[label].lower()
+        opening = _MARKS.sub("", text[:60].lower(), count=1)
+        longer_word = self.language == "en" and opening[len(name) : len(name) + 1].isalnum()
+        return opening.startswith(name) and not longer_word
+
+    def _sentence_faults(self, rows: np.ndarray) -> list[str | None]:
+        first, last, begin, end = rows.T
+        size = end - begin
+        faults: list[str | None] = [None] * len(rows)
+        letters = size - (self._others[end] - self._others[begin])
+        words = self._words[last] - self._words[first]
+        for reason, found in (
+            ("too few letters in a sentence", letters <= self.min_letters * size),
+            (f"sentence of more than {self.max_words} words", words > self.max_words),
+            (f"sentence of fewer than {self.min_tokens} tokens", last - first < self.min_tokens),
+        ):
+            for i in np.flatnonzero(found).tolist():
+                faults[i] = reason
+        paired = (self._paired[end] > self._paired[begin]) & self.balanced
+        # Only what may fail is read.
+        for i in np.flatnonzero(paired | (self.language == "en")).tolist():
+            if faults[i] is None:
+                text = self.tokens.text[begin[i] : end[i]]
+                if self.language == "en" and sum(map(str.isupper, text)) >= sum(map(str.islower, text)):
+                    faults[i] = "sentence in capitals"
+                elif paired[i] and not is_balanced(text):
+                    faults[i] = "bracket or quotation mark without its partner"
+        return faults
 
 
-def _freed(
-    faults: list[str | None], text: str, second: np.ndarray, labels: np.ndarray, language: str
-) -> list[str | None]:
-    """The faults, and one for each second sentence that still begins with its connective: said twice, in
-    quotation marks, or part of a longer one. `second`: int64 (n, 4); `labels`: int64 (n)."""
-    names, spaced = connectives.class_names(language), language == "en"
-    for i, (label, begin, end) in enumerate(zip(labels.tolist(), *second[:, 2:].T.tolist(), strict=True)):
-        if faults[i] is None and label > 0:
-            name, opening = (
-                names[label].lower(),
-                _MARKS.sub("", text[begin : min(end, begin + 60)].lower(), count=1),
-            )
-            if opening.startswith(name) and not (spaced and opening[len(name) : len(name) + 1].isalnum()):
-                faults[i] = _STAYS
-    return faults
+def _characters(*ranges: tuple[int, int]) -> np.ndarray:
+    """bool (65536): characters of the ranges, ends included; the last one, which is in none, stands for all
+    beyond."""
+    table = np.zeros(1 << 16, bool)
+    for first, last in ranges:
+        table[first : last + 1] = True
+    return table
 
 
-def _row(sentence: Sentence) -> tuple[int, int, int, int]:
-    return sentence.first, sentence.last, sentence.begin, sentence.end
+def _counts(counted: np.ndarray) -> np.ndarray:
+    """int32 (n + 1): how many of the places before each count; `counted`: 0 or 1 (n)."""
+    return np.concatenate([[0], np.cumsum(counted, dtype=np.int32)], dtype=np.int32)
 
 
-def _packed(
-    packer: Packer, tokens: Tokens, first: np.ndarray, second: np.ndarray, labels: np.ndarray
-) -> Packed:
-    return packer.pack_many(tokens, np.stack([first[:, :2], second[:, :2]], axis=1), labels, keep_joint=True)
+def is_balanced(text: str) -> bool:
+    """Whether every bracket and quotation mark has its partner, in order."""
+    return text.count('"') % 2 == 0 and all(_in_order(text, *pair) for pair in _BRACKETS)
+
+
+def _in_order(text: str, left: str, right: str) -> bool:
+    steps = [1 if mark == left else -1 for mark in text if mark in (left, right)]
+    return sum(steps) == 0 and min(accumulate(steps), default=0) >= 0
 
 
 def without_openings(tokens: Tokens, rows: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences from some character on.
+    """Sentences from some character on, int64 (n, 4); and bool (n), False if what is left off is only the
+    beginning of a longer word or phrase, or all: 而 opens 而他们, but not 而立之年.
 
-    Without a comma after a connective the segmenter decides: 而 opens 而他们, but not 而立之年.
-
-    Args:
-        tokens: The table.
-        rows: int64 (n, 4), the sentences, as `data_gen.text.tokens.Sentences.rows`.
-        ends: int64 (n), the character of each where the rest begins.
-
-    Returns:
-        int64 (n, 4), the rests; bool (n), False where what is left off is only the beginning of a longer word
-        or phrase, or all."""
+    `ends`: int64 (n), the character of each sentence where the rest begins."""
     _, last, begin, end = rows.T
     begin = begin + ends
     first = np.searchsorted(tokens.starts, begin.astype(tokens.starts.dtype))

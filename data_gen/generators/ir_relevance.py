@@ -4,8 +4,6 @@ Classes 0 and 1 are rows of the query log. For class 2 a query meets a title tha
 queries only; as blocks are drawn from all over the log, that is nearly always a title of another matter. With
 graded relevance in place of clicks, 0 and 1 are the upper grades: annotated relevance, not clicks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
@@ -21,13 +19,9 @@ LABELS = (
     "weak: shown and not clicked, or the middle grade",
     "random title of another query",
 )
-_TRIES = 8
-"""Titles drawn for a query before it is given up: its own are a few of a block's thousands."""
+_TRIES = 8  # titles drawn for a query before it is given up
 
-
-def labels() -> Labels:
-    """Classes of the sentence head."""
-    return Labels(LABELS)
+labels = Labels(LABELS)
 
 
 def generate(
@@ -40,11 +34,8 @@ def generate(
 ) -> Iterator[Packed]:
     """Yields the log's own pairs, and pairs of class 2.
 
-    Args:
-        source: Pairs of a block, each of label 0 or 1. rng: Draws the random titles. packer: Makes the
-        examples. language: Not used. random_per_query: Random titles for each query of the block, or
-        "balanced": as many in all as the mean of
-            classes 0 and 1, over the queries in turn."""
+    `random_per_query`: random titles for each query, or "balanced": as many in all as the mean of classes 0
+    and 1."""
     shown: dict[str, set[str]] = {}
     queries, titles, made = {}, [], []
     source = [pair for pair in source if len(pair.query) and len(pair.title)]
@@ -66,7 +57,6 @@ def generate(
         else:
             made.append((queries[query], source[other].title, 2))
     if made:
-        stretches = np.array([(one.first, one.last, other.first, other.last) for one, other, _ in made])
-        yield packer.pack_many(
-            made[0][0].tokens, stretches.reshape(-1, 2, 2), np.array([label for *_, label in made])
-        )
+        stretches = [((one.first, one.last), (other.first, other.last)) for one, other, _ in made]
+        labels = np.array([label for *_, label in made])
+        yield packer.pack_many(made[0][0].tokens, np.array(stretches), labels)

@@ -4,8 +4,6 @@ masked whole.
 The masks are drawn at training time from the span ids; here consecutive sentences are packed as one segment,
 each token of the corpus in exactly one example."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -25,21 +23,14 @@ def generate(
     language: str,
     short_seq_prob: Annotated[float, between(0, 1)] = 0.1,
 ) -> Iterator[Packed]:
-    """Packs each document's sentences to about max_seq_len, one segment an example; documents are never
-    joined.
+    """Packs each document's sentences to about max_seq_len; documents are never joined.
 
-    Args:
-        source: Documents of a block.
-        rng: Draws the lengths.
-        packer: Makes the examples.
-        language: Not used: the spans know it.
-        short_seq_prob: Share of examples that aim at a random shorter length (BERT's practice)."""
+    `short_seq_prob`: share of examples that aim at a random shorter length (BERT's practice)."""
     stretches = [
         (run.first, run.last)
         for document in source
         for run in fill(document.sentences, packer.capacity(), rng, short_seq_prob)
     ]
     if stretches:
-        yield packer.pack_many(
-            source[0].sentences.tokens, np.array(stretches)[:, None], np.full(len(stretches), NO_LABEL)
-        )
+        labels = np.full(len(stretches), NO_LABEL)
+        yield packer.pack_many(source[0].sentences.tokens, np.array(stretches)[:, None], labels)

@@ -6,8 +6,6 @@ Words are compared by their text without regard to case (two words unknown to th
 Punctuation, stop words and special tokens: -100, since nearly all of them occur everywhere and would drown
 the topic words the paper is after."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -20,30 +18,23 @@ from data_gen.text.tokens import WORD, Document, Sentence
 from ernie2.schema import between
 from ernie2.shards import IGNORED
 
-LABELS = ("only here", "in other segments too")
-
 _ZH = """
-的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是 有
-在 为
-为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他 她 它
-我们 你们
-他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么 哪 谁 一 一个 一种
-一些 个
-种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来 做
+的 了 着 过 地 得 之 其 所 以 于 与 和 及 或 而 但 并 也 都 就 还 又 才 只 很 更 最 太 再 不 没 没有 无 是
+有 在 为 为了 被 把 将 使 让 给 对 对于 从 自 由 向 往 到 至 比 按 当 因 因为 所以 如 如果 若 则 我 你 您 他
+她 它 我们 你们 他们 她们 它们 自己 这 那 这个 那个 这些 那些 这样 那样 这里 那里 此 该 某 每 各 什么 怎么
+哪 谁 一 一个 一种 一些 个 种 些 们 等 吗 呢 吧 啊 上 下 中 里 内 外 前 后 时 会 能 可 可以 要 应 说 去 来
+做
 """
 _EN = """
 a an the and or but nor so if then than as at by for from in into of off on onto out over to up with without
 about after before between through during under again is am are was were be been being do does did have has
-had having will would shall should can could may might must not no i me my mine we us our you your he him his
-she her it its they them their this that these those there here who whom whose which what when where why how
-all any both each few more most other some such only own same too very just also s t d ll m re ve
+had having will would shall should can could may might must not no i me my mine we us our you your he him
+his she her it its they them their this that these those there here who whom whose which what when where why
+how all any both each few more most other some such only own same too very just also s t d ll m re ve
 """
 STOP_WORDS = {"zh": frozenset(_ZH.split()), "en": frozenset(_EN.split())}
 
-
-def labels() -> Labels:
-    """Classes of the token head."""
-    return Labels(LABELS)
+labels = Labels(("only here", "in other segments too"))
 
 
 def generate(
@@ -59,14 +50,10 @@ def generate(
     """Splits each document into at least two segments, one example each.
 
     Segments end at sentence ends and hold at most max_seq_len tokens; a document that would fit one example
-    is halved. In a very long document (a book) nearly every word recurs somewhere, so "document" means
-    stretches of `max_segments` segments.
+    is halved. In a book nearly every word recurs somewhere, so a document of more than `max_segments`
+    segments counts as several.
 
     Args:
-        source: Documents of a block.
-        rng: Draws the lengths.
-        packer: Makes the examples.
-        language: Chooses the stop words.
         ignore_stop_words: Give stop words -100 as punctuation has.
         max_segments: Segments of max_seq_len beyond which a document counts as several.
         short_seq_prob: Share of segments that aim at a random shorter length."""
@@ -83,7 +70,7 @@ def generate(
             if len(runs) < 2:
                 packer.reject(document.source, "document of one segment", document.sentences[0].text)
                 continue
-            for run, labels in zip(runs, _labels(runs, words.numbers(sentences)), strict=True):
+            for run, labels in zip(runs, _labels(runs, _numbers(sentences, words)), strict=True):
                 yield packer.pack([Run(run.tokens, run.first, run.last, labels)])
 
 
@@ -91,42 +78,34 @@ def _windows(sentences: Sequence[Sentence], limit: int) -> Iterator[Sequence[Sen
     """The document in equal stretches of whole sentences, each of about `limit` tokens at most."""
     ends = np.cumsum([len(sentence) for sentence in sentences])
     count = -(-int(ends[-1]) // limit)
-    edges = (
-        [0]
-        + [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)]
-        + [len(sentences)]
-    )
-    for start, stop in pairwise(edges):
+    inner = [int(np.searchsorted(ends, ends[-1] * i / count)) + 1 for i in range(1, count)]
+    for start, stop in pairwise([0, *inner, len(sentences)]):
         if start < stop:
             yield sentences[start:stop]
 
 
-class _Words:
-    """Numbers the words of a block by their text; IGNORED for stop words and what has neither letter nor
-    digit."""
+class _Words(dict[str, int]):
+    """Word as written -> its number, the same in lower case; IGNORED for stop words and marks."""
 
     def __init__(self, stop_words: frozenset[str]) -> None:
         self._stop_words = stop_words
-        self._as_written: dict[str, int] = {}
         self._lower: dict[str, int] = {}
 
-    def numbers(self, sentences: Sequence[Sentence]) -> np.ndarray:
-        """int64 (words of all sentences in a row)."""
-        tokens, first, last = sentences[0].tokens, sentences[0].first, sentences[-1].last
-        begins = first + np.flatnonzero(tokens.begins[first:last] & WORD)
-        places = [*tokens.starts[begins].tolist(), sentences[-1].end]
-        known, text = self._as_written, tokens.text
-        words = [text[a:b] for a, b in pairwise(places)]
-        return np.array([known[word] if word in known else self._new(word) for word in words], np.int64)
-
-    def _new(self, text: str) -> int:
+    def __missing__(self, text: str) -> int:
         word = text.strip().lower()
-        if word in self._stop_words or not any(character.isalnum() for character in word):
-            number = IGNORED
+        if word in self._stop_words or not any(map(str.isalnum, word)):
+            self[text] = IGNORED
         else:
-            number = self._lower.setdefault(word, len(self._lower))
-        self._as_written[text] = number
-        return number
+            self[text] = self._lower.setdefault(word, len(self._lower))
+        return self[text]
+
+
+def _numbers(sentences: Sequence[Sentence], words: _Words) -> np.ndarray:
+    """int64: the number of each word of consecutive sentences."""
+    tokens, first, last = sentences[0].tokens, sentences[0].first, sentences[-1].last
+    begins = first + np.flatnonzero(tokens.begins[first:last] & WORD)
+    places = [*tokens.starts[begins].tolist(), sentences[-1].end]
+    return np.array([words[tokens.text[a:b]] for a, b in pairwise(places)], np.int64)
 
 
 def _labels(runs: list[Run], numbers: np.ndarray) -> Iterator[np.ndarray]:

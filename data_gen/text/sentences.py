@@ -1,52 +1,45 @@
 """Sentence splitting for Chinese and English.
 
-Decisions (none is given by the paper):
+Rules (the paper has none):
 
-* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? where no Latin text follows); ； and ： do not
-end one.
+* Chinese sentences end at 。 ！ ？ and at …… (half-width ! ? unless Latin text follows); ； and ： do not end
+  one.
 * Closing quotes and brackets stay with the sentence they close.
-* A quotation or a bracket that closes within `MAX_QUOTE` characters is kept whole, whatever stands in it.
-After it the
-  sentence ends when an end mark stands right before the closing quote, unless a comma or the like follows:
-  “走吧。”，他说。 is one sentence. A longer quotation is split inside.
+* A quotation or bracket that closes within `MAX_QUOTE` characters is kept whole, whatever stands in it. After
+  it the sentence ends when an end mark stands right before the closing quote, unless a comma or the like
+  follows: “走吧。”，他说。 is one sentence. A longer quotation is split inside.
 * An ellipsis inside a stammer (我……我不知道) or before a comma is a pause, not an end.
 * English sentences end at . ! ? before white space and a capital, digit or opening quote; never after a title
-or an
-  initial (Dr. Smith, J. Smith), after other abbreviations (U.S., etc., p.m.) only before a word that opens
+  or initial (Dr. Smith, J. Smith), after other abbreviations (U.S., etc., p.m.) only before a word that opens
   sentences.
-* Lines of Chinese text without a single CJK character are split by the English rules.
+* Lines of Chinese text without a CJK character are split by the English rules.
 * A sentence longer than `MAX_SENTENCE_CHARS` is cut at a comma or a space.
 
-Nothing is lost: the sentences together are the text, white space at their edges aside.
-
-A block of text is split in one go. What holds for every character or every end mark is done by numpy;
-quotations, which need a stack, and what follows an English full stop, which needs words, take a loop over
-those few places."""
-
-from __future__ import annotations
+Nothing is lost: the sentences together are the text but for white space at their edges. Whole blocks are
+split at once by numpy; only quotations, which need a stack, and English full stops, which need words, take a
+loop."""
 
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from data_gen.text.quotations import PAIRS, outermost
-from ernie2.characters import code_points
+from ernie2.characters import code_points, to_text
 
 MAX_SENTENCE_CHARS = 2_000
-"""A longer "sentence" (a table, text without punctuation) is cut into several."""
 MAX_QUOTE = {"zh": 120, "en": 400}
 """Characters of a quotation that is kept whole."""
 
+_QUOTES = dict(zip('“‘「『《〈【（(["', '”’」』》〉】）)]"'))
+_QUOTE_LEVELS = 8  # a mark closes one of the last 8 open; bounds the time that a million open brackets take
 _BRACKETS = "》〉】）)]"
 _CLOSERS = "”’」』\"'" + _BRACKETS
-_BRACKET_CODES = [ord(bracket) for bracket in _BRACKETS]
 _BREAK = re.compile(r"[，、；：,;:\s]")
 _INK = re.compile(r"\S")
 
-# What a character may be, as bits; a line has those of its characters.
+# Kinds of characters, as bits; a line has those of its characters.
 _SPACE, _END, _DOT, _CLOSER, _SOFT, _QUOTE, _CJK, _ALNUM = (1 << bit for bit in range(8))
-_FULL_WIDTH = 0x3000  # 。！？ lie beyond, ! ? … before
+_FULL_WIDTH = 0x3000  # 。！？ are beyond, ! ? … before
 
 
 def _kinds() -> np.ndarray:
@@ -60,7 +53,7 @@ def _kinds() -> np.ndarray:
         _DOT: ".",
         _CLOSER: _CLOSERS,
         _SOFT: "，、；：。,;:—～·）)]》〉】",
-        _QUOTE: "".join([*PAIRS, *PAIRS.values()]),
+        _QUOTE: "".join([*_QUOTES, *_QUOTES.values()]),
         _ALNUM: filter(str.isalnum, map(chr, range(0x80))),
     }
     for kind, characters in classes.items():
@@ -72,46 +65,29 @@ _KINDS = _kinds()
 
 
 def split_sentences(text: str, language: str = "zh") -> list[str]:
-    """The sentences of a paragraph, in order, without white space at their edges; none is empty.
-
-    Args:
-        text: One paragraph.
-        language: "zh" or "en"."""
+    """The sentences of one paragraph, trimmed, none empty; `language`: "zh" or "en"."""
     return [text[first:last] for first, last in _Lines(text.replace("\n", " "), language).spans().tolist()]
 
 
 def sentence_spans(text: str, language: str = "zh") -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The sentences of a text of many lines, by position: those of `split_sentences` line by line, long ones
-    cut.
-
-    Args:
-        text: Any text; a line feed ends a paragraph, and with it a sentence.
-        language: "zh" or "en".
+    """Places of the sentences of a text of many lines, each a paragraph; `language`: "zh" or "en".
 
     Returns:
-        int32 (S, 2), [first, last) of each sentence in characters of `text`, in order, without white space at
-        the edges, none empty, none longer than `MAX_SENTENCE_CHARS`; and [first, last) of those that were
-        longer."""
+        int32 (S, 2), [first, last) of each sentence in characters, trimmed, none empty, none longer than
+        `MAX_SENTENCE_CHARS`; and [first, last) of those that were longer."""
     spans = _Lines(text, language).spans()
     too_long = np.flatnonzero(spans[:, 1] - spans[:, 0] > MAX_SENTENCE_CHARS)
     long_sentences = [(first, last) for first, last in spans[too_long].tolist()]
     if long_sentences:
-        pieces = [np.array(cut_long(text, first, last), dtype=np.int32) for first, last in long_sentences]
-        others = np.split(np.delete(spans, too_long, axis=0), too_long - np.arange(len(too_long)))
-        spans = np.concatenate([part for pair in zip(others, [*pieces, spans[:0]]) for part in pair])
+        pieces = [piece for first, last in long_sentences for piece in cut_long(text, first, last)]
+        spans = np.concatenate([np.delete(spans, too_long, axis=0), np.array(pieces, np.int32)])
+        spans = spans[np.argsort(spans[:, 0])]
     return spans, long_sentences
 
 
 def cut_long(text: str, first: int, last: int) -> list[tuple[int, int]]:
-    """[first, last) itself, or stretches of it that end at a comma, a space or, failing both, anywhere.
-
-    Args:
-        text: The text.
-        first: First character of a sentence without white space at its edges.
-        last: One past its last character.
-
-    Returns:
-        [first, last) of stretches of at most `MAX_SENTENCE_CHARS`, in order, trimmed, none empty."""
+    """A sentence [first, last) in pieces of at most `MAX_SENTENCE_CHARS`, trimmed, none empty, that end at a
+    comma, a space or, failing both, anywhere."""
     pieces = []
     while last - first > MAX_SENTENCE_CHARS:
         stop = first + MAX_SENTENCE_CHARS
@@ -123,7 +99,7 @@ def cut_long(text: str, first: int, last: int) -> list[tuple[int, int]]:
 
 
 class _Marks(NamedTuple):
-    """End marks. M of them, all arrays int (M,), rising.
+    """M end marks, all arrays int (M,), rising.
 
     Attributes:
         starts: First character of each.
@@ -134,21 +110,13 @@ class _Marks(NamedTuple):
     stops: np.ndarray
     ends: np.ndarray
 
-    def where(self, chosen: np.ndarray) -> _Marks:
+    def where(self, chosen: np.ndarray) -> "_Marks":
         """Those that a mask or an array of indices chooses."""
-        return _Marks(self.starts[chosen], self.stops[chosen], self.ends[chosen])
-
-    def with_others(self, others: _Marks) -> _Marks:
-        """These and those, in order."""
-        if len(others.starts) == 0:
-            return self
-        both = _Marks(*map(np.concatenate, zip(self, others)))
-        return both.where(np.argsort(both.starts))
+        return _Marks(*(array[chosen] for array in self))
 
 
 class _Lines:
-    """Text of many lines. A line feed at either end saves asking what is before the first character, after
-    the last."""
+    """A text between two line feeds, so that every character has one before and one after it."""
 
     def __init__(self, text: str, language: str) -> None:
         self.text = f"\n{text}\n"
@@ -164,43 +132,44 @@ class _Lines:
         self._closed = frozenset(self.closed.tolist())
 
     def spans(self) -> np.ndarray:
-        """int32 (S, 2): [first, last) of every sentence in the text as it was given."""
+        """int32 (S, 2): [first, last) of every sentence of the text, without the line feeds around it."""
         ends = [self.feeds]
         if not self.english.all():
             ends.append(self._without_inner_brackets(self._ends_zh()))
         if self.english.any():
             ends.append(self._without_inner_brackets(self._ends_en()))
-        edges = np.sort(np.concatenate(ends))
-        # Without white space: the first ink from each edge on, and the last before the next edge.
-        at = np.searchsorted(self.ink, edges)
-        at = at[np.flatnonzero(np.diff(at, prepend=-1))]
-        spans = (
-            np.stack([self.ink[at[:-1]] - 1, self.ink[at[1:] - 1]], axis=1)
-            if len(at) > 1
-            else np.zeros((0, 2))
-        )
-        return spans.astype(np.int32)
+        # Trimmed: from the first ink after an edge to the last before the next.
+        at = np.unique(np.searchsorted(self.ink, np.concatenate(ends)))
+        return np.stack([self.ink[at[:-1]] - 1, self.ink[at[1:] - 1]], axis=1).astype(np.int32)
 
     def _where(self, kinds: int) -> np.ndarray:
-        """Places of the characters that are of one of these kinds."""
+        """Places of the characters of any of these kinds."""
         return np.flatnonzero(self.kinds & kinds != 0)
 
     def _line_of(self, places: np.ndarray) -> np.ndarray:
         """Line of each place: `feeds[line] < place <= feeds[line + 1]`."""
         return np.searchsorted(self.feeds, places) - 1
 
+    def _ink_before(self, places: np.ndarray) -> np.ndarray:
+        """Characters other than white space before each place."""
+        return np.searchsorted(self.ink, places)
+
     def _quotations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open, and where they
-        close."""
+        """Outermost quotations and brackets of at most MAX_QUOTE characters: where they open and close."""
         at = self._where(_QUOTE)
         line = self._line_of(at)
-        return outermost(
-            self.codes[at], at, line, np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"])
-        )
+        # Straight quotes open and close in turn; an odd number in a line (inches, a slip) means nothing.
+        straight = self.codes[at] == ord('"')
+        odd = np.bincount(line[straight], minlength=len(self.feeds)) % 2 == 1
+        kept = ~(straight & odd[line])
+        at, line = at[kept], line[kept]
+        limits = np.where(self.english[line], MAX_QUOTE["en"], MAX_QUOTE["zh"])
+        spans = _outermost(to_text(self.codes[at]), at.tolist(), line.tolist(), limits.tolist())
+        opened, closed = np.array(spans, np.int64).reshape(-1, 2).T
+        return opened, closed
 
     def _marks(self, places: np.ndarray, english: bool, at_least: int = 1) -> _Marks:
-        """Runs of the end marks at `places`, in lines of one language, that do not stand inside a
-        quotation."""
+        """Runs of at least so many end marks, outside quotations, in lines of one language."""
         places = places[self.english[self._line_of(places)] == english]
         edges = np.flatnonzero(np.diff(places) != 1) + 1
         starts = places[np.append(0, edges)[: len(places)]]
@@ -210,8 +179,7 @@ class _Lines:
         ends = stops.copy()
         for index in np.flatnonzero(self.kinds[stops] & _CLOSER).tolist():
             ends[index] = self._skip_closers(int(stops[index]))
-        following = np.searchsorted(self.closed, ends)
-        opened = np.append(self.opened, len(self.codes))[following]
+        opened = np.append(self.opened, len(self.codes))[np.searchsorted(self.closed, ends)]
         return _Marks(starts, stops, ends).where(opened >= ends)
 
     def _skip_closers(self, at: int) -> int:
@@ -224,22 +192,22 @@ class _Lines:
         return at
 
     def _ends_zh(self) -> _Marks:
-        """End marks at which sentences end in Chinese lines, brackets in mid-sentence aside."""
+        """End marks of sentences in Chinese lines, brackets in mid-sentence included."""
         words = self._marks(self._where(_END), False)
         dots = self._marks(self._where(_DOT), False, at_least=3)
-        marks = words.with_others(dots)
+        marks = _Marks(*map(np.concatenate, zip(words, dots)))
+        marks = marks.where(np.argsort(marks.starts))
         last, following = self.codes[marks.stops - 1], self.codes[marks.ends]
         follows = self.kinds[marks.ends]
         goes_on = (follows & _SOFT != 0) | (follows & _ALNUM != 0) & (last < 0x80)
-        stammer = (self.codes[marks.starts - 1] == following) & (
-            (last == ord("…")) | (last == ord("."))
-        )  # 我……我不知道
-        pause = stammer | (last == ord("…")) & (marks.stops - marks.starts == 1)
+        ellipsis = last == ord("…")
+        stammer = (self.codes[marks.starts - 1] == following) & (ellipsis | (last == ord(".")))
+        pause = stammer | ellipsis & (marks.stops - marks.starts == 1)
         in_line = (marks.ends == marks.stops) & (following != ord("\n"))
         return marks.where(~(goes_on | pause & in_line))
 
     def _ends_en(self) -> _Marks:
-        """End marks at which sentences end in English lines, brackets in mid-sentence aside."""
+        """End marks of sentences in English lines, brackets in mid-sentence included."""
         places = self._where(_END | _DOT)
         marks = self._marks(places[self.codes[places] < _FULL_WIDTH], True)
         marks = marks.where(self.kinds[marks.ends] & _SPACE != 0)
@@ -252,7 +220,7 @@ class _Lines:
         bracket = np.searchsorted(self.closed, ends - 1)
         at = np.flatnonzero(np.append(self.closed, -1)[bracket] == ends - 1)
         text_follows = self._ink_before(ends[at]) < self._ink_before(self.feeds[line[at] + 1])
-        at = at[text_follows & np.isin(self.codes[ends[at] - 1], _BRACKET_CODES)]
+        at = at[text_follows & np.isin(self.codes[ends[at] - 1], [*map(ord, _BRACKETS)])]
         follows = (at > 0) & (line[at - 1] == line[at])
         begun = self._ink_before(np.where(follows, ends[at - 1], self.feeds[line[at]])).tolist()
         opened = self._ink_before(self.opened[bracket[at]]).tolist()
@@ -263,9 +231,27 @@ class _Lines:
                 begin_of[index] = begin
         return np.delete(ends, [*begin_of])
 
-    def _ink_before(self, places: np.ndarray) -> np.ndarray:
-        """How many characters other than white space stand before each place."""
-        return np.searchsorted(self.ink, places)
+
+def _outermost(marks: str, at: list[int], lines: list[int], limits: list[int]) -> list[tuple[int, int]]:
+    """Where outermost quotations open and close, by their marks in order and the place, line and limit of
+    each."""
+    spans, stack, current = [], [], -1
+    for mark, place, line, limit in zip(marks, at, lines, limits, strict=True):
+        if line != current:
+            stack, current = [], line
+        depth, lowest = len(stack) - 1, max(len(stack) - _QUOTE_LEVELS, 0)
+        while depth >= lowest and stack[depth][0] != mark:
+            depth -= 1
+        if depth >= lowest:
+            first = stack[depth][1]
+            del stack[depth:]
+            if place - first <= limit:
+                while spans and spans[-1][0] > first:
+                    spans.pop()
+                spans.append((first, place))
+        elif mark in _QUOTES:
+            stack.append((_QUOTES[mark], place))
+    return spans
 
 
 def _ends_here(text: str, start: int, stop: int, end: int) -> bool:
@@ -304,12 +290,9 @@ _OPENING_WORDS = _words(
 
 
 def is_abbreviation(text: str, dot: int, following: str) -> bool:
-    """Whether a full stop belongs to an abbreviation in mid-sentence.
+    """Whether the full stop at index `dot` belongs to an abbreviation in mid-sentence.
 
-    Args:
-        text: The text.
-        dot: Index of the full stop.
-        following: What comes after it, from the next word on; the first 40 characters or so are enough."""
+    `following`: the text from the next word on; the first 40 characters or so are enough."""
     begin = dot
     while begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] == "."):
         begin -= 1

